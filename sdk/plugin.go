@@ -1,0 +1,79 @@
+package sdk
+
+import (
+	"context"
+
+	"github.com/postern-mail/postern/sdk/mail"
+)
+
+// Filter judges whole messages before the client gets its reply.
+type Filter interface {
+	// Filter is called once per version of a message, concurrently. An error is a
+	// failure of the plugin (its on_failure decides), not a verdict on the message.
+	Filter(ctx context.Context, m *mail.Message) (*Verdict, error)
+}
+
+// Mailbox stores messages: the end of their way.
+type Mailbox interface {
+	// Deliver stores one message for one recipient and returns when it is durable there.
+	// It is idempotent by d.Key: a second call with a key that was stored before stores
+	// nothing and returns nil. An error that is (or wraps) a permanent [mail.Status] ends
+	// the delivery; any other error means "try again later".
+	Deliver(ctx context.Context, d *Delivery) error
+}
+
+// Delivery is one message for one mailbox.
+type Delivery struct {
+	// Key names this delivery for ever: queue id and recipient number.
+	Key       string
+	Recipient mail.Path
+	Folder    string   // "" is the inbox
+	Flags     []string // IMAP flags and keywords to set
+	Message   *mail.Message
+}
+
+// Configurer is implemented by plugins that have settings.
+type Configurer interface {
+	// Configure is called once, before anything else. An error stops the plugin, and at
+	// start the gateway, and is shown to the admin: say what is wrong and what to do.
+	Configure(ctx context.Context, c Config) error
+}
+
+// Need says how much of a message a filter wants to see.
+type Need uint8
+
+// The needs. The numbers are part of the protocol; do not reorder.
+const (
+	NeedHeader Need = iota // envelope and header
+	NeedBody               // the body as well
+)
+
+// Right is a set of changes that a filter may ask for. A verdict outside the declared
+// rights is a fault of the plugin.
+type Right uint32
+
+// The rights. The numbers are part of the protocol; do not reorder.
+const (
+	MayReject      Right = 1 << iota // reject and tempfail
+	MayDiscard                       // discard
+	MayQuarantine                    // quarantine
+	MayEditHeader                    // insert, change and remove header fields
+	MayEditRcpt                      // add and remove recipients
+	MayCopy                          // send copies
+	MayEditReverse                   // change the reverse-path
+	MayReplaceBody                   // replace the body
+)
+
+// Manifest declares what a plugin is. The host enforces it.
+type Manifest struct {
+	Name    string // lower case letters, digits and hyphens
+	Version string
+	Needs   Need
+	May     Right
+	// Origins are the kinds of mail the plugin is called for unless the admin says
+	// otherwise; nil: incoming, submitted, internal, redirected and fetched.
+	Origins []mail.Origin
+	// Signs says that the plugin's result does not survive later changes; it has to come
+	// after every plugin that changes the message.
+	Signs bool
+}
