@@ -2,6 +2,8 @@ package mail
 
 import (
 	"bytes"
+	"errors"
+	"hash/crc32"
 	"io"
 	"os"
 )
@@ -14,12 +16,21 @@ type Body struct {
 	Path   string // the file
 	Offset int64  // where the body begins in the file, in bytes
 	Size   int64  // length of the body, in bytes
+	// Sum is the CRC-32C (Castagnoli) of a body in a file, if Summed; Open verifies it.
+	Sum    uint32
+	Summed bool
 }
+
+// ErrBodyDamaged says that a file does not hold the body that was put into it: whoever
+// was sending it must not complete the message.
+var ErrBodyDamaged = errors.New("stored body is damaged")
 
 // InlineBody wraps b, which must not be changed afterwards.
 func InlineBody(b []byte) Body { return Body{Inline: b, Size: int64(len(b))} }
 
-// Open returns a reader for the body. The caller closes it.
+// Open returns a reader for the body. The caller closes it. A file that is too short or
+// does not have the checksum is ErrBodyDamaged from Read in the place of io.EOF: a
+// message is never completed with an altered body, at no cost in reading.
 func (b Body) Open() (io.ReadCloser, error) {
 	if b.Path == "" {
 		return io.NopCloser(bytes.NewReader(b.Inline)), nil
@@ -28,12 +39,34 @@ func (b Body) Open() (io.ReadCloser, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &fileBody{io.NewSectionReader(f, b.Offset, b.Size), f}, nil
+	return &fileBody{r: io.NewSectionReader(f, b.Offset, b.Size), f: f, body: b}, nil
+}
+
+// Verify reads r, the body's bytes, to the end and compares size and checksum. A mismatch
+// is ErrBodyDamaged.
+func (b Body) Verify(r io.Reader) error {
+	_, err := io.Copy(io.Discard, &fileBody{r: r, body: b})
+	return err
 }
 
 type fileBody struct {
-	*io.SectionReader
-	f *os.File
+	r    io.Reader
+	f    *os.File
+	body Body
+	n    int64
+	sum  uint32
+}
+
+func (f *fileBody) Read(p []byte) (int, error) {
+	n, err := f.r.Read(p)
+	f.n += int64(n)
+	if f.body.Summed {
+		f.sum = crc32.Update(f.sum, crc32.MakeTable(crc32.Castagnoli), p[:n])
+	}
+	if err == io.EOF && (f.n != f.body.Size || f.body.Summed && f.sum != f.body.Sum) {
+		err = ErrBodyDamaged
+	}
+	return n, err
 }
 
 func (f *fileBody) Close() error { return f.f.Close() }
