@@ -1,0 +1,130 @@
+package resolver
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/miekg/dns"
+)
+
+// plain is a name of an answer as this package gives it.
+func plain(name string) string {
+	if name == "." {
+		return name
+	}
+	return strings.ToLower(strings.TrimSuffix(name, "."))
+}
+
+// LookupMX implements Resolver.
+func (d *DNS) LookupMX(ctx context.Context, domain string) ([]MX, error) {
+	ans, err := d.Query(ctx, domain, dns.TypeMX)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]MX, 0, len(ans.Records))
+	for _, rr := range ans.Records {
+		mx := rr.(*dns.MX)
+		out = append(out, MX{plain(mx.Mx), mx.Preference})
+	}
+	return out, nil
+}
+
+// LookupTXT implements Resolver.
+func (d *DNS) LookupTXT(ctx context.Context, name string) ([]string, error) {
+	ans, err := d.Query(ctx, name, dns.TypeTXT)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]string, 0, len(ans.Records))
+	for _, rr := range ans.Records {
+		out = append(out, strings.Join(rr.(*dns.TXT).Txt, ""))
+	}
+	return out, nil
+}
+
+// LookupAddrs implements Resolver. One family is enough: where the other one's question
+// failed, the answer is what there is.
+func (d *DNS) LookupAddrs(ctx context.Context, host string) ([]netip.Addr, error) {
+	if a, err := netip.ParseAddr(host); err == nil && !bogus(a) {
+		return []netip.Addr{a}, nil
+	}
+	if addrs := d.hosts.lookup(plain(host)); len(addrs) > 0 {
+		return addrs, nil
+	}
+	if h := plain(host); h == "localhost" || strings.HasSuffix(h, ".localhost") {
+		// RFC 6761 §6.3: never asked in the DNS.
+		return []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()}, nil
+	}
+	type result struct {
+		ans Answer
+		err error
+	}
+	six := make(chan result, 1)
+	go func() {
+		ans, err := d.Query(ctx, host, dns.TypeAAAA)
+		six <- result{ans, err}
+	}()
+	four, err4 := d.Query(ctx, host, dns.TypeA)
+	r6 := <-six
+	var out []netip.Addr
+	for _, rr := range slices.Concat(four.Records, r6.ans.Records) {
+		var a netip.Addr
+		switch rr := rr.(type) {
+		case *dns.A:
+			a, _ = netip.AddrFromSlice(rr.A.To4())
+		case *dns.AAAA:
+			a, _ = netip.AddrFromSlice(rr.AAAA.To16())
+		}
+		if !bogus(a) {
+			out = append(out, a)
+		}
+	}
+	switch {
+	case len(out) > 0:
+		return out, nil
+	case errors.Is(err4, ErrTemporary) || err4 == nil:
+		if err4 == nil {
+			err4 = &Error{host, "A", ErrTemporary, "malformed address"}
+		}
+		return nil, err4
+	case errors.Is(r6.err, ErrTemporary):
+		return nil, r6.err
+	}
+	return nil, err4
+}
+
+// LookupPTR implements Resolver.
+func (d *DNS) LookupPTR(ctx context.Context, addr netip.Addr) (string, error) {
+	rev, err := dns.ReverseAddr(addr.Unmap().WithZone("").String())
+	if err != nil {
+		return "", &Error{addr.String(), "PTR", ErrNotFound, "not an address"}
+	}
+	ans, err := d.Query(ctx, rev, dns.TypePTR)
+	if errors.Is(err, ErrNoData) {
+		return "", &Error{addr.String(), "PTR", ErrNotFound, ""}
+	}
+	if err != nil {
+		return "", err
+	}
+	var temporary error
+	for i, rr := range ans.Records {
+		if i == maxNames {
+			break
+		}
+		name := plain(rr.(*dns.PTR).Ptr)
+		addrs, err := d.LookupAddrs(ctx, name)
+		if err == nil && slices.ContainsFunc(addrs, func(a netip.Addr) bool { return a.Unmap() == addr.Unmap().WithZone("") }) {
+			return name, nil
+		}
+		if errors.Is(err, ErrTemporary) {
+			temporary = err
+		}
+	}
+	if temporary != nil {
+		return "", temporary
+	}
+	return "", &Error{addr.String(), "PTR", ErrNotFound, "its name does not lead back to it"}
+}

@@ -1,0 +1,74 @@
+package route
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+)
+
+// ExpandOwn replaces unspecified addresses (listeners on all interfaces) by the addresses
+// that this host has now, loopback among them.
+func ExpandOwn(own []netip.AddrPort) []netip.AddrPort {
+	var out []netip.AddrPort
+	for _, ap := range own {
+		addr := ap.Addr().Unmap()
+		if !addr.IsUnspecified() {
+			out = append(out, netip.AddrPortFrom(addr, ap.Port()))
+			continue
+		}
+		for _, a := range localAddrs() {
+			out = append(out, netip.AddrPortFrom(a, ap.Port()))
+		}
+	}
+	return out
+}
+
+// localAddrs are the addresses of this host. The loopback addresses are among them also
+// where the interfaces cannot be listed.
+func localAddrs() []netip.Addr {
+	addrs := []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()}
+	ifs, err := net.InterfaceAddrs()
+	if err != nil {
+		return addrs
+	}
+	for _, i := range ifs {
+		if n, ok := i.(*net.IPNet); ok {
+			if a, ok := netip.AddrFromSlice(n.IP); ok && !slices.Contains(addrs, a.Unmap()) {
+				addrs = append(addrs, a.Unmap())
+			}
+		}
+	}
+	return addrs
+}
+
+// guard finds hops that are ourselves: mail for them would loop (L-03).
+type guard struct {
+	host string
+	own  []netip.AddrPort
+}
+
+var errLoop = errors.New("is one of our own listeners: mail would loop")
+
+func (g guard) check(h Hop) error {
+	host, portText, err := net.SplitHostPort(h.Address)
+	if err != nil {
+		return nil // a socket or a mailbox
+	}
+	port, err := strconv.ParseUint(portText, 10, 16)
+	if err != nil {
+		return err
+	}
+	addr, err := netip.ParseAddr(host)
+	for _, own := range g.own {
+		switch {
+		case own.Port() != uint16(port):
+		case err == nil && own.Addr() == addr.Unmap(),
+			host == "localhost" && own.Addr().IsLoopback(),
+			host == g.host && g.host != "":
+			return errLoop
+		}
+	}
+	return nil
+}
