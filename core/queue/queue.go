@@ -131,6 +131,7 @@ type Lease struct {
 // Item is one recipient as Scan shows it.
 type Item struct {
 	ID        ID
+	Family    ID
 	Recipient int
 	Record
 	Leased bool // being attempted now

@@ -1,0 +1,186 @@
+// Package pipeline runs the plugins over a message, one after the other in the
+// configuration's order, and returns what becomes of every recipient.
+//
+// A message travels as versions: a header block, a body, a reverse-path and recipients.
+// A plugin is called once per version. Verdicts or edits that differ between recipients
+// split a version, equal versions merge again, so there are never more versions than
+// recipients and copies. A run can be resumed: plugins named in [queue.Run] are not asked
+// again. The package only returns dispositions; it commits and replies nothing.
+//
+// A Pipeline is immutable and safe for concurrent use; a reload makes a new one.
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/postern-mail/postern/core/queue"
+	"github.com/postern-mail/postern/core/trace"
+	"github.com/postern-mail/postern/sdk"
+	"github.com/postern-mail/postern/sdk/mail"
+)
+
+// Filter is a plugin as the pipeline calls it. The verdict has been checked against the
+// plugin's rights. An error that has a Reason method (down, timeout, error) says by it why
+// there is no answer.
+type Filter interface {
+	Filter(ctx context.Context, m *mail.Message) (*sdk.Verdict, error)
+}
+
+// Step is a plugin in its place.
+type Step struct {
+	Name      string
+	Filter    Filter
+	Origins   []mail.Origin // the mail it is called for
+	Timeout   time.Duration // for one call; 0: the message's deadline only
+	OnFailure FailurePolicy
+}
+
+// Options of a Pipeline.
+type Options struct {
+	Steps   []Step
+	Timeout time.Duration // for all plugins together; 0: no limit
+	Trace   trace.Recorder
+	Clock   func() time.Time
+}
+
+// Pipeline is the configured order of plugins.
+type Pipeline struct{ Options }
+
+// New returns the pipeline that o describes.
+func New(o Options) *Pipeline { return &Pipeline{o} }
+
+// Message is what goes into a run.
+type Message struct {
+	Envelope mail.Envelope
+	Family   string // queue id of the message as received, for the trace
+	Header   mail.Header
+	Body     mail.Body
+	Copy     bool
+	Run      queue.Run
+}
+
+// Disposition is what becomes of a version.
+type Disposition uint8
+
+// The dispositions.
+const (
+	Deliver    Disposition = iota // go on to the queue and the next hop
+	Quarantine                    // hold
+	Discard                       // throw away, on record
+	Reject                        // refuse for good
+	Defer                         // refuse for now
+	Park                          // accept, and wait for the plugin that could not be asked
+)
+
+// String is the name used in traces.
+func (d Disposition) String() string {
+	return [...]string{"deliver", "quarantine", "discard", "reject", "defer", "park"}[d]
+}
+
+// Version is one version of the message with its disposition.
+type Version struct {
+	ReversePath mail.Path
+	Recipients  []Recipient
+	Header      mail.Header
+	Body        mail.Body
+	Copy        bool
+	Run         queue.Run
+	Disposition Disposition
+	Status      mail.Status // of Reject and Defer
+	Reason      string      // of Quarantine, Discard and Park
+}
+
+// Recipient is a recipient of a version.
+type Recipient struct {
+	mail.Recipient
+	// From is its number in the message that went into the run; -1 when a plugin added it.
+	From int
+}
+
+// Run asks every plugin that applies and has not answered yet. The versions it returns
+// hold every recipient of m exactly once, and copies.
+func (p *Pipeline) Run(ctx context.Context, m Message) []Version {
+	if p.Timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, p.Timeout)
+		defer cancel()
+	}
+	first := Version{ReversePath: m.Envelope.ReversePath, Header: m.Header, Body: m.Body, Copy: m.Copy, Run: m.Run}
+	first.Recipients = make([]Recipient, len(m.Envelope.Recipients))
+	for i, r := range m.Envelope.Recipients {
+		first.Recipients[i] = Recipient{r, i}
+	}
+	versions := []Version{first}
+	for i := range p.Steps {
+		step := &p.Steps[i]
+		if !slices.Contains(step.Origins, m.Envelope.Origin) {
+			continue
+		}
+		var next []Version
+		for _, v := range versions {
+			if v.Disposition > Quarantine || slices.Contains(v.Run.Done, step.Name) {
+				next = append(next, v)
+				continue
+			}
+			next = append(next, p.ask(ctx, step, m, v)...)
+		}
+		versions = merge(next)
+	}
+	for i := range versions {
+		versions[i].Run.Complete = versions[i].Disposition <= Quarantine
+	}
+	return versions
+}
+
+// ask calls one plugin for one version.
+func (p *Pipeline) ask(ctx context.Context, step *Step, m Message, v Version) []Version {
+	env := m.Envelope
+	env.ReversePath = v.ReversePath
+	env.Recipients = make([]mail.Recipient, len(v.Recipients))
+	for i, r := range v.Recipients {
+		env.Recipients[i] = r.Recipient
+	}
+	msg := &mail.Message{Envelope: env, Header: v.Header, Body: v.Body, Scores: v.Run.Scores, Notes: v.Run.Notes}
+	callCtx := ctx
+	if step.Timeout > 0 {
+		var cancel context.CancelFunc
+		callCtx, cancel = context.WithTimeout(ctx, step.Timeout)
+		defer cancel()
+	}
+	begin := p.Clock()
+	verdict, err := step.Filter.Filter(callCtx, msg)
+	event := trace.Event{Type: trace.Plugin, ID: env.ID, Family: m.Family, Plugin: step.Name,
+		Millis: float64(p.Clock().Sub(begin).Microseconds()) / 1000}
+	if err == nil && verdict.Action == sdk.ActionUnscanned {
+		err = &unscanned{verdict.Reason}
+	}
+	var split []Version
+	if err != nil {
+		split = []Version{step.failed(v, env.Client.Class, err, &event)}
+	} else {
+		split = step.apply(v, verdict)
+		event.Action, event.Status, event.Reason = verdict.Action.String(), verdict.Status, verdict.Reason
+	}
+	p.Trace.Record(event)
+	return split
+}
+
+// unscanned is the failure of a plugin that answered that it could not look.
+type unscanned struct{ why string }
+
+func (u *unscanned) Error() string { return "unscanned: " + u.why }
+
+// reasonOf says why there is no verdict, in the words of the configuration.
+func reasonOf(err error) Reason {
+	var r interface{ Reason() string }
+	switch {
+	case errors.As(err, &r):
+		return Reason(r.Reason())
+	case errors.Is(err, context.DeadlineExceeded):
+		return Timeout
+	}
+	return Error
+}
