@@ -1,0 +1,99 @@
+package directory
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"net/url"
+)
+
+// migrations bring a file from version n to n+1; they are never changed once released.
+var migrations = [...]string{
+	`CREATE TABLE domains (
+		name     TEXT NOT NULL PRIMARY KEY,      -- A-labels, lower case
+		alias_of TEXT REFERENCES domains (name)  -- NULL: a domain of its own
+	) STRICT, WITHOUT ROWID;
+	CREATE TABLE accounts (
+		domain     TEXT NOT NULL,
+		local      TEXT NOT NULL,                -- decoded, lower case
+		enabled    INTEGER NOT NULL DEFAULT 1,
+		created    INTEGER NOT NULL,             -- Unix seconds
+		salt       BLOB NOT NULL,                -- SCRAM-SHA-256, RFC 5802 section 3
+		iterations INTEGER NOT NULL,
+		stored_key BLOB NOT NULL,
+		server_key BLOB NOT NULL,
+		PRIMARY KEY (domain, local)
+	) STRICT, WITHOUT ROWID;
+	CREATE TABLE aliases (
+		domain TEXT NOT NULL,
+		local  TEXT NOT NULL,                    -- decoded, lower case; '' is the catch-all
+		target TEXT NOT NULL,                    -- an address as on the wire
+		PRIMARY KEY (domain, local, target)
+	) STRICT, WITHOUT ROWID;`,
+}
+
+// The questions asked for every recipient and log-in. ?3 is the local part without its +tag.
+const (
+	lookupSQL = `SELECT 0, local, enabled, '' FROM accounts WHERE domain = ?1 AND local IN (?2, ?3)
+		UNION ALL SELECT 1, local, 1, target FROM aliases WHERE domain = ?1 AND local IN (?2, ?3, '')`
+	verifierSQL = `SELECT salt, iterations, stored_key, server_key FROM accounts
+		WHERE domain = ? AND local = ? AND enabled = 1`
+)
+
+func (d *Directory) open(path string) error {
+	// WAL lets the command line write while the gateway reads; FULL makes a commit durable.
+	dsn := (&url.URL{Scheme: "file", Path: path, RawQuery: url.Values{
+		"_pragma": {"busy_timeout(5000)", "journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(1)"},
+		"_txlock": {"immediate"},
+	}.Encode()}).String()
+	db, err := sql.Open("sqlite", dsn)
+	if err != nil {
+		return err
+	}
+	d.db = db
+	db.SetMaxOpenConns(8)
+	db.SetMaxIdleConns(8)
+	ctx := context.Background()
+	if err := migrate(ctx, db); err != nil {
+		return err
+	}
+	if err := d.watch.open(ctx, db); err != nil {
+		return err
+	}
+	if d.lookup, err = db.PrepareContext(ctx, lookupSQL); err != nil {
+		return err
+	}
+	d.verifier, err = db.PrepareContext(ctx, verifierSQL)
+	return err
+}
+
+// migrate brings the file to the newest version, in one transaction.
+func migrate(ctx context.Context, db *sql.DB) error {
+	tx, err := db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback()
+	if _, err := tx.ExecContext(ctx, `CREATE TABLE IF NOT EXISTS schema_version (version INTEGER NOT NULL)`); err != nil {
+		return err
+	}
+	var version int
+	if err := tx.QueryRowContext(ctx, `SELECT coalesce(max(version), 0) FROM schema_version`).Scan(&version); err != nil {
+		return err
+	}
+	if version > len(migrations) {
+		return fmt.Errorf("was written by a newer version of the gateway (format %d, this one knows %d)", version, len(migrations))
+	}
+	if version == len(migrations) {
+		return nil
+	}
+	for _, m := range migrations[version:] {
+		if _, err := tx.ExecContext(ctx, m); err != nil {
+			return fmt.Errorf("bringing it up to date: %w", err)
+		}
+	}
+	if _, err := tx.ExecContext(ctx, `INSERT INTO schema_version (version) VALUES (?)`, len(migrations)); err != nil {
+		return err
+	}
+	return tx.Commit()
+}

@@ -1,0 +1,255 @@
+// Package policy decides who may connect, who may send, and to whom.
+//
+// It promises: mail for other domains is taken only from clients in relay networks and from
+// clients that logged in; what a client says about itself (HELO, reverse-path) never gives
+// a right. Every decision is made on typed values, and its answer is a [mail.Status]: the
+// zero Status means "go on", anything else is the reply. A directory that fails is a 451,
+// never a 550. It refuses to know sessions, how recipients are stored, and what happens to a message later.
+//
+// A Policy is immutable apart from its counters; a reload makes a new one with [New] that
+// takes over the counters of the old. Counters are in memory, bounded, and begin again
+// after a restart. A Policy is safe for concurrent use.
+package policy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"time"
+
+	"github.com/postern-mail/postern/core/state"
+	"github.com/postern-mail/postern/sdk/mail"
+)
+
+// Directory knows the recipients of our domains. An error that is a permanent [mail.Status] is an
+// answer about the address; any other error means that the directory failed.
+type Directory interface {
+	// Local reports whether a domain is ours, and its name if it is an alias.
+	Local(ctx context.Context, name mail.Domain) (mail.Domain, bool, error)
+	// Resolve returns what an address of ours stands for.
+	Resolve(ctx context.Context, p mail.Path) ([]mail.Path, error)
+}
+
+// Options of a Policy.
+type Options struct {
+	Hostname  mail.Domain // mail for postmaster there is always taken
+	Directory Directory
+	// AnyRecipient are the names of those of our domains where every address is taken,
+	// because another server knows which exist.
+	AnyRecipient []mail.Domain
+	Relay        []netip.Prefix // who may relay without logging in
+
+	Clients    []ClientRule  // in each list the first match decides
+	Senders    []AddressRule //
+	Recipients []AddressRule //
+
+	Limits   Limits
+	Networks []NetworkLimits // of several that contain a client, the smallest network counts
+
+	// SenderLogin binds the reverse-path of a client that logged in to its account: the
+	// address itself, with or without +tag, and those that lead to it.
+	SenderLogin bool
+
+	Log   *slog.Logger
+	Clock func() time.Time // default: time.Now
+	// Previous is the policy that this one replaces: its counters go on. It may be nil.
+	Previous *Policy
+}
+
+// ClientRule allows or refuses clients by address. To allow gives no right to relay.
+type ClientRule struct {
+	Networks []netip.Prefix
+	Reject   bool
+	Text     string // of the refusal; empty: a standard one
+}
+
+// Limits are for each client: an IPv4 address or an IPv6 /64. Zero is no limit, except where said.
+type Limits struct {
+	MessageSize       int64 // bytes
+	Recipients        int   // of a message; 0: 1000
+	Connections       int   // simultaneous sessions
+	MessagesPerMinute int
+	RecipientsPerHour int
+}
+
+// NetworkLimits are the limits of the clients in some networks.
+type NetworkLimits struct {
+	Networks []netip.Prefix
+	Limits   Limits
+}
+
+// Policy is a set of rules with its counters.
+type Policy struct {
+	Options
+	any        map[mail.Domain]bool
+	senders    []addressRule
+	recipients []addressRule
+	counters   *counters
+}
+
+// New checks the options and returns a Policy.
+func New(o Options) (*Policy, error) {
+	if o.Directory == nil {
+		return nil, errors.New("policy: Directory is missing")
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Clock == nil {
+		o.Clock = time.Now
+	}
+	p := &Policy{Options: o, any: make(map[mail.Domain]bool)}
+	for _, d := range o.AnyRecipient {
+		p.any[d] = true
+	}
+	var err error
+	if p.senders, err = compile(o.Senders); err != nil {
+		return nil, fmt.Errorf("policy: senders: %w", err)
+	}
+	if p.recipients, err = compile(o.Recipients); err != nil {
+		return nil, fmt.Errorf("policy: recipients: %w", err)
+	}
+	if o.Previous != nil {
+		p.counters = o.Previous.counters
+	} else {
+		p.counters = newCounters()
+	}
+	p.Previous = nil // it must not be kept alive
+	return p, nil
+}
+
+// Connect is asked when a client has connected. It sets the class of a client from a relay network.
+func (p *Policy) Connect(_ context.Context, c *mail.Client) mail.Status {
+	c.Addr = c.Addr.Unmap()
+	for _, r := range p.Clients {
+		if !contains(r.Networks, c.Addr) {
+			continue
+		}
+		if r.Reject {
+			return refusal(r.Text, "Access denied")
+		}
+		break
+	}
+	if contains(p.Relay, c.Addr) {
+		c.Class = mail.Relay
+	}
+	return mail.Status{}
+}
+
+// refusal is the answer of an access list.
+func refusal(text, standard string) mail.Status {
+	if text == "" {
+		text = standard
+	}
+	return mail.Permanent(554, 7, 1, text)
+}
+
+// Mail is asked at MAIL. size is what the client declared, in bytes; 0 if it did not.
+func (p *Policy) Mail(ctx context.Context, c *mail.Client, reverse mail.Path, size int64) mail.Status {
+	limits := p.ClientLimits(c.Addr)
+	if limits.MessageSize > 0 && size > limits.MessageSize {
+		// RFC 1870 §6.1 (3)
+		return mail.Permanent(552, 3, 4, fmt.Sprintf("Message size exceeds the limit of %d bytes", limits.MessageSize))
+	}
+	if !reverse.IsZero() && reverse.Domain.IsZero() {
+		return mail.Permanent(553, 1, 7, "Sender address needs a domain")
+	}
+	if r := match(p.senders, reverse); r != nil && r.Reject {
+		return refusal(r.Text, "Sender address rejected")
+	}
+	if s := p.bound(ctx, c, reverse); !s.IsZero() {
+		return s
+	}
+	if !p.counters.messages.take(state.ClientKey(c.Addr), limits.MessagesPerMinute, time.Minute, p.Clock()) {
+		return mail.Temporary(450, 7, 1, "Too many messages, try again later")
+	}
+	return mail.Status{}
+}
+
+// bound refuses a reverse-path that does not belong to the account that logged in.
+func (p *Policy) bound(ctx context.Context, c *mail.Client, reverse mail.Path) mail.Status {
+	if c.User == "" || !p.SenderLogin || reverse.IsZero() {
+		return mail.Status{} // the null reverse-path is for receipts and vacation notices of mail programs
+	}
+	account, err := mail.ParsePath(c.User)
+	if err != nil {
+		return p.failed("login", err)
+	}
+	targets, err := p.Directory.Resolve(ctx, reverse)
+	if err != nil && !mail.StatusOf(err).Permanent() {
+		return p.failed("sender", err)
+	}
+	for _, t := range targets {
+		if t.Fold() == account.Fold() {
+			return mail.Status{}
+		}
+	}
+	return mail.Permanent(553, 7, 1, "Sender address is not yours; log in as its owner")
+}
+
+// failed answers for a directory that gave no answer.
+func (p *Policy) failed(what string, err error) mail.Status {
+	p.Log.Error("directory failed", "question", what, "error", err)
+	return mail.Temporary(451, 3, 0, "Cannot check the address now, try again later")
+}
+
+// Recipient is asked at RCPT; e has the client, the reverse-path and the recipients
+// accepted so far.
+func (p *Policy) Recipient(ctx context.Context, e *mail.Envelope, rcpt mail.Path) mail.Status {
+	limits := p.ClientLimits(e.Client.Addr)
+	if len(e.Recipients) >= limits.Recipients {
+		// RFC 5321 §4.5.3.1.10
+		return mail.Temporary(452, 5, 3, "Too many recipients")
+	}
+	if rcpt.IsZero() || rcpt.Local == "" || rcpt.Domain.IsZero() {
+		return mail.Permanent(553, 1, 3, "Recipient address needs a local part and a domain")
+	}
+	if r := match(p.recipients, rcpt); r != nil && r.Reject {
+		return refusal(r.Text, "Recipient address rejected")
+	}
+	if s := p.deliverable(ctx, e, rcpt); !s.IsZero() {
+		return s
+	}
+	if !p.counters.recipients.take(state.ClientKey(e.Client.Addr), limits.RecipientsPerHour, time.Hour, p.Clock()) {
+		return mail.Temporary(450, 7, 1, "Too many recipients, try again later")
+	}
+	return mail.Status{}
+}
+
+// deliverable says whether the client may send to rcpt.
+func (p *Policy) deliverable(ctx context.Context, e *mail.Envelope, rcpt mail.Path) mail.Status {
+	postmaster := rcpt.Fold().Local == "postmaster"
+	if postmaster && rcpt.Domain == p.Hostname {
+		return mail.Status{}
+	}
+	name, ours, err := p.Directory.Local(ctx, rcpt.Domain)
+	switch {
+	case err != nil:
+		return p.failed("domain", err)
+	case !ours:
+		if mayRelay(&e.Client) {
+			return mail.Status{}
+		}
+		return mail.Permanent(550, 7, 1, "Relaying denied")
+	case postmaster, p.any[name]:
+		return mail.Status{} // postmaster: RFC 5321 §4.5.1
+	}
+	targets, err := p.Directory.Resolve(ctx, rcpt)
+	if err != nil {
+		if s := mail.StatusOf(err); s.Permanent() {
+			return s
+		}
+		return p.failed("recipient", err)
+	}
+	if len(targets) == 0 {
+		return mail.Permanent(550, 1, 1, "No such user here")
+	}
+	return mail.Status{}
+}
+
+// mayRelay is the only place that says who may send to other domains.
+func mayRelay(c *mail.Client) bool {
+	return c.User != "" || c.Class == mail.Relay || c.Class == mail.Authenticated
+}
