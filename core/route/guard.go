@@ -8,14 +8,14 @@ import (
 	"strconv"
 )
 
-// ExpandOwn replaces unspecified addresses (listeners on all interfaces) by the addresses
-// that this host has now, loopback among them.
+// ExpandOwn adds, for unspecified addresses (listeners on all interfaces), the addresses
+// that this host has now.
 func ExpandOwn(own []netip.AddrPort) []netip.AddrPort {
 	var out []netip.AddrPort
 	for _, ap := range own {
 		addr := ap.Addr().Unmap()
+		out = append(out, netip.AddrPortFrom(addr, ap.Port()))
 		if !addr.IsUnspecified() {
-			out = append(out, netip.AddrPortFrom(addr, ap.Port()))
 			continue
 		}
 		for _, a := range localAddrs() {
@@ -23,6 +23,14 @@ func ExpandOwn(own []netip.AddrPort) []netip.AddrPort {
 		}
 	}
 	return out
+}
+
+// IsOwn reports whether ap leads to one of own, a list made by [ExpandOwn].
+func IsOwn(own []netip.AddrPort, ap netip.AddrPort) bool {
+	addr := ap.Addr().Unmap()
+	return slices.ContainsFunc(own, func(o netip.AddrPort) bool {
+		return o.Port() == ap.Port() && (o.Addr() == addr || o.Addr().IsUnspecified() && (addr.IsLoopback() || addr.IsUnspecified()))
+	})
 }
 
 // localAddrs are the addresses of this host. The loopback addresses are among them also
@@ -60,13 +68,15 @@ func (g guard) check(h Hop) error {
 	if err != nil {
 		return err
 	}
-	addr, err := netip.ParseAddr(host)
+	if addr, err := netip.ParseAddr(host); err == nil {
+		if IsOwn(g.own, netip.AddrPortFrom(addr, uint16(port))) {
+			return errLoop
+		}
+		return nil
+	}
 	for _, own := range g.own {
-		switch {
-		case own.Port() != uint16(port):
-		case err == nil && own.Addr() == addr.Unmap(),
-			host == "localhost" && own.Addr().IsLoopback(),
-			host == g.host && g.host != "":
+		local := own.Addr().IsLoopback() || own.Addr().IsUnspecified()
+		if own.Port() == uint16(port) && (host == "localhost" && local || host == g.host && g.host != "") {
 			return errLoop
 		}
 	}
