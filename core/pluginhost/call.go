@@ -1,0 +1,192 @@
+package pluginhost
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/postern-mail/postern/sdk"
+	"github.com/postern-mail/postern/sdk/mail"
+	"github.com/postern-mail/postern/sdk/wire"
+)
+
+// Filter is a filter plugin, whatever process it has at the moment.
+type Filter struct {
+	host *Host
+	slot *slot
+}
+
+// Mailbox is a mailbox plugin, whatever process it has at the moment.
+type Mailbox struct {
+	host *Host
+	slot *slot
+}
+
+// Filter returns the filter of that name.
+func (h *Host) Filter(name string) (*Filter, error) {
+	sl, desc, err := h.find(name)
+	if err != nil {
+		return nil, err
+	}
+	if !desc.Filter {
+		return nil, fail(name, Error, errNotAFilter)
+	}
+	return &Filter{h, sl}, nil
+}
+
+// Mailbox returns the mailbox of that name.
+func (h *Host) Mailbox(name string) (*Mailbox, error) {
+	sl, desc, err := h.find(name)
+	if err != nil {
+		return nil, err
+	}
+	if !desc.Mailbox {
+		return nil, fail(name, Error, errNotMailbox)
+	}
+	return &Mailbox{h, sl}, nil
+}
+
+func (h *Host) find(name string) (*slot, wire.Description, error) {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	sl := h.slots[name]
+	if sl == nil {
+		return nil, wire.Description{}, fail(name, Down, errUnknown)
+	}
+	return sl, sl.description(), nil
+}
+
+// description is that of the last process; the zero value when there is none any more.
+func (sl *slot) description() wire.Description {
+	s := sl.sup.Load()
+	if s == nil {
+		return wire.Description{}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.last.desc
+}
+
+// Manifest is what the plugin declares.
+func (f *Filter) Manifest() sdk.Manifest { return f.slot.description().Manifest }
+
+// Filter asks the plugin about one version of a message. The verdict it returns keeps the
+// contract and the manifest. An error is a [*Failure], or that of ctx when the caller gave
+// up.
+func (f *Filter) Filter(ctx context.Context, m *mail.Message) (*sdk.Verdict, error) {
+	var v *sdk.Verdict
+	err := f.slot.call(ctx, func(ctx context.Context, p *process) error {
+		if !p.desc.Filter {
+			return fail(f.slot.name, Error, errNotAFilter)
+		}
+		req, err := wire.FilterRequest(m, p.desc.Manifest.Needs)
+		if err != nil {
+			return fail(f.slot.name, Error, err)
+		}
+		pv, err := p.filter.Filter(ctx, req)
+		if err != nil {
+			return err
+		}
+		if v, err = wire.Verdict(pv, p.desc.Manifest, &m.Envelope); err != nil {
+			return fail(f.slot.name, Error, fmt.Errorf("its verdict breaks the contract: %w", err))
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return v, nil
+}
+
+// Manifest is what the plugin declares.
+func (b *Mailbox) Manifest() sdk.Manifest { return b.slot.description().Manifest }
+
+// Deliver has the plugin store one message for one recipient. An error is the plugin's
+// [mail.Status] (not a success), a [*Failure], or that of ctx when the caller gave up.
+func (b *Mailbox) Deliver(ctx context.Context, d *sdk.Delivery) error {
+	var answer error
+	err := b.slot.call(ctx, func(ctx context.Context, p *process) error {
+		if !p.desc.Mailbox {
+			return fail(b.slot.name, Error, errNotMailbox)
+		}
+		req, err := wire.DeliverRequest(d)
+		if err != nil {
+			return fail(b.slot.name, Error, err)
+		}
+		resp, err := p.mailbox.Deliver(ctx, req)
+		if err != nil {
+			return err
+		}
+		var ok bool
+		if answer, ok = wire.Delivered(resp); !ok {
+			return fail(b.slot.name, Error, fmt.Errorf("its answer breaks the contract: %w", answer))
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return answer
+}
+
+// call runs do with the process of the moment and a deadline. What do returns is a
+// *Failure or a gRPC error.
+func (sl *slot) call(caller context.Context, do func(context.Context, *process) error) error {
+	s, p, err := sl.enter()
+	if err != nil {
+		return err
+	}
+	defer p.calls.leave()
+	s.calls.Add(1)
+	timeout := s.spec.Timeout
+	if timeout == 0 {
+		timeout = s.host.timing.callTime
+	}
+	ctx, cancel := context.WithTimeout(caller, timeout)
+	defer cancel()
+	// The connection breaks with the process, but a child may hold it.
+	defer context.AfterFunc(p.dead, cancel)()
+	err = do(ctx, p)
+	if err == nil {
+		p.answered.Add(1)
+		return nil
+	}
+	var f *Failure
+	if !errors.As(err, &f) {
+		err = classify(caller, sl.name, p.isDead(), err)
+		if !errors.As(err, &f) {
+			return err // the caller's
+		}
+	}
+	s.failed.Add(1)
+	switch f.reason {
+	case Error:
+		p.answered.Add(1)
+		s.log.Error("plugin failed", "reason", f.reason, "error", f.Err)
+	case Timeout:
+		s.log.Error("plugin failed", "reason", f.reason, "error", f.Err)
+		select { // does it hang?
+		case s.check <- struct{}{}:
+		default:
+		}
+	}
+	return f
+}
+
+// enter finds the live process and counts the call in.
+func (sl *slot) enter() (*supervisor, *process, error) {
+	for {
+		s := sl.sup.Load()
+		if s == nil {
+			return nil, nil, fail(sl.name, Down, errUnknown)
+		}
+		p := s.cur.Load()
+		if p != nil && p.calls.enter() {
+			return s, p, nil
+		}
+		if sl.sup.Load() == s { // and not just replaced
+			s.failed.Add(1)
+			return nil, nil, fail(sl.name, Down, errDown)
+		}
+	}
+}

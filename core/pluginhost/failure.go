@@ -1,0 +1,78 @@
+package pluginhost
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/postern-mail/postern/sdk/proto"
+)
+
+// The reasons of a [Failure], as they are named in the configuration (on_failure).
+const (
+	Down    = "down"    // the plugin is not there, or went away during the call
+	Timeout = "timeout" // it did not answer in time
+	Error   = "error"   // it said that it failed, panicked, or broke the contract
+)
+
+// Failure says that a plugin gave no answer. It is no statement about the message.
+type Failure struct {
+	Plugin string
+	Err    error
+	// Stack is the stack trace of a panic, if there was one.
+	Stack string
+
+	reason string
+}
+
+// Error is for the log.
+func (f *Failure) Error() string {
+	return fmt.Sprintf("plugin %s: %s: %v", f.Plugin, f.reason, f.Err)
+}
+
+// Unwrap returns what went wrong.
+func (f *Failure) Unwrap() error { return f.Err }
+
+// Reason is [Down], [Timeout] or [Error].
+func (f *Failure) Reason() string { return f.reason }
+
+func fail(plugin, reason string, err error) *Failure {
+	return &Failure{Plugin: plugin, Err: err, reason: reason}
+}
+
+var (
+	errDown       = errors.New("it is not running")
+	errUnknown    = errors.New("it is not configured")
+	errNotAFilter = errors.New("it is no filter")
+	errNotMailbox = errors.New("it is no mailbox")
+)
+
+// classify makes a failure of a gRPC error. When the caller gave up, that is no failure of
+// the plugin, and the caller's own error is returned.
+func classify(caller context.Context, plugin string, dead bool, err error) error {
+	if errors.Is(caller.Err(), context.Canceled) {
+		return fmt.Errorf("plugin %s: %w", plugin, context.Cause(caller))
+	}
+	st := status.Convert(err)
+	text := errors.New(printable(st.Message()))
+	switch code := st.Code(); {
+	case dead || code == codes.Unavailable:
+		return fail(plugin, Down, errors.New("it died during the call"))
+	case code == codes.DeadlineExceeded:
+		return fail(plugin, Timeout, errors.New("no answer before the deadline"))
+	case code == codes.ResourceExhausted:
+		return fail(plugin, Error, fmt.Errorf("a message is too large: %w", text))
+	case code == codes.Unimplemented:
+		return fail(plugin, Error, fmt.Errorf("it does not serve this call: %w", text))
+	}
+	f := fail(plugin, Error, text)
+	for _, d := range st.Details() {
+		if pf, ok := d.(*proto.Failure); ok {
+			f.Stack = pf.GetStack()
+		}
+	}
+	return f
+}

@@ -1,0 +1,326 @@
+package pluginhost
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Options are what a host is built from.
+type Options struct {
+	// RunDir is for sockets and notes about processes; made with mode 0700 if need be. No
+	// other host may use it at the same time.
+	RunDir string
+	// SelfExe is the gateway's binary, "/proc/self/exe": it runs a built-in plugin as
+	// "plugin serve NAME" and the guard as "plugin guard" (see [Guard]).
+	SelfExe string
+	// Hostname, Postmaster and DataDir are handed to plugins, Version is the gateway's.
+	Hostname, Postmaster, DataDir, Version string
+	Log                                    *slog.Logger
+	Clock                                  func() time.Time // nil: time.Now
+
+	timing *timing // for tests
+}
+
+// Spec is one plugin as configured.
+type Spec struct {
+	Name string // unique
+	// Use names a built-in plugin. Command runs a program instead, by its absolute path.
+	Use      string
+	Command  []string
+	Settings []byte        // TOML
+	Timeout  time.Duration // of one call; 0: 30 s
+}
+
+func (s Spec) argv(self string) []string {
+	if len(s.Command) > 0 {
+		return s.Command
+	}
+	return []string{self, "plugin", "serve", s.Use}
+}
+
+func (s Spec) equal(t Spec) bool {
+	return s.Name == t.Name && s.Use == t.Use && s.Timeout == t.Timeout &&
+		slices.Equal(s.Command, t.Command) && string(s.Settings) == string(t.Settings)
+}
+
+func (s Spec) check() error {
+	switch {
+	case s.Name == "":
+		return errors.New("a plugin has no name")
+	case (s.Use == "") == (len(s.Command) == 0):
+		return fmt.Errorf("plugin %q: give either the name of a built-in plugin or a command", s.Name)
+	case len(s.Command) > 0 && !filepath.IsAbs(s.Command[0]):
+		return fmt.Errorf("plugin %q: the command %q is not an absolute path", s.Name, s.Command[0])
+	case s.Timeout < 0:
+		return fmt.Errorf("plugin %q: the timeout is negative", s.Name)
+	}
+	return nil
+}
+
+// Host runs plugins. Build it with [Start].
+type Host struct {
+	opt          Options
+	timing       timing
+	dir          *runDir
+	fork         *forker
+	guard        *guardian
+	mark         string // in the environment of every plugin of this host
+	lifeR, lifeW *os.File
+	generation   atomic.Int64
+
+	reload sync.Mutex // one Reload or Stop at a time
+	mu     sync.RWMutex
+	slots  map[string]*slot
+	order  []string
+	retire sync.WaitGroup // supervisors that are being stopped
+	closed bool
+}
+
+// A slot is a plugin's name. What runs behind it changes.
+type slot struct {
+	name string
+	sup  atomic.Pointer[supervisor] // nil: not configured (any more)
+}
+
+// Start starts and configures all plugins at once. If one of them cannot be, it returns
+// errors that name every such plugin, and nothing is left running.
+func Start(ctx context.Context, opt Options, specs []Spec) (*Host, error) {
+	if opt.Clock == nil {
+		opt.Clock = time.Now
+	}
+	if opt.Log == nil {
+		opt.Log = slog.New(slog.DiscardHandler)
+	}
+	if opt.SelfExe == "" {
+		opt.SelfExe = "/proc/self/exe"
+	}
+	h := &Host{opt: opt, timing: defaultTiming(), mark: rand.Text(), slots: make(map[string]*slot)}
+	if opt.timing != nil {
+		h.timing = *opt.timing
+	}
+	if err := h.open(); err != nil {
+		return nil, err
+	}
+	if err := h.Reload(ctx, specs); err != nil {
+		h.close()
+		return nil, err
+	}
+	return h, nil
+}
+
+func (h *Host) open() error {
+	var err error
+	if h.dir, err = openRunDir(h.opt.RunDir); err != nil {
+		return err
+	}
+	if h.lifeR, h.lifeW, err = os.Pipe(); err != nil {
+		h.dir.close()
+		return fmt.Errorf("plugin host: %w", err)
+	}
+	h.fork = newForker()
+	if h.guard, err = startGuardian(h.opt.SelfExe, h.mark, h.fork); err != nil {
+		h.lifeR.Close()
+		h.lifeW.Close()
+		h.fork.close()
+		h.dir.close()
+		return err
+	}
+	return nil
+}
+
+func (h *Host) close() {
+	h.guard.close()
+	h.fork.close()
+	h.lifeW.Close()
+	h.lifeR.Close()
+	h.dir.close()
+}
+
+// Reload makes specs the plugins that run. Those that did not change keep their process.
+// The new ones are started beside the old, and when all are configured and healthy they
+// take over at once; the old ones finish what they have and end in the background. After
+// an error everything is as it was.
+func (h *Host) Reload(ctx context.Context, specs []Spec) error {
+	h.reload.Lock()
+	defer h.reload.Unlock()
+	if h.closed {
+		return errors.New("plugin host: stopped")
+	}
+	var faults []error
+	seen := make(map[string]bool)
+	for _, s := range specs {
+		if err := s.check(); err != nil {
+			faults = append(faults, err)
+		}
+		if seen[s.Name] {
+			faults = append(faults, fmt.Errorf("plugin %q is configured twice", s.Name))
+		}
+		seen[s.Name] = true
+	}
+	if len(faults) > 0 {
+		return errors.Join(faults...)
+	}
+	fresh, err := h.launchAll(ctx, specs)
+	if err != nil {
+		return err
+	}
+	h.swap(specs, fresh)
+	return nil
+}
+
+// launchAll launches what is new or changed. The result has nil for the others.
+func (h *Host) launchAll(ctx context.Context, specs []Spec) ([]*process, error) {
+	fresh := make([]*process, len(specs))
+	faults := make([]error, len(specs))
+	var wg sync.WaitGroup
+	for i, s := range specs {
+		if sup := h.supervisor(s.Name); sup != nil && sup.spec.equal(s) {
+			continue
+		}
+		wg.Go(func() {
+			p, err := h.launch(ctx, s)
+			if err == nil && !p.healthy(ctx, h.timing.health) {
+				p.kill()
+				p, err = nil, fmt.Errorf("plugin %q: does not answer a health check", s.Name)
+			}
+			fresh[i], faults[i] = p, err
+		})
+	}
+	wg.Wait()
+	err := errors.Join(faults...)
+	if err != nil {
+		for _, p := range fresh {
+			if p != nil {
+				wg.Go(p.kill)
+			}
+		}
+		wg.Wait()
+		return nil, err
+	}
+	return fresh, nil
+}
+
+func (h *Host) swap(specs []Spec, fresh []*process) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	keep := make(map[string]bool)
+	h.order = h.order[:0:0]
+	for i, s := range specs {
+		keep[s.Name] = true
+		h.order = append(h.order, s.Name)
+		if fresh[i] == nil {
+			continue
+		}
+		sl := h.slots[s.Name]
+		if sl == nil {
+			sl = &slot{name: s.Name}
+			h.slots[s.Name] = sl
+		}
+		h.retireLater(sl.sup.Swap(h.supervise(fresh[i])))
+	}
+	for name, sl := range h.slots {
+		if !keep[name] {
+			h.retireLater(sl.sup.Swap(nil))
+			delete(h.slots, name)
+		}
+	}
+}
+
+func (h *Host) retireLater(s *supervisor) {
+	if s == nil {
+		return
+	}
+	h.retire.Go(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), h.timing.drain)
+		defer cancel()
+		s.stop(ctx)
+	})
+}
+
+func (h *Host) supervisor(name string) *supervisor {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	if sl := h.slots[name]; sl != nil {
+		return sl.sup.Load()
+	}
+	return nil
+}
+
+// Stop drains and ends all plugins. When ctx ends, they are killed.
+func (h *Host) Stop(ctx context.Context) {
+	h.reload.Lock()
+	defer h.reload.Unlock()
+	if h.closed {
+		return
+	}
+	h.closed = true
+	h.mu.Lock()
+	slots := h.slots
+	h.slots, h.order = make(map[string]*slot), nil
+	h.mu.Unlock()
+	var wg sync.WaitGroup
+	for _, sl := range slots {
+		if s := sl.sup.Swap(nil); s != nil {
+			wg.Go(func() { s.stop(ctx) })
+		}
+	}
+	wg.Wait()
+	h.retire.Wait()
+	h.close()
+}
+
+// Status is what is known of a plugin, for listing.
+type Status struct {
+	Name     string
+	Version  string
+	Pid      int    // 0 while it is down
+	State    string // "running", "down" or "breaker open"
+	Reason   string // why it is down
+	Restarts int
+	Since    time.Time // start of the process, or of the last one
+	Calls    int64     // through wrappers
+	Failures int64     // of those
+}
+
+// Status lists the plugins in configured order.
+func (h *Host) Status() []Status {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	var list []Status
+	for _, name := range h.order {
+		if s := h.slots[name].sup.Load(); s != nil {
+			list = append(list, s.status())
+		}
+	}
+	return list
+}
+
+func (s *supervisor) status() Status {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st := Status{
+		Name:     s.spec.Name,
+		Version:  s.last.desc.Manifest.Version,
+		State:    "down",
+		Reason:   s.reason,
+		Restarts: s.restarts,
+		Since:    s.last.started,
+		Calls:    s.calls.Load(),
+		Failures: s.failed.Load(),
+	}
+	if p := s.cur.Load(); p != nil {
+		st.Pid, st.State, st.Reason = p.run.pid, "running", ""
+	} else if s.open {
+		st.State = "breaker open"
+	}
+	return st
+}

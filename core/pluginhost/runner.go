@@ -1,0 +1,263 @@
+package pluginhost
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/postern-mail/postern/sdk/proto"
+)
+
+const safePath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+// maxNoise is how many bytes a plugin may print before its handshake.
+const maxNoise = 64 << 10
+
+var handshakeLine = regexp.MustCompile(`^\d+\|\d+\|`)
+
+// A runner is one process of one plugin, as go-plugin wants it (it implements
+// runner.Runner), with the host's own ideas of environment, output and killing.
+type runner struct {
+	argv   []string
+	mark   string // in the environment of it and its children
+	dir    *runDir
+	fork   *forker
+	guard  *guardian
+	parent *os.File // the pipe whose end says that the host is dead
+	name   string   // of the plugin
+	out    *output  // standard output that is no handshake
+	err    *output
+
+	env       []string
+	socketDir string // the only place for its socket
+	cmd       *exec.Cmd
+	pid       int
+	start     uint64
+	hello     *io.PipeReader // what go-plugin reads: the handshake only
+	helloW    *io.PipeWriter
+	pipes     []*os.File // our ends of its output
+
+	mu      sync.Mutex
+	reaped  bool
+	waitErr error
+	noise   string        // first line that was no handshake
+	exited  chan struct{} // closed when the process has ended
+}
+
+// prepare takes what go-plugin has to say about the process.
+func (r *runner) prepare(env []string, socketDir string) error {
+	r.socketDir = socketDir
+	r.env = append(env,
+		"PATH="+safePath,
+		"LANG=C.UTF-8",
+		proto.EnvParentFD+"=3",
+		proto.EnvParentPID+"="+strconv.Itoa(os.Getpid()),
+		proto.EnvName+"="+r.name,
+		markEnv(r.mark),
+	)
+	if tz, ok := os.LookupEnv("TZ"); ok {
+		r.env = append(r.env, "TZ="+tz)
+	}
+	r.hello, r.helloW = io.Pipe()
+	r.exited = make(chan struct{})
+	return nil
+}
+
+// Start forks. Implements runner.Runner.
+func (r *runner) Start(context.Context) error {
+	outR, outW, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	errR, errW, err := os.Pipe()
+	if err != nil {
+		return errors.Join(err, outR.Close(), outW.Close())
+	}
+	r.pipes = []*os.File{outR, errR}
+	r.cmd = &exec.Cmd{
+		Path:       r.argv[0],
+		Args:       r.argv,
+		Env:        r.env,
+		Dir:        "/",
+		Stdout:     outW,
+		Stderr:     errW,
+		ExtraFiles: []*os.File{r.parent},
+		SysProcAttr: &syscall.SysProcAttr{
+			Setpgid:   true, // so that killing it takes along what it started
+			Pdeathsig: syscall.SIGKILL,
+		},
+	}
+	r.fork.do(func() {
+		if err = r.cmd.Start(); err != nil {
+			return
+		}
+		r.pid = r.cmd.Process.Pid
+		if s, serr := readStat(r.pid); serr == nil {
+			r.start = s.start
+		}
+		r.dir.record(r.pid, r.start, r.mark)
+		r.guard.add(r.pid, r.start)
+	})
+	outW.Close()
+	errW.Close()
+	if err != nil {
+		outR.Close()
+		errR.Close()
+		close(r.exited)
+		return err
+	}
+	var readers sync.WaitGroup
+	readers.Go(func() { r.readStdout(outR) })
+	readers.Go(func() { copyOutput(r.err, errR) })
+	go r.wait(&readers)
+	return nil
+}
+
+// wait notices the end of the process and cleans up after it.
+func (r *runner) wait(readers *sync.WaitGroup) {
+	// While the ended process is not waited for, its pid, and with that the name of its
+	// group, cannot be given to another.
+	for {
+		err := unix.Waitid(unix.P_PID, r.pid, nil, unix.WEXITED|unix.WNOWAIT, nil)
+		if !errors.Is(err, unix.EINTR) {
+			break
+		}
+	}
+	r.mu.Lock()
+	syscall.Kill(-r.pid, syscall.SIGKILL)
+	r.reaped = true
+	r.waitErr = r.cmd.Wait()
+	r.mu.Unlock()
+	killMarked(markEnv(r.mark)) // children that left the group
+	r.dir.forget(r.pid)
+	r.guard.remove(r.pid)
+	// A child that got away may hold our pipes; what was written is read by now or lost.
+	unblock := make(chan struct{})
+	go func() { readers.Wait(); close(unblock) }()
+	select {
+	case <-unblock:
+	case <-after(outputGrace):
+	}
+	for _, p := range r.pipes {
+		p.Close()
+	}
+	<-unblock
+	r.out.Close()
+	r.err.Close()
+	r.helloW.Close()
+	close(r.exited)
+}
+
+// readStdout passes the handshake on and everything else to the log.
+func (r *runner) readStdout(f *os.File) {
+	in := bufio.NewReaderSize(f, 16<<10)
+	for read := 0; read < maxNoise; {
+		line, err := in.ReadSlice('\n')
+		read += len(line)
+		if err == nil && handshakeLine.Match(line) {
+			r.helloW.Write(line)
+			r.helloW.Close()
+			break
+		}
+		r.mu.Lock()
+		if r.noise == "" {
+			r.noise = printable(strings.TrimSpace(string(line[:min(len(line), 200)])))
+		}
+		r.mu.Unlock()
+		r.out.Write(line)
+		if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
+			return
+		}
+	}
+	// Nothing more is expected, but a full pipe would block the plugin. Without a
+	// handshake go-plugin is told that there will be none.
+	r.helloW.Close()
+	copyOutput(r.out, in)
+}
+
+func copyOutput(o *output, from io.Reader) {
+	buf := make([]byte, 32<<10)
+	for {
+		n, err := from.Read(buf)
+		o.Write(buf[:n])
+		if err != nil {
+			return
+		}
+	}
+}
+
+// Wait returns when the process has ended. Implements runner.Runner.
+func (r *runner) Wait(context.Context) error {
+	<-r.exited
+	return r.waitErr
+}
+
+// how says how an ended process ended.
+func (r *runner) how() string {
+	if s := r.cmd.ProcessState; s != nil {
+		return s.String()
+	}
+	return "ended"
+}
+
+// Kill ends the process and its group. Implements runner.Runner.
+func (r *runner) Kill(context.Context) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.pid != 0 && !r.reaped {
+		syscall.Kill(-r.pid, syscall.SIGKILL)
+		syscall.Kill(r.pid, syscall.SIGKILL) // the group is made by the child itself
+	}
+	return nil
+}
+
+// Stdout is the handshake and then the end. Implements runner.Runner.
+func (r *runner) Stdout() io.ReadCloser { return r.hello }
+
+// Stderr is empty, because the host reads it itself. Implements runner.Runner.
+func (r *runner) Stderr() io.ReadCloser { return io.NopCloser(strings.NewReader("")) }
+
+// Name implements runner.Runner.
+func (r *runner) Name() string { return r.name }
+
+// ID implements runner.Runner.
+func (r *runner) ID() string {
+	if r.pid == 0 {
+		return ""
+	}
+	return strconv.Itoa(r.pid)
+}
+
+// Diagnose implements runner.Runner.
+func (r *runner) Diagnose(context.Context) string { return "" }
+
+// PluginToHost accepts a socket in the plugin's own directory and nothing else: nobody but
+// this user can reach it there, and a plugin cannot send the host elsewhere.
+func (r *runner) PluginToHost(network, addr string) (string, string, error) {
+	if network != "unix" || filepath.Dir(filepath.Clean(addr)) != filepath.Clean(r.socketDir) {
+		return "", "", fmt.Errorf("it listens on %s %q, and not on a unix socket in the directory %s names",
+			printable(network), printable(addr), "PLUGIN_UNIX_SOCKET_DIR")
+	}
+	fi, err := os.Lstat(addr)
+	if err != nil || fi.Mode().Type() != os.ModeSocket {
+		return "", "", errors.New("the address it names is not a socket")
+	}
+	return network, addr, nil
+}
+
+// HostToPlugin implements runner.Runner.
+func (r *runner) HostToPlugin(network, addr string) (string, string, error) {
+	return network, addr, nil
+}

@@ -1,0 +1,227 @@
+package pluginhost
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// timing is what the supervision goes by.
+type timing struct {
+	start    time.Duration // for start, handshake and configuration of a process
+	health   time.Duration // between two health checks, and how long one may take
+	drain    time.Duration // for the calls in flight when a process is replaced
+	young    time.Duration // who dies younger, without having answered, waits for last at once
+	stable   time.Duration // who lives longer starts with a clean slate
+	first    time.Duration // the second restart in a row waits so long, the third twice that
+	last     time.Duration // and so on, up to this
+	breaker  int           // so many deaths in a row open the breaker
+	callTime time.Duration // deadline of a call where the spec has none
+}
+
+func defaultTiming() timing {
+	return timing{
+		start:    10 * time.Second,
+		health:   5 * time.Second,
+		drain:    30 * time.Second,
+		young:    5 * time.Second,
+		stable:   time.Minute,
+		first:    time.Second,
+		last:     30 * time.Second,
+		breaker:  5,
+		callTime: 30 * time.Second,
+	}
+}
+
+// Waits that have nothing to do with any plugin's behaviour.
+const (
+	outputGrace = 500 * time.Millisecond
+	killGrace   = 5 * time.Second
+)
+
+func after(d time.Duration) <-chan time.Time { return time.After(d) }
+
+// A supervisor keeps one plugin with one specification running.
+type supervisor struct {
+	host *Host
+	spec Spec
+	log  *slog.Logger
+
+	cur    atomic.Pointer[process] // nil while the plugin is down
+	check  chan struct{}           // asks for a health check now
+	cancel context.CancelFunc
+	done   chan struct{}
+
+	calls, failed atomic.Int64
+
+	mu       sync.Mutex
+	last     *process // the current one or, while down, the one before
+	restarts int
+	reason   string // why it is down
+	open     bool   // the breaker
+}
+
+// supervise takes over a process that has just been launched.
+func (h *Host) supervise(p *process) *supervisor {
+	ctx, cancel := context.WithCancel(context.Background())
+	s := &supervisor{
+		host:   h,
+		spec:   p.spec,
+		log:    h.opt.Log.With("plugin", p.spec.Name),
+		check:  make(chan struct{}, 1),
+		cancel: cancel,
+		done:   make(chan struct{}),
+		last:   p,
+	}
+	s.cur.Store(p)
+	s.log.Info("plugin started", "pid", p.run.pid, "version", p.desc.Manifest.Version)
+	go s.loop(ctx, p)
+	return s
+}
+
+func (s *supervisor) loop(ctx context.Context, p *process) {
+	defer close(s.done)
+	back := backoff{timing: s.host.timing}
+	for {
+		s.watch(ctx, p)
+		if ctx.Err() != nil {
+			return // what becomes of the process is stop's business
+		}
+		s.cur.Store(nil)
+		p.kill() // it is dead; this frees the rest
+		delay := back.died(s.host.opt.Clock().Sub(p.started), p.answered.Load())
+		s.report(p, delay, &back)
+		if p = s.restart(ctx, delay, &back); p == nil {
+			return
+		}
+	}
+}
+
+// watch returns when the process is dead or the supervisor is stopped. It kills a process
+// that does not answer.
+func (s *supervisor) watch(ctx context.Context, p *process) {
+	tick := time.NewTicker(s.host.timing.health)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-p.run.exited:
+			return
+		case <-tick.C:
+		case <-s.check:
+		}
+		if p.healthy(ctx, s.host.timing.health) || ctx.Err() != nil {
+			continue
+		}
+		if !p.isDead() {
+			s.log.Error("plugin hangs and is killed", "pid", p.run.pid)
+			p.run.Kill(ctx)
+		}
+		<-p.run.exited
+		return
+	}
+}
+
+// restart launches until there is a process again.
+func (s *supervisor) restart(ctx context.Context, delay time.Duration, back *backoff) *process {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(delay):
+		}
+		p, err := s.host.launch(ctx, s.spec)
+		if ctx.Err() != nil {
+			if p != nil {
+				p.kill()
+			}
+			return nil
+		}
+		if err == nil {
+			s.mu.Lock()
+			s.last, s.reason = p, ""
+			s.restarts++
+			n := s.restarts
+			s.mu.Unlock()
+			s.cur.Store(p)
+			s.log.Info("plugin restarted", "pid", p.run.pid, "restarts", n)
+			return p
+		}
+		delay = back.failed()
+		s.mu.Lock()
+		s.reason, s.open = err.Error(), back.open
+		s.mu.Unlock()
+		s.log.Error("plugin cannot be restarted", "error", err, "next", delay)
+	}
+}
+
+// report logs a death, and the opening of the breaker.
+func (s *supervisor) report(p *process, delay time.Duration, back *backoff) {
+	how := p.run.how()
+	s.mu.Lock()
+	opened := back.open && !s.open
+	s.open, s.reason = back.open, how
+	s.mu.Unlock()
+	s.log.Error("plugin died", "pid", p.run.pid, "how", how, "calls", p.answered.Load(), "next", delay)
+	if opened {
+		s.log.Error("plugin breaker opened: it dies again and again", "deaths", back.deaths, "next", delay)
+	}
+}
+
+// stop ends the supervision, drains the process and kills it. It is bounded by ctx and by
+// the grace of a kill.
+func (s *supervisor) stop(ctx context.Context) {
+	s.cancel()
+	<-s.done
+	p := s.cur.Load()
+	if p == nil {
+		return
+	}
+	p.drain(ctx)
+	s.cur.Store(nil)
+	p.kill()
+	s.log.Info("plugin stopped", "pid", p.run.pid)
+}
+
+// backoff decides how long a plugin that died waits.
+type backoff struct {
+	timing timing
+	deaths int  // in a row
+	open   bool // the breaker
+}
+
+// died returns the delay after a death at that age and after so many calls.
+func (b *backoff) died(age time.Duration, answered int64) time.Duration {
+	if age >= b.timing.stable {
+		b.deaths, b.open = 0, false
+	}
+	b.deaths++
+	switch {
+	case b.deaths >= b.timing.breaker:
+		b.open = true
+		return b.timing.last
+	case answered == 0 && age < b.timing.young:
+		// It does not even survive its first call: structural, trying again does not help.
+		return b.timing.last
+	case b.deaths == 1:
+		return 0
+	}
+	return b.grown(b.deaths - 2)
+}
+
+// failed returns the delay after a start that did not succeed.
+func (b *backoff) failed() time.Duration {
+	b.deaths++
+	b.open = b.open || b.deaths >= b.timing.breaker
+	return b.grown(b.deaths - 1)
+}
+
+func (b *backoff) grown(doublings int) time.Duration {
+	if doublings > 20 {
+		return b.timing.last
+	}
+	return min(b.timing.first<<doublings, b.timing.last)
+}

@@ -1,0 +1,89 @@
+package sdk
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/go-plugin"
+	"google.golang.org/grpc"
+
+	"github.com/postern-mail/postern/sdk/proto"
+)
+
+// Serve runs a plugin: it is all that main does. The value implements any of [Filter],
+// [Mailbox] and [Configurer]. Serve returns never; the process ends when the gateway asks
+// for it or dies.
+func Serve(impl any, m Manifest) {
+	if os.Getenv(proto.CookieKey) != proto.CookieValue {
+		fmt.Fprintf(os.Stderr, "%s is a plugin of the Postern mail gateway, which starts it by itself.\n"+
+			"Name it in the gateway's configuration:\n\n  [[plugin]]\n  name = %q\n  command = %q\n", m.Name, m.Name, os.Args[0])
+		os.Exit(2)
+	}
+	if err := serve(impl, m); err != nil {
+		fmt.Fprintf(os.Stderr, "plugin %s: %v\n", m.Name, err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+func serve(impl any, m Manifest) error {
+	// A terminal and a service manager signal the whole family; when a plugin ends is the
+	// gateway's decision, because messages may be in it.
+	signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	if err := watchParent(); err != nil {
+		return err
+	}
+	// go-plugin replaces os.Stdout and os.Stderr by streams over gRPC. Ours stays what it
+	// is: the host reads it with limits of its own.
+	stderr := os.Stderr
+	slog.SetDefault(slog.New(slog.NewJSONHandler(stderr, nil)))
+	var once sync.Once
+	s, err := newServer(impl, m, func() {
+		once.Do(func() { os.Stdout, os.Stderr = stderr, stderr })
+	})
+	if err != nil {
+		return err
+	}
+	plugin.Serve(&plugin.ServeConfig{
+		HandshakeConfig: plugin.HandshakeConfig{
+			ProtocolVersion:  proto.Version,
+			MagicCookieKey:   proto.CookieKey,
+			MagicCookieValue: proto.CookieValue,
+		},
+		VersionedPlugins: map[int]plugin.PluginSet{proto.Version: {"postern": &glue{server: s}}},
+		Logger:           hclog.NewNullLogger(),
+		GRPCServer: func(opts []grpc.ServerOption) *grpc.Server {
+			return grpc.NewServer(append(opts,
+				grpc.MaxRecvMsgSize(proto.MaxMessage),
+				grpc.MaxSendMsgSize(proto.MaxMessage),
+				grpc.MaxConcurrentStreams(256), // what is beyond waits in the host, within its deadline
+				grpc.UnaryInterceptor(recoverPanic),
+			)...)
+		},
+	})
+	return nil
+}
+
+// glue is what go-plugin wants a plugin to be.
+type glue struct {
+	plugin.NetRPCUnsupportedPlugin
+	server *server
+}
+
+// GRPCServer registers the services.
+func (g *glue) GRPCServer(_ *plugin.GRPCBroker, s *grpc.Server) error {
+	g.server.register(s)
+	return nil
+}
+
+// GRPCClient is the host's business.
+func (g *glue) GRPCClient(context.Context, *plugin.GRPCBroker, *grpc.ClientConn) (any, error) {
+	return nil, errors.New("this is the plugin's side")
+}

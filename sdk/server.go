@@ -1,0 +1,150 @@
+package sdk
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/postern-mail/postern/sdk/mail"
+	"github.com/postern-mail/postern/sdk/proto"
+)
+
+// server answers the host's calls with an author's value.
+type server struct {
+	proto.UnimplementedPluginServer
+	proto.UnimplementedFilterServer
+	proto.UnimplementedMailboxServer
+
+	impl     any
+	manifest Manifest
+	filter   Filter
+	mailbox  Mailbox
+	begun    func() // called when the host makes its first call
+}
+
+// newServer refuses values that are no plugin.
+func newServer(impl any, m Manifest, begun func()) (*server, error) {
+	s := &server{impl: impl, manifest: m, begun: begun}
+	s.filter, _ = impl.(Filter)
+	s.mailbox, _ = impl.(Mailbox)
+	if len(s.interfaces()) == 0 {
+		return nil, fmt.Errorf("%T implements none of sdk.Filter and sdk.Mailbox; check the signatures of its methods", impl)
+	}
+	return s, nil
+}
+
+func (s *server) interfaces() []string {
+	var names []string
+	if s.filter != nil {
+		names = append(names, proto.InterfaceFilter)
+	}
+	if s.mailbox != nil {
+		names = append(names, proto.InterfaceMailbox)
+	}
+	return names
+}
+
+// register adds the services that the plugin has.
+func (s *server) register(r grpc.ServiceRegistrar) {
+	proto.RegisterPluginServer(r, s)
+	if s.filter != nil {
+		proto.RegisterFilterServer(r, s)
+	}
+	if s.mailbox != nil {
+		proto.RegisterMailboxServer(r, s)
+	}
+}
+
+func (s *server) Describe(context.Context, *proto.DescribeRequest) (*proto.Manifest, error) {
+	s.begun()
+	return encodeManifest(s.manifest, s.interfaces()), nil
+}
+
+func (s *server) Configure(ctx context.Context, r *proto.ConfigureRequest) (*proto.ConfigureResponse, error) {
+	var err error
+	if c, ok := s.impl.(Configurer); ok {
+		err = c.Configure(ctx, decodeConfig(r))
+	} else {
+		err = decodeConfig(r).Decode(&struct{}{}) // it has no settings: a key is a mistake
+	}
+	if err != nil {
+		return &proto.ConfigureResponse{Error: line(err.Error())}, nil
+	}
+	return &proto.ConfigureResponse{}, nil
+}
+
+func (s *server) Health(context.Context, *proto.HealthRequest) (*proto.HealthResponse, error) {
+	return &proto.HealthResponse{}, nil
+}
+
+func (s *server) Drain(context.Context, *proto.DrainRequest) (*proto.DrainResponse, error) {
+	return &proto.DrainResponse{}, nil
+}
+
+func (s *server) Filter(ctx context.Context, r *proto.FilterRequest) (*proto.Verdict, error) {
+	v, err := s.filter.Filter(ctx, decodeMessage(r.Message))
+	if err != nil {
+		return nil, failure(err)
+	}
+	if v == nil {
+		return nil, status.Error(codes.Internal, "the filter returned neither a verdict nor an error")
+	}
+	return encodeVerdict(v), nil
+}
+
+func (s *server) Deliver(ctx context.Context, r *proto.DeliverRequest) (*proto.DeliverResponse, error) {
+	err := s.mailbox.Deliver(ctx, decodeDelivery(r))
+	if err == nil {
+		return &proto.DeliverResponse{}, nil
+	}
+	var st mail.Status
+	if errors.As(err, &st) && !st.IsZero() && !st.Success() {
+		return &proto.DeliverResponse{Status: encodeStatus(st)}, nil
+	}
+	return nil, failure(err)
+}
+
+// failure is what an author's error becomes: text for the gateway's log.
+func failure(err error) error {
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		return status.Error(codes.DeadlineExceeded, line(err.Error()))
+	case errors.Is(err, context.Canceled):
+		return status.Error(codes.Canceled, line(err.Error()))
+	}
+	return status.Error(codes.Unknown, line(err.Error()))
+}
+
+const maxStack = 6 << 10 // gRPC sends error details as a header
+
+// recoverPanic makes a panic in a call the failure of that call. The stack goes to the log
+// and to the host, which keeps it with the message.
+func recoverPanic(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (resp any, err error) {
+	defer func() {
+		p := recover()
+		if p == nil {
+			return
+		}
+		stack := fmt.Sprintf("panic: %v\n\n%s", p, debug.Stack())
+		slog.Error("panic in a call", "method", info.FullMethod, "stack", stack)
+		st := status.New(codes.Internal, line(fmt.Sprintf("panic: %v", p)))
+		if d, derr := st.WithDetails(&proto.Failure{Stack: clip(stack, maxStack)}); derr == nil {
+			st = d
+		}
+		resp, err = nil, st.Err()
+	}()
+	return handler(ctx, req)
+}
+
+func clip(s string, n int) string {
+	if len(s) > n {
+		s = s[:n]
+	}
+	return validUTF8(s)
+}

@@ -1,0 +1,141 @@
+package wire
+
+import (
+	"fmt"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/postern-mail/postern/sdk"
+	"github.com/postern-mail/postern/sdk/mail"
+	"github.com/postern-mail/postern/sdk/proto"
+)
+
+// FilterRequest is the call for one version of a message. A plugin that needs the header
+// only is given no body.
+func FilterRequest(m *mail.Message, needs sdk.Need) (*proto.FilterRequest, error) {
+	msg, err := message(m, needs == sdk.NeedBody)
+	if err != nil {
+		return nil, err
+	}
+	return &proto.FilterRequest{Message: msg}, nil
+}
+
+// DeliverRequest is the call for one delivery.
+func DeliverRequest(d *sdk.Delivery) (*proto.DeliverRequest, error) {
+	msg, err := message(d.Message, true)
+	if err != nil {
+		return nil, err
+	}
+	return &proto.DeliverRequest{
+		Key:       text(d.Key),
+		Recipient: path(d.Recipient),
+		Folder:    text(d.Folder),
+		Flags:     texts(d.Flags),
+		Message:   msg,
+	}, nil
+}
+
+// ConfigureRequest is the call that configures a plugin.
+func ConfigureRequest(c sdk.Config) *proto.ConfigureRequest {
+	return &proto.ConfigureRequest{Settings: c.Settings, Hostname: text(c.Hostname), Postmaster: text(c.Postmaster), DataDir: text(c.DataDir)}
+}
+
+func message(m *mail.Message, body bool) (*proto.Message, error) {
+	if n := len(m.Header.Block()); n > proto.MaxHeader {
+		return nil, fmt.Errorf("header block of %d bytes does not fit into a plugin call", n)
+	}
+	pm := &proto.Message{
+		Envelope: envelope(&m.Envelope),
+		Header:   m.Header.Block(),
+		Scores:   m.Scores,
+		Notes:    m.Notes,
+	}
+	for k, v := range m.Notes {
+		if !utf8.ValidString(k) || !utf8.ValidString(v) {
+			pm.Notes = validNotes(m.Notes)
+			break
+		}
+	}
+	if body {
+		if len(m.Body.Inline) > proto.MaxInline {
+			return nil, fmt.Errorf("inline body of %d bytes does not fit into a plugin call", len(m.Body.Inline))
+		}
+		pm.Body = &proto.Body{Inline: m.Body.Inline, Path: m.Body.Path, Offset: m.Body.Offset, Size: m.Body.Size}
+	}
+	return pm, nil
+}
+
+func envelope(e *mail.Envelope) *proto.Envelope {
+	pe := &proto.Envelope{
+		Id:          text(e.ID),
+		Origin:      proto.Origin(e.Origin),
+		ReversePath: path(e.ReversePath),
+		BodyType:    uint32(e.BodyType),
+		Utf8:        e.UTF8,
+		RequireTls:  e.RequireTLS,
+		Ret:         uint32(e.Return),
+		EnvelopeId:  text(e.EnvelopeID),
+		Client:      client(&e.Client),
+	}
+	if len(e.Recipients) > 0 {
+		pe.Recipients = make([]*proto.Recipient, len(e.Recipients))
+	}
+	for i, r := range e.Recipients {
+		pe.Recipients[i] = &proto.Recipient{
+			Path:     path(r.Path),
+			Original: path(r.Original),
+			Notify:   uint32(r.Notify),
+			Orcpt:    text(r.ORCPT),
+		}
+	}
+	return pe
+}
+
+func client(c *mail.Client) *proto.Client {
+	pc := &proto.Client{
+		Port:     uint32(c.Port),
+		Helo:     text(c.Helo),
+		Host:     text(c.Host),
+		User:     text(c.User),
+		Protocol: text(c.Protocol),
+		Tls:      text(c.TLS),
+		Listener: text(c.Listener),
+		Class:    proto.Class(c.Class),
+	}
+	if c.Addr.IsValid() {
+		pc.Addr = c.Addr.String()
+	}
+	return pc
+}
+
+func path(p mail.Path) *proto.Path {
+	if p.IsZero() {
+		return nil
+	}
+	return &proto.Path{Local: text(p.Local), Domain: p.Domain.String()}
+}
+
+// text makes s what protobuf takes. What clients say may be no UTF-8, and one message must
+// not fail because of that.
+func text(s string) string {
+	if utf8.ValidString(s) {
+		return s
+	}
+	return strings.ToValidUTF8(s, "\uFFFD")
+}
+
+func texts(ss []string) []string {
+	var out []string
+	for _, s := range ss {
+		out = append(out, text(s))
+	}
+	return out
+}
+
+func validNotes(notes map[string]string) map[string]string {
+	out := make(map[string]string, len(notes))
+	for k, v := range notes {
+		out[text(k)] = text(v)
+	}
+	return out
+}
