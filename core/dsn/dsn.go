@@ -17,11 +17,10 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"net/mail"
 	"strings"
 	"time"
 
-	pmail "github.com/postern-mail/postern/sdk/mail"
+	"github.com/postern-mail/postern/sdk/mail"
 )
 
 // maxOriginal is how much of the original is returned, in octets (L-06).
@@ -60,17 +59,17 @@ func (a Action) success() bool { return a == Delivered || a == Relayed }
 // Wanted reports whether the sender is to hear of an action on one recipient (RFC 3461
 // §4.1): never with a null reverse-path, never of a copy that a plugin made; without
 // NOTIFY of failures and delays.
-func Wanted(reverse pmail.Path, isCopy bool, n pmail.Notify, a Action) bool {
-	if reverse.IsZero() || isCopy || n&pmail.NotifyNever != 0 {
+func Wanted(reverse mail.Path, isCopy bool, n mail.Notify, a Action) bool {
+	if reverse.IsZero() || isCopy || n&mail.NotifyNever != 0 {
 		return false
 	}
 	switch {
 	case a.failure():
-		return n == 0 || n&pmail.NotifyFailure != 0
+		return n == 0 || n&mail.NotifyFailure != 0
 	case a == Delayed:
-		return n == 0 || n&pmail.NotifyDelay != 0
+		return n == 0 || n&mail.NotifyDelay != 0
 	case a.success():
-		return n&pmail.NotifySuccess != 0
+		return n&mail.NotifySuccess != 0
 	}
 	return false
 }
@@ -90,8 +89,8 @@ func SuccessAction(final, hopReports bool) (a Action, ok bool) {
 
 // Options are the facts about ourselves.
 type Options struct {
-	Hostname   string     // Reporting-MTA
-	Postmaster pmail.Path // whom to ask; zero: postmaster at Hostname
+	Hostname   string    // Reporting-MTA
+	Postmaster mail.Path // whom to ask; zero: postmaster at Hostname
 	Now        time.Time
 	// MessageID of the report, with its angle brackets. Default: a random one.
 	MessageID string
@@ -101,32 +100,32 @@ type Options struct {
 // recipients have the same kind of action: failures, delays or successes.
 type Report struct {
 	ID          string // queue id of the message
-	ReversePath pmail.Path
+	ReversePath mail.Path
 	EnvelopeID  string // ENVID, decoded
-	Return      pmail.Return
+	Return      mail.Return
 	UTF8        bool // the message came with SMTPUTF8
 	Arrival     time.Time
-	Header      pmail.Header
-	Body        pmail.Body
+	Header      mail.Header
+	Body        mail.Body
 	Recipients  []Recipient
 }
 
 // Recipient is the fate of one recipient.
 type Recipient struct {
-	Path     pmail.Path
-	Original pmail.Path // the address the client gave, where an alias led to Path
-	ORCPT    string     // "type;address", decoded
+	Path     mail.Path
+	Original mail.Path // the address the client gave, where an alias led to Path
+	ORCPT    string    // "type;address", decoded
 	Action   Action
-	Status   pmail.Status // of the last attempt; its Remote is the Remote-MTA
+	Status   mail.Status // of the last attempt; its Remote is the Remote-MTA
 	// LastAttempt is when Status came; may be zero. WillRetryUntil is for delays.
 	LastAttempt, WillRetryUntil time.Time
 }
 
 // Message is a finished report. Its reverse-path is null.
 type Message struct {
-	To       pmail.Path
-	Header   pmail.Header
-	Body     pmail.Body
+	To       mail.Path
+	Header   mail.Header
+	Body     mail.Body
 	UTF8     bool // needs SMTPUTF8
 	EightBit bool // needs 8BITMIME
 }
@@ -141,7 +140,7 @@ func Build(o Options, r Report) (*Message, error) {
 		return nil, errors.New("dsn: nobody to report on")
 	}
 	if o.Postmaster.IsZero() {
-		if p, err := pmail.MakePath("postmaster", o.Hostname); err == nil {
+		if p, err := mail.MakePath("postmaster", o.Hostname); err == nil {
 			o.Postmaster = p
 		}
 	}
@@ -156,9 +155,9 @@ func Build(o Options, r Report) (*Message, error) {
 	status := w.status()
 	original := w.original()
 	body := w.multipart(text, status, original)
-	m := &Message{To: r.ReversePath, Body: pmail.InlineBody(body), UTF8: w.utf8}
+	m := &Message{To: r.ReversePath, Body: mail.InlineBody(body), UTF8: w.utf8}
 	m.EightBit = !isASCII(body)
-	m.Header = pmail.NewHeader(w.header(m.EightBit))
+	m.Header = mail.NewHeader(w.header(m.EightBit))
 	return m, nil
 }
 
@@ -198,8 +197,7 @@ func isMessageID(id string) bool {
 			return false
 		}
 	}
-	_, err := mail.ParseAddress(id)
-	return err == nil
+	return strings.Count(id, "@") == 1 && strings.Count(id, "<") == 1 && strings.Count(id, ">") == 1
 }
 
 // multipart puts the parts together with a boundary that occurs in none of them.

@@ -10,7 +10,7 @@ import (
 	"time"
 	"unicode/utf8"
 
-	pmail "github.com/postern-mail/postern/sdk/mail"
+	"github.com/postern-mail/postern/sdk/mail"
 )
 
 // part is one part of the report.
@@ -184,7 +184,7 @@ func mtaName(s string) string {
 }
 
 // recipient is an address with its type.
-func (w *writer) recipient(p pmail.Path) string {
+func (w *writer) recipient(p mail.Path) string {
 	if p.IsASCII() {
 		return "rfc822; " + p.String()
 	}
@@ -205,7 +205,7 @@ func (w *writer) typed(typ, addr string) string {
 }
 
 // address is an address for people.
-func (w *writer) address(p pmail.Path) string { return w.clean(p.String()) }
+func (w *writer) address(p mail.Path) string { return w.clean(p.String()) }
 
 // plain reports whether a text can be shown in this report.
 func (w *writer) plain(s string) bool {
@@ -303,7 +303,7 @@ func isASCII(b []byte) bool {
 
 // original is the part with the original message, or with its header.
 func (w *writer) original() part {
-	full := w.r.Return == pmail.ReturnFull && w.kind.failure() // RFC 3461 §4.3
+	full := w.r.Return == mail.ReturnFull && w.kind.failure() // RFC 3461 §4.3
 	if full && int64(len(w.r.Header.Block()))+w.r.Body.Size <= maxOriginal {
 		if msg, ok := w.whole(); ok {
 			typ := "message/rfc822"
@@ -333,7 +333,7 @@ func (w *writer) original() part {
 // whole reads the original message. It is not ok where it cannot be read or cannot travel
 // within a report; the header must do then.
 func (w *writer) whole() ([]byte, bool) {
-	m := pmail.Message{Header: w.r.Header, Body: w.r.Body}
+	m := mail.Message{Header: w.r.Header, Body: w.r.Body}
 	r, err := m.Open()
 	if err != nil {
 		return nil, false

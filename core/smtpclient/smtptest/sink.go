@@ -1,0 +1,473 @@
+// Package smtptest is the other end of an SMTP or LMTP connection, for tests: a [Sink] that
+// records every message byte for byte and answers as its script says.
+package smtptest
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/tls"
+	"encoding/base64"
+	"io"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// Words of a script that are no replies.
+const (
+	Drop  = "DROP"  // close the connection
+	Stall = "STALL" // say nothing until the sink closes or the client hangs up
+)
+
+// Options of a Sink. The zero Options are a plain SMTP server that takes everything.
+type Options struct {
+	LMTP bool
+	// Extensions are the lines of the reply to EHLO; nil: Extensions().
+	Extensions []string
+	// TLS, if set, makes the sink offer STARTTLS, or with Implicit speak TLS at once.
+	TLS      *tls.Config
+	Implicit bool
+	// Users and their passwords; AUTH PLAIN and LOGIN are offered where there are any.
+	Users map[string]string
+	// Socket, if set, is the path of a unix socket to listen on.
+	Socket string
+}
+
+// Extensions are what a sink offers by default.
+func Extensions() []string {
+	return []string{"PIPELINING", "SIZE 104857600", "8BITMIME", "SMTPUTF8", "DSN", "ENHANCEDSTATUSCODES"}
+}
+
+// Message is a message that the sink accepted.
+type Message struct {
+	Conn int    // number of the connection, from 1
+	Helo string // argument of EHLO, HELO or LHLO
+	User string // logged in as
+	TLS  bool
+	From string   // reverse-path as it stood between the angle brackets
+	To   []string // forward-paths likewise; with LMTP those whose final reply was 2yz
+	Mail string   // the whole MAIL line
+	Rcpt []string // the RCPT lines that were accepted
+	Data []byte   // the message, dots unstuffed
+	Raw  []byte   // what came after 354, final dot included
+}
+
+// Line is a command line that the sink read.
+type Line struct {
+	Conn int
+	TLS  bool
+	Text string
+}
+
+// Sink is a recording server on a port of the loopback interface.
+type Sink struct {
+	opts Options
+	l    net.Listener
+	done chan struct{}
+
+	mu       sync.Mutex
+	changed  chan struct{} // closed and replaced when a message comes
+	script   map[string][]string
+	always   map[string]string
+	messages []Message
+	lines    []Line
+	conns    map[net.Conn]bool
+	count    int
+	wg       sync.WaitGroup
+}
+
+// New starts a sink; it stops with the test.
+func New(t testing.TB, o Options) *Sink {
+	t.Helper()
+	if o.Extensions == nil {
+		o.Extensions = Extensions()
+	}
+	network, address := "tcp", "127.0.0.1:0"
+	if o.Socket != "" {
+		network, address = "unix", o.Socket
+	}
+	l, err := net.Listen(network, address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &Sink{opts: o, l: l, done: make(chan struct{}), changed: make(chan struct{}),
+		script: make(map[string][]string), always: make(map[string]string), conns: make(map[net.Conn]bool)}
+	s.wg.Go(s.accept)
+	t.Cleanup(s.Close)
+	return s
+}
+
+// Addr is "host:port", or the path of the socket.
+func (s *Sink) Addr() string { return s.l.Addr().String() }
+
+// On sets the replies to the next occurrences of a verb, after those set before. Verbs are
+// those of SMTP, and BANNER, and DOT for the end of a message. A reply is without its last
+// line end; "" is the usual one. Drop and Stall are no replies. After a 421 the sink closes.
+func (s *Sink) On(verb string, replies ...string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.script[verb] = append(s.script[verb], replies...)
+}
+
+// Always sets the usual reply to a verb.
+func (s *Sink) Always(verb, reply string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.always[verb] = reply
+}
+
+// Messages are those accepted so far.
+func (s *Sink) Messages() []Message {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.messages)
+}
+
+// Lines are the command lines read so far, secrets included.
+func (s *Sink) Lines() []Line {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.lines)
+}
+
+// Connections is the number of connections so far.
+func (s *Sink) Connections() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.count
+}
+
+// Wait waits until n messages were accepted, and returns them; the test fails after limit.
+func (s *Sink) Wait(t testing.TB, n int, limit time.Duration) []Message {
+	t.Helper()
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	for {
+		s.mu.Lock()
+		list, changed := slices.Clone(s.messages), s.changed
+		s.mu.Unlock()
+		if len(list) >= n {
+			return list
+		}
+		select {
+		case <-changed:
+		case <-timer.C:
+			t.Fatalf("%d messages after %s, want %d", len(list), limit, n)
+		}
+	}
+}
+
+// Close closes all connections and stops.
+func (s *Sink) Close() {
+	s.mu.Lock()
+	select {
+	case <-s.done:
+	default:
+		close(s.done)
+	}
+	s.l.Close()
+	for c := range s.conns {
+		c.Close()
+	}
+	s.mu.Unlock()
+	s.wg.Wait()
+}
+
+// Hangup closes the connections that are open now.
+func (s *Sink) Hangup() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.conns {
+		c.Close()
+	}
+}
+
+func (s *Sink) accept() {
+	for {
+		c, err := s.l.Accept()
+		if err != nil {
+			return
+		}
+		s.mu.Lock()
+		s.count++
+		n := s.count
+		s.conns[c] = true
+		s.mu.Unlock()
+		s.wg.Go(func() {
+			s.serve(&conn{sink: s, nc: c, n: n})
+			c.Close()
+			s.mu.Lock()
+			delete(s.conns, c)
+			s.mu.Unlock()
+		})
+	}
+}
+
+// conn is one connection.
+type conn struct {
+	sink *Sink
+	nc   net.Conn
+	br   *bufio.Reader
+	n    int
+	tls  bool
+	helo string
+	user string
+	msg  Message
+	open bool // between MAIL and its end
+}
+
+func (s *Sink) serve(c *conn) {
+	if s.opts.Implicit && s.opts.TLS != nil {
+		c.nc, c.tls = tls.Server(c.nc, s.opts.TLS), true
+	}
+	c.br = bufio.NewReader(c.nc)
+	if _, ok := c.answer("BANNER", "220 sink.test ESMTP"); !ok {
+		return
+	}
+	for {
+		line, err := c.br.ReadString('\n')
+		if err != nil {
+			return
+		}
+		line = strings.TrimSuffix(line, "\r\n")
+		s.mu.Lock()
+		s.lines = append(s.lines, Line{c.n, c.tls, line})
+		s.mu.Unlock()
+		if !c.command(line) {
+			return
+		}
+	}
+}
+
+// answer says the scripted reply for a verb, or the usual one, and returns it.
+func (c *conn) answer(verb, usual string) (string, bool) {
+	s := c.sink
+	s.mu.Lock()
+	if r, ok := s.always[verb]; ok {
+		usual = r
+	}
+	if list := s.script[verb]; len(list) > 0 {
+		s.script[verb] = list[1:]
+		if list[0] != "" {
+			usual = list[0]
+		}
+	}
+	s.mu.Unlock()
+	switch usual {
+	case Drop:
+		return usual, false
+	case Stall:
+		// Until the client hangs up; what it says meanwhile goes unheard.
+		io.Copy(io.Discard, c.br)
+		return usual, false
+	}
+	if _, err := io.WriteString(c.nc, usual+"\r\n"); err != nil {
+		return usual, false
+	}
+	return usual, !strings.HasPrefix(usual, "421")
+}
+
+func (c *conn) command(line string) bool {
+	verb, args, _ := strings.Cut(line, " ")
+	verb = strings.ToUpper(verb)
+	switch verb {
+	case "EHLO", "HELO", "LHLO":
+		return c.hello(verb, args)
+	case "STARTTLS":
+		return c.startTLS()
+	case "AUTH":
+		return c.auth(args)
+	case "MAIL":
+		return c.mail(line, args)
+	case "RCPT":
+		usual := "250 2.1.5 Ok"
+		if !c.open {
+			usual = "503 5.5.1 no MAIL"
+		}
+		r, ok := c.answer(verb, usual)
+		if r[0] == '2' {
+			c.msg.To = append(c.msg.To, between(args))
+			c.msg.Rcpt = append(c.msg.Rcpt, line)
+		}
+		return ok
+	case "DATA":
+		return c.data()
+	case "RSET":
+		c.open, c.msg = false, Message{}
+		_, ok := c.answer(verb, "250 2.0.0 Ok")
+		return ok
+	case "NOOP":
+		_, ok := c.answer(verb, "250 2.0.0 Ok")
+		return ok
+	case "QUIT":
+		c.answer(verb, "221 2.0.0 Bye")
+		return false
+	}
+	_, ok := c.answer(verb, "500 5.5.2 what?")
+	return ok
+}
+
+func (c *conn) hello(verb, args string) bool {
+	if (verb == "LHLO") != c.sink.opts.LMTP {
+		_, ok := c.answer(verb, "500 5.5.1 wrong protocol")
+		return ok
+	}
+	c.helo, c.open, c.msg = args, false, Message{}
+	lines := []string{"sink.test"}
+	if verb != "HELO" {
+		lines = append(lines, c.sink.opts.Extensions...)
+		if c.sink.opts.TLS != nil && !c.tls {
+			lines = append(lines, "STARTTLS")
+		}
+		if c.sink.opts.Users != nil {
+			lines = append(lines, "AUTH PLAIN LOGIN")
+		}
+	}
+	for i := range lines[:len(lines)-1] {
+		lines[i] = "250-" + lines[i]
+	}
+	lines[len(lines)-1] = "250 " + lines[len(lines)-1]
+	_, ok := c.answer(verb, strings.Join(lines, "\r\n"))
+	return ok
+}
+
+func (c *conn) startTLS() bool {
+	if c.sink.opts.TLS == nil || c.tls {
+		_, ok := c.answer("STARTTLS", "502 5.5.1 no TLS")
+		return ok
+	}
+	r, ok := c.answer("STARTTLS", "220 2.0.0 go")
+	if !ok || !strings.HasPrefix(r, "220") {
+		return ok
+	}
+	tc := tls.Server(c.nc, c.sink.opts.TLS)
+	if tc.Handshake() != nil {
+		return false
+	}
+	c.nc, c.br, c.tls, c.helo = tc, bufio.NewReader(tc), true, ""
+	return true
+}
+
+func (c *conn) auth(args string) bool {
+	ask := func(prompt string) string {
+		io.WriteString(c.nc, "334 "+prompt+"\r\n")
+		line, _ := c.br.ReadString('\n')
+		b, _ := base64.StdEncoding.DecodeString(strings.TrimSpace(line))
+		return string(b)
+	}
+	mech, initial, _ := strings.Cut(args, " ")
+	var user, pass string
+	switch strings.ToUpper(mech) {
+	case "PLAIN":
+		b, _ := base64.StdEncoding.DecodeString(initial)
+		if f := strings.Split(string(b), "\x00"); len(f) == 3 {
+			user, pass = f[1], f[2]
+		}
+	case "LOGIN":
+		user, pass = ask("VXNlcm5hbWU6"), ask("UGFzc3dvcmQ6")
+	}
+	usual := "535 5.7.8 no"
+	if want, ok := c.sink.opts.Users[user]; ok && want == pass {
+		usual = "235 2.7.0 welcome"
+		c.user = user
+	}
+	_, ok := c.answer("AUTH", usual)
+	return ok
+}
+
+func (c *conn) mail(line, args string) bool {
+	usual := "250 2.1.0 Ok"
+	if c.open {
+		usual = "503 5.5.1 nested MAIL"
+	}
+	r, ok := c.answer("MAIL", usual)
+	if r[0] == '2' {
+		c.open = true
+		c.msg = Message{Conn: c.n, Helo: c.helo, User: c.user, TLS: c.tls, From: between(args), Mail: line}
+	}
+	return ok
+}
+
+// between is what stands in the angle brackets of "FROM:<...> PARAMS", quotes respected.
+func between(s string) string {
+	start := strings.IndexByte(s, '<') + 1
+	quoted := false
+	for i := start; i < len(s); i++ {
+		switch {
+		case quoted && s[i] == '\\':
+			i++
+		case s[i] == '"':
+			quoted = !quoted
+		case s[i] == '>' && !quoted:
+			return s[start:i]
+		}
+	}
+	return s[start:]
+}
+
+func (c *conn) data() bool {
+	usual := "354 go ahead"
+	if len(c.msg.To) == 0 {
+		usual = "554 5.5.1 no valid recipients"
+	}
+	r, ok := c.answer("DATA", usual)
+	if !ok || !strings.HasPrefix(r, "354") {
+		return ok
+	}
+	var raw, data bytes.Buffer
+	for start := true; ; {
+		line, err := c.br.ReadBytes('\n')
+		raw.Write(line)
+		if err != nil {
+			return false
+		}
+		if start && string(line) == ".\r\n" {
+			break
+		}
+		if start && line[0] == '.' {
+			line = line[1:]
+		}
+		data.Write(line)
+		start = bytes.HasSuffix(raw.Bytes(), []byte("\r\n"))
+	}
+	msg := c.msg
+	msg.Raw, msg.Data = raw.Bytes(), data.Bytes()
+	c.open, c.msg = false, Message{}
+	return c.dot(msg)
+}
+
+// dot answers the end of a message, once or with LMTP for each recipient. A message of
+// which a recipient got a 2yz is recorded, before the reply is out.
+func (c *conn) dot(msg Message) bool {
+	if !c.sink.opts.LMTP {
+		return c.verdict(msg)
+	}
+	for i := range msg.To {
+		one := msg
+		one.To, one.Rcpt = msg.To[i:i+1], msg.Rcpt[i:i+1]
+		if !c.verdict(one) {
+			return false
+		}
+	}
+	return true
+}
+
+func (c *conn) verdict(msg Message) bool {
+	s := c.sink
+	s.mu.Lock()
+	next := s.always["DOT"]
+	if list := s.script["DOT"]; len(list) > 0 && list[0] != "" {
+		next = list[0]
+	}
+	if next == "" || next[0] == '2' {
+		s.messages = append(s.messages, msg)
+		close(s.changed)
+		s.changed = make(chan struct{})
+	}
+	s.mu.Unlock()
+	_, ok := c.answer("DOT", "250 2.0.0 Ok: taken")
+	return ok
+}
