@@ -1,0 +1,311 @@
+package local
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/postern-mail/postern/core/queue"
+)
+
+// opened is a segment as found at start.
+type opened struct {
+	seg    *segment
+	head   segHeader
+	length int64 // of the file
+	broken bool  // the header is damaged, the marker was found in the first frame
+}
+
+// replay reads the log into the index and starts a segment.
+func (s *Store) replay() error {
+	now := s.o.Clock()
+	found, err := s.openSegments()
+	if err != nil {
+		return err
+	}
+	for i := range found {
+		if err := s.replaySegment(found, i, now); err != nil {
+			return err
+		}
+	}
+	if err := s.sweep(); err != nil {
+		return err
+	}
+	return s.resume(found, now)
+}
+
+// openSegments opens all segments, in order, and puts aside what is none.
+func (s *Store) openSegments() ([]opened, error) {
+	names, err := s.o.FS.ReadDir(s.o.Dir)
+	if err != nil {
+		return nil, err
+	}
+	var found []opened
+	for i, name := range names {
+		number, ok := parseSegmentName(name)
+		if !ok {
+			continue
+		}
+		s.lastNumber = number
+		o, reason, err := s.openSegment(name, number)
+		switch {
+		case err != nil:
+			return nil, fmt.Errorf("%s: %w", name, err)
+		case reason == "":
+			s.x.segs[number] = o.seg
+			found = append(found, o)
+		case o.length <= firstFrame && !anySegment(names[i+1:]):
+			// It was being created when the power went.
+			if err := s.o.FS.Remove(filepath.Join(s.o.Dir, name)); err != nil {
+				return nil, err
+			}
+		default:
+			s.damaged = true
+			if err := s.setFileAside(name, reason); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return found, nil
+}
+
+func anySegment(names []string) bool {
+	for _, n := range names {
+		if _, ok := parseSegmentName(n); ok {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *Store) openSegment(name string, number uint32) (opened, string, error) {
+	f, err := s.o.FS.OpenFile(filepath.Join(s.o.Dir, name), os.O_RDWR, 0)
+	if err != nil {
+		return opened{}, "", err
+	}
+	o := opened{seg: &segment{number: number, file: f}}
+	reason := ""
+	if o.length, err = f.Size(); err == nil {
+		w := window{f: f, limit: o.length}
+		var b []byte
+		if b, err = w.at(0, firstFrame+frameHeader); err == nil {
+			reason, err = o.parse(b, number)
+		}
+	}
+	if err != nil || reason != "" {
+		f.Close()
+		return o, reason, err
+	}
+	o.seg.marker = o.head.marker
+	if !o.head.clean {
+		o.seg.dependOn(o.head.prev)
+	}
+	return o, "", nil
+}
+
+// parse reads the header or, if it is damaged, the marker of the first frame.
+func (o *opened) parse(b []byte, number uint32) (reason string, err error) {
+	o.head, err = decodeSegHeader(b[:min(len(b), firstFrame)])
+	switch {
+	case errors.Is(err, errVersion):
+		return "", err
+	case len(b) < firstFrame:
+		return "shorter than a segment header", nil
+	case err == nil && o.head.number != number:
+		return fmt.Sprintf("header names segment %d", o.head.number), nil
+	case err == nil:
+		return "", nil
+	case len(b) < firstFrame+frameHeader:
+		return err.Error(), nil
+	}
+	m := marker(b[firstFrame : firstFrame+8])
+	if _, ok := decodeFrame(b[firstFrame:], m); !ok {
+		return err.Error(), nil
+	}
+	o.broken = true
+	o.head = segHeader{number: number, marker: m, clean: true}
+	return "", nil
+}
+
+// replaySegment reads one segment as far as its successors say it goes.
+func (s *Store) replaySegment(found []opened, i int, now time.Time) error {
+	o := &found[i]
+	limit, known := o.length, false
+	for _, later := range found[i+1:] {
+		if later.head.prev == o.seg.number && !later.broken {
+			limit, known = later.head.prevLen, true
+			break
+		}
+	}
+	sc, err := scanFrames(o.seg.file, o.seg.marker, min(limit, o.length), func(off int64, fr frame, payload []byte) error {
+		s.seq = max(s.seq, fr.seq)
+		return s.replayFrame(o.seg, uint32(off+frameHeader), payload, now)
+	})
+	if err != nil {
+		return fmt.Errorf("%s: %w", segmentName(o.seg.number), err)
+	}
+	if o.broken {
+		sc.gaps = append([]gap{{0, firstFrame, "segment header is damaged"}}, sc.gaps...)
+	}
+	if known && o.length < limit {
+		sc.gaps = append(sc.gaps, gap{o.length, o.length, fmt.Sprintf("%d bytes are missing", limit-o.length)})
+	}
+	o.seg.size = sc.end
+	for _, g := range sc.gaps {
+		if !known && g.from >= sc.end && g.from >= sc.synced {
+			s.o.Log.Info("queue: unfinished write of a crash ignored", "segment", segmentName(o.seg.number), "offset", g.from, "bytes", g.to-g.from)
+			continue
+		}
+		s.reportGap(o.seg, g)
+	}
+	return nil
+}
+
+func (s *Store) reportGap(seg *segment, g gap) {
+	s.damaged, seg.damaged = true, true
+	b := make([]byte, g.to-g.from)
+	n, _ := seg.file.ReadAt(b, g.from)
+	s.setAside(seg.number, g.from, b[:n], g.reason)
+}
+
+// replayFrame checks all items of a frame, then takes them into the index.
+func (s *Store) replayFrame(seg *segment, base uint32, payload []byte, now time.Time) error {
+	for pass := range 2 {
+		for off := 0; off < len(payload); {
+			it, err := nextItem(payload, off)
+			if err != nil {
+				return err
+			}
+			next := off + int(it.size())
+			if it.kind == itemAdd || it.kind == itemMove {
+				m, err := nextItem(payload, next)
+				if err != nil || m.kind != itemMessage {
+					return errFormat
+				}
+				next += int(m.size())
+			}
+			if pass == 0 {
+				err = s.checkItem(&it)
+			} else {
+				s.replayItem(seg, base, &it, uint32(next-off)-it.size(), now)
+			}
+			if err != nil {
+				return err
+			}
+			off = next
+		}
+	}
+	return nil
+}
+
+// checkItem decodes an item as far as replay needs it. The frame's checksum has covered it.
+func (s *Store) checkItem(it *item) error {
+	d := &decoder{b: it.body}
+	if v := d.u8(); v != itemVersion {
+		return fmt.Errorf("item has the unknown version %d", v)
+	}
+	switch it.kind {
+	case itemAdd, itemMove:
+		f := d.front()
+		for range f.records {
+			one := decoder{b: d.bytes()}
+			one.brief()
+			if one.err != nil {
+				return one.err
+			}
+		}
+	case itemResult:
+		d.u64()
+		d.num()
+		d.brief()
+	case itemMark:
+		d.take(16)
+		d.u64()
+	default:
+		return fmt.Errorf("item is of the unknown type %d", it.kind)
+	}
+	return d.err
+}
+
+func (s *Store) replayItem(seg *segment, base uint32, it *item, message uint32, now time.Time) {
+	at := loc{seg.number, base + uint32(it.off), it.size()}
+	d := &decoder{b: it.body[1:]}
+	switch it.kind {
+	case itemAdd, itemMove:
+		s.replayEntry(d, at, message, now)
+	case itemResult:
+		id, n := queue.ID(d.u64()), d.num()
+		b := d.brief()
+		i := s.x.ids[id]
+		if i == 0 || uint32(n) >= s.x.entries.at(i).count {
+			return // its entry is done, or was damaged
+		}
+		e := s.x.entries.at(i)
+		if r := s.x.rcpts.at(e.first + uint32(n)); !queue.State(r.state).Final() {
+			s.x.set(e.first+uint32(n), b, at, now)
+		}
+		if e.open == 0 {
+			s.discard(s.x.end(i))
+		}
+	case itemMark:
+		key := [16]byte(d.take(16))
+		if until := int64(d.u64()); until > timeToInt(now) {
+			s.x.remember(key, until, seg.number)
+		}
+	}
+}
+
+func (s *Store) replayEntry(d *decoder, at loc, message uint32, now time.Time) {
+	f := d.front()
+	if i := s.x.ids[f.id]; i != 0 {
+		s.x.move(i, at, message)
+		return
+	}
+	i := s.x.insert(f.id, at, message, f.content, f.records)
+	e := s.x.entries.at(i)
+	for k := range f.records {
+		one := decoder{b: d.bytes()}
+		s.x.begin(e.first+uint32(k), one.brief(), false, now)
+	}
+	if e.open == 0 {
+		s.discard(s.x.end(i))
+	}
+}
+
+// sweep removes content files that nothing refers to; after damage they are kept aside.
+func (s *Store) sweep() error {
+	s.garbage = nil // Sweep finds them
+	n, err := s.o.Content.Sweep(func(name string) bool {
+		_, ok := s.x.contents.names[name]
+		return ok
+	}, s.damaged)
+	if n > 0 {
+		s.o.Log.Info("queue: content that nothing refers to", "files", n, "kept_aside", s.damaged)
+	}
+	return err
+}
+
+// resume makes what was read durable and finds a segment to write to: the last one if it
+// is empty, else a new one.
+func (s *Store) resume(found []opened, now time.Time) error {
+	if len(found) == 0 {
+		return s.startSegment(now)
+	}
+	last := &found[len(found)-1]
+	// It may have been written without its sync having ended.
+	if err := last.seg.file.Sync(); err != nil {
+		return err
+	}
+	if err := s.o.FS.SyncDir(s.o.Dir); err != nil {
+		return err
+	}
+	if last.length == firstFrame && !last.broken && last.seg.number == s.lastNumber {
+		last.seg.size = firstFrame
+		s.current = last.seg
+		return nil
+	}
+	s.prev = sealed{last.seg.number, last.seg.size, last.seg.size == last.length}
+	return s.startSegment(now)
+}
