@@ -1,0 +1,173 @@
+// Package delivery owns the loop: claim what is due, run what is left of its pipeline, hand
+// it to a transport, and commit what came of it for every recipient.
+//
+// It claims no more than it has room for, per destination and in all. The intent to attempt
+// is durable before an attempt (the store sees to that), its result before the lease ends.
+// No answer from a transport means defer. Nobody imports this package but cmd.
+package delivery
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/postern-mail/postern/core/intake"
+	"github.com/postern-mail/postern/core/queue"
+	"github.com/postern-mail/postern/core/route"
+	"github.com/postern-mail/postern/core/trace"
+	"github.com/postern-mail/postern/sdk/mail"
+)
+
+// SMTP is the transport to other hosts. It returns one status for each number in recipients.
+type SMTP interface {
+	Deliver(ctx context.Context, r route.Route, env *mail.Envelope, recipients []int, h mail.Header, b mail.Body) []mail.Status
+}
+
+// Mailbox is the transport to a mailbox plugin.
+type Mailbox interface {
+	Deliver(ctx context.Context, plugin string, e *queue.Entry, recipient int) mail.Status
+}
+
+// Options of a Delivery.
+type Options struct {
+	Store   queue.Store
+	Intake  *intake.Intake
+	SMTP    SMTP
+	Mailbox Mailbox
+	Trace   trace.Recorder
+	Log     *slog.Logger
+	Clock   func() time.Time
+	Owner   string        // names this process in leases
+	Lease   time.Duration // how long the store's leases last
+}
+
+// Rules are what a reload may change.
+type Rules struct {
+	Route        func(mail.Path) (route.Route, error) // an error is a mail.Status
+	Total        int                                  // attempts at once
+	PerNextHop   int                                  // attempts at once to one destination
+	Lifetime     time.Duration                        // how long a message is tried
+	DelayWarning time.Duration                        // age at which the sender is told; 0: never
+}
+
+// Delivery runs attempts until it is stopped.
+type Delivery struct {
+	Options
+	mu    sync.Mutex
+	rules Rules
+
+	destinations destinations
+	slots        int           // attempts under way
+	freed        chan struct{} // an attempt ended, or rules changed
+	quit         chan struct{} // closed when attempts have to end
+	work         sync.WaitGroup
+}
+
+// New returns a Delivery that follows r.
+func New(o Options, r Rules) *Delivery {
+	return &Delivery{Options: o, rules: r, freed: make(chan struct{}, 1), quit: make(chan struct{}),
+		destinations: destinations{m: make(map[string]*destination)}}
+}
+
+// Reload makes r the rules of attempts that begin from now on.
+func (d *Delivery) Reload(r Rules) {
+	d.mu.Lock()
+	d.rules = r
+	d.mu.Unlock()
+	d.wake()
+}
+
+func (d *Delivery) current() Rules {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.rules
+}
+
+func (d *Delivery) wake() {
+	select {
+	case d.freed <- struct{}{}:
+	default:
+	}
+}
+
+// Run claims and attempts until ctx ends. It then claims no more, gives attempts under way
+// until stop ends, and returns when the last has committed its result.
+func (d *Delivery) Run(ctx, stop context.Context) {
+	attempts, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	defer context.AfterFunc(stop, func() { cancel(); close(d.quit) })()
+	watch := time.NewTicker(time.Minute)
+	defer watch.Stop()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		next := d.claim(attempts)
+		timer.Reset(next)
+		select {
+		case <-ctx.Done():
+			d.work.Wait()
+			return
+		case <-d.Store.Changed():
+		case <-d.freed:
+		case <-timer.C:
+		case <-watch.C:
+			d.watch(attempts)
+		}
+	}
+}
+
+// claim takes what is due and there is room for, begins the attempts, and returns how long
+// to wait for the next claim if nothing happens before.
+func (d *Delivery) claim(ctx context.Context) time.Duration {
+	const idle = time.Minute
+	rules := d.current()
+	now := d.Clock()
+	d.mu.Lock()
+	room := rules.Total - d.slots
+	d.mu.Unlock()
+	if room <= 0 || ctx.Err() != nil {
+		return idle
+	}
+	leases, next, err := d.Store.Claim(ctx, queue.Claim{Now: now, Max: room, Owner: d.Owner,
+		Room: func(key string) int { return d.destinations.room(key, rules.PerNextHop, now) }})
+	if err != nil {
+		d.Log.Error("claim failed", "error", err)
+		return 5 * time.Second
+	}
+	d.mu.Lock()
+	d.slots += len(leases)
+	d.mu.Unlock()
+	for _, l := range leases {
+		d.destinations.begin(l.Destination)
+		d.work.Add(1)
+		go d.attempt(ctx, rules, l)
+	}
+	if len(leases) == room {
+		return idle // a slot that gets free wakes us
+	}
+	wait := idle
+	if !next.IsZero() {
+		wait = next.Sub(now)
+	}
+	if reopen := d.destinations.reopens(now); reopen > 0 {
+		wait = min(wait, reopen)
+	}
+	return min(max(wait, time.Millisecond), idle)
+}
+
+// release ends an attempt.
+func (d *Delivery) release() {
+	d.mu.Lock()
+	d.slots--
+	d.mu.Unlock()
+	d.wake()
+	d.work.Done()
+}
+
+// InFlight is the number of attempts under way.
+func (d *Delivery) InFlight() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.slots
+}

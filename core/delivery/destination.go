@@ -1,0 +1,110 @@
+package delivery
+
+import (
+	"sync"
+	"time"
+
+	"github.com/postern-mail/postern/sdk/mail"
+)
+
+// destinations knows how each next hop fares: how many attempts it may have at once, and
+// until when it is left alone. It keeps what is not in its normal state only.
+type destinations struct {
+	mu sync.Mutex
+	m  map[string]*destination
+}
+
+// destination is one next hop. Its window grows with every success, as TCP's does, and
+// falls back to one when the host cannot be reached (slow start after an outage, N-17).
+type destination struct {
+	inFlight int
+	window   float64   // attempts at once; 0: not limited by experience yet
+	failures int       // attempts in a row that did not reach it
+	until    time.Time // left alone until then
+}
+
+const (
+	initialWindow = 5
+	firstPause    = 5 * time.Second
+	longestPause  = 10 * time.Minute
+)
+
+// room returns how many more attempts key may have now.
+func (d *destinations) room(key string, limit int, now time.Time) int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	s := d.m[key]
+	if s == nil {
+		return min(limit, initialWindow)
+	}
+	if now.Before(s.until) {
+		return 0
+	}
+	if s.window == 0 {
+		return min(limit, initialWindow) - s.inFlight
+	}
+	return min(limit, int(s.window)) - s.inFlight
+}
+
+func (d *destinations) begin(key string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	s := d.m[key]
+	if s == nil {
+		s = &destination{window: initialWindow}
+		d.m[key] = s
+	}
+	s.inFlight++
+}
+
+// end counts an attempt. reached says that the next hop was there and talked to us.
+func (d *destinations) end(key string, reached bool, limit int, now time.Time) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	s := d.m[key]
+	if s == nil {
+		return
+	}
+	s.inFlight--
+	if reached {
+		s.failures, s.until = 0, time.Time{}
+		s.window = min(s.window+1, float64(max(limit, 1)))
+		if s.inFlight == 0 && s.window >= initialWindow && len(d.m) > 1000 {
+			delete(d.m, key)
+		}
+		return
+	}
+	// Attempts that were under way together fail together: they count once.
+	if now.Before(s.until) {
+		return
+	}
+	s.window = 1
+	if s.failures++; s.failures >= 2 {
+		s.until = now.Add(min(firstPause<<min(s.failures-2, 10), longestPause))
+	}
+}
+
+// reopens returns how long until the first destination that is left alone may be tried
+// again; 0 when there is none.
+func (d *destinations) reopens(now time.Time) time.Duration {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var first time.Duration
+	for _, s := range d.m {
+		if wait := s.until.Sub(now); wait > 0 && (first == 0 || wait < first) {
+			first = wait
+		}
+	}
+	return first
+}
+
+// unreached reports whether every recipient failed because the next hop was not there or
+// did not want to talk: a network or routing status (RFC 3463 §3.5), or a 421.
+func unreached(statuses []mail.Status) bool {
+	for _, s := range statuses {
+		if !s.Temporary() || s.Enhanced[1] != 4 && s.Code != 421 {
+			return false
+		}
+	}
+	return len(statuses) > 0
+}

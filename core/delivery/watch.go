@@ -1,0 +1,75 @@
+package delivery
+
+import (
+	"context"
+
+	"github.com/postern-mail/postern/core/dsn"
+	"github.com/postern-mail/postern/core/intake"
+	"github.com/postern-mail/postern/core/queue"
+	"github.com/postern-mail/postern/core/trace"
+	"github.com/postern-mail/postern/sdk/mail"
+)
+
+// watch looks after what no claim returns: held recipients whose time has come are let go,
+// and parked ones are tried again, or given up when their lifetime is over.
+func (d *Delivery) watch(ctx context.Context) {
+	rules := d.current()
+	now := d.Clock()
+	var results []queue.Result
+	var old []queue.ID
+	err := d.Store.Scan(ctx, func(i queue.Item) bool {
+		switch {
+		case i.State == queue.Held && !i.Expires.IsZero() && now.After(i.Expires):
+			i.Record.State = queue.Expired
+			d.Trace.Record(trace.Event{Type: trace.Expired, ID: i.ID.String(), Reason: i.Reason})
+		case i.State == queue.Parked && now.Sub(i.ID.Time()) > rules.Lifetime:
+			if len(old) == 0 || old[len(old)-1] != i.ID {
+				old = append(old, i.ID)
+			}
+			return true
+		case i.State == queue.Parked:
+			i.Record.State, i.Record.Next = queue.Pending, now
+		default:
+			return true
+		}
+		results = append(results, queue.Result{ID: i.ID, Recipient: i.Recipient, Record: i.Record})
+		return len(results) < 10000
+	})
+	if err != nil {
+		d.Log.Error("queue scan failed", "error", err)
+	}
+	if len(results) > 0 {
+		if err := d.Store.Commit(ctx, queue.Batch{Results: results}); err != nil {
+			d.Log.Warn("could not update held and parked mail", "error", err)
+		}
+	}
+	for _, id := range old {
+		d.giveUp(ctx, id)
+	}
+}
+
+// giveUp expires the parked recipients of an entry and tells the sender.
+func (d *Delivery) giveUp(ctx context.Context, id queue.ID) {
+	e, records, err := d.Store.Get(ctx, id)
+	if err != nil {
+		return
+	}
+	var b queue.Batch
+	var notices []intake.Notice
+	for n, r := range records {
+		if r.State != queue.Parked {
+			continue
+		}
+		r.State, r.Status = queue.Expired, mail.Permanent(554, 4, 7, "Delivery time expired: "+r.Reason)
+		b.Results = append(b.Results, queue.Result{ID: id, Recipient: n, Record: r})
+		notices = append(notices, intake.Notice{Recipient: n, Action: dsn.Expired, Status: r.Status})
+		d.Trace.Record(trace.Event{Type: trace.Expired, ID: id.String(), Family: e.Family.String(), To: e.Envelope.Recipients[n].Path.String(), Status: r.Status})
+	}
+	b.Add = d.Intake.Reports(e, notices)
+	if err := d.Store.Commit(ctx, b); err != nil {
+		d.Log.Warn("could not expire parked mail", "id", id.String(), "error", err)
+	}
+}
+
+// Unpark makes parked mail due now: a plugin is back.
+func (d *Delivery) Unpark(ctx context.Context) { d.watch(ctx) }

@@ -1,0 +1,167 @@
+package intake
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"strings"
+
+	"github.com/postern-mail/postern/sdk/mail"
+)
+
+// dateFormat is RFC 5322 §3.3's date-time.
+const dateFormat = "Mon, 2 Jan 2006 15:04:05 -0700"
+
+// fix is the one place where the header of a message that comes in is changed: a Received
+// field is added, what only we may say is removed, and what a submission lacks is added.
+func (m *receiving) fix(h mail.Header) (mail.Header, error) {
+	hops := 0
+	ours := false
+	bcc := false
+	for _, f := range h.Fields {
+		switch {
+		case strings.EqualFold(f.Name, "Received"):
+			hops++
+		case strings.EqualFold(f.Name, "Bcc"):
+			bcc = true
+		case claimsUs(f, m.in.Hostname):
+			ours = true
+		}
+	}
+	if hops > m.rules.Hops { // RFC 5321 §6.3
+		return h, mail.Permanent(554, 4, 6, "Too many Received fields: the message is in a loop")
+	}
+	if ours {
+		h.RemoveIf(func(f mail.Field) bool { return claimsUs(f, m.in.Hostname) })
+	}
+	if m.env.Origin == mail.Submitted && m.env.Client.Class != mail.Relay || m.env.Client.User != "" {
+		m.complete(&h, bcc)
+	}
+	h.PrependRaw(m.received())
+	return h, nil
+}
+
+// complete does what RFC 6409 §8 asks of a submission server.
+func (m *receiving) complete(h *mail.Header, bcc bool) {
+	if bcc {
+		h.Remove("Bcc", -1)
+	}
+	if !h.Has("Date") {
+		h.Prepend("Date", m.now.Format(dateFormat))
+	}
+	if !h.Has("Message-ID") {
+		h.Prepend("Message-ID", messageID(m.in.Hostname))
+	}
+}
+
+func messageID(hostname string) string {
+	var b [12]byte
+	rand.Read(b[:])
+	return "<" + hex.EncodeToString(b[:]) + "@" + hostname + ">"
+}
+
+// claimsUs reports whether only we may say what f says: our own fields, and results of
+// authentication in our name (RFC 8601 §5).
+func claimsUs(f mail.Field, hostname string) bool {
+	if len(f.Name) > 10 && strings.EqualFold(f.Name[:10], "X-Postern-") {
+		return true
+	}
+	return strings.EqualFold(f.Name, "Authentication-Results") && strings.EqualFold(authservID(f.Value()), hostname)
+}
+
+// authservID cuts the authserv-id out of the value of an Authentication-Results field:
+// what stands before the first semicolon, without comments, version and quotes
+// (RFC 8601 §2.2).
+func authservID(v string) string {
+	for {
+		v = strings.TrimLeft(v, " \t")
+		if v == "" || v[0] != '(' {
+			break
+		}
+		depth, i := 0, 0
+		for ; i < len(v); i++ {
+			if v[i] == '\\' {
+				i++
+			} else if v[i] == '(' {
+				depth++
+			} else if v[i] == ')' {
+				if depth--; depth == 0 {
+					break
+				}
+			}
+		}
+		v = v[min(i+1, len(v)):]
+	}
+	if strings.HasPrefix(v, `"`) {
+		id, _, _ := strings.Cut(v[1:], `"`)
+		return id
+	}
+	if i := strings.IndexAny(v, "; \t("); i >= 0 {
+		v = v[:i]
+	}
+	return strings.TrimSuffix(v, ".")
+}
+
+// received makes our trace field (RFC 5321 §4.4).
+func (m *receiving) received() []byte {
+	c := &m.env.Client
+	b := make([]byte, 0, 320)
+	b = append(b, "Received: from "...)
+	b = append(b, heloName(c.Helo)...)
+	if c.Addr.IsValid() {
+		b = append(b, " ("...)
+		if c.Host != "" {
+			b = append(b, heloName(c.Host)...)
+			b = append(b, ' ')
+		}
+		b = append(b, '[')
+		if addr := c.Addr.Unmap(); addr.Is6() {
+			b = append(b, "IPv6:"...)
+			b = addr.WithZone("").AppendTo(b)
+		} else {
+			b = addr.AppendTo(b)
+		}
+		b = append(b, "])"...)
+	}
+	b = append(b, "\r\n\tby "...)
+	b = append(b, m.in.Hostname...)
+	b = append(b, " (Postern) with "...)
+	b = append(b, c.Protocol...)
+	if c.TLS != "" {
+		b = append(b, " ("...)
+		b = append(b, comment(c.TLS)...)
+		b = append(b, ')')
+	}
+	b = append(b, "\r\n\tid "...)
+	b = append(b, m.env.ID...)
+	// One recipient only: with more, the field would tell each of the others (RFC 5321 §7.2).
+	if len(m.env.Recipients) == 1 {
+		if to := m.env.Recipients[0].Path.String(); len(to) < 200 && (m.env.UTF8 || m.env.Recipients[0].Path.IsASCII()) {
+			b = append(b, "\r\n\tfor <"...)
+			b = append(b, to...)
+			b = append(b, '>')
+		}
+	}
+	b = append(b, ";\r\n\t"...)
+	b = m.now.AppendFormat(b, dateFormat)
+	return append(b, "\r\n"...)
+}
+
+// heloName returns what the client called itself if it is a domain or a literal, else a
+// harmless stand-in: nothing a client says can become a field or a comment of ours.
+func heloName(s string) string {
+	d, err := mail.ParseDomain(s)
+	if err != nil {
+		return "invalid.helo"
+	}
+	return d.String()
+}
+
+// comment keeps what may stand in a comment.
+func comment(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r > '~' || r == '(' || r == ')' || r == '\\' {
+			return -1
+		}
+		return r
+	}, s)
+}

@@ -1,0 +1,79 @@
+package intake
+
+import (
+	"time"
+
+	"github.com/postern-mail/postern/core/dsn"
+	"github.com/postern-mail/postern/core/pipeline"
+	"github.com/postern-mail/postern/core/queue"
+	"github.com/postern-mail/postern/core/trace"
+	"github.com/postern-mail/postern/sdk/mail"
+)
+
+// Notice is what may have to be told about one recipient of an entry.
+type Notice struct {
+	Recipient int // its number
+	Action    dsn.Action
+	Status    mail.Status
+	Until     time.Time // of a delay: how long it will be tried
+}
+
+// Reports makes the notifications that notices about e call for, to be committed together
+// with the results that caused them: one for failures, one for delays, one for successes,
+// each about all recipients concerned. A null reverse-path gets none (RFC 5321 §6.1).
+//
+// A copy made by a plugin has a reverse-path of its own and is reported there, never to
+// the sender of the message.
+func (in *Intake) Reports(e *queue.Entry, notices []Notice) []queue.Add {
+	var adds []queue.Add
+	for _, kind := range [][]dsn.Action{{dsn.Failed, dsn.Expired}, {dsn.Delayed}, {dsn.Delivered, dsn.Relayed}} {
+		var told []dsn.Recipient
+		for _, n := range notices {
+			r := e.Envelope.Recipients[n.Recipient]
+			if (n.Action == kind[0] || n.Action == kind[len(kind)-1]) && dsn.Wanted(e.Envelope.ReversePath, false, r.Notify, n.Action) {
+				told = append(told, dsn.Recipient{Path: r.Path, Original: r.Original, ORCPT: r.ORCPT, Action: n.Action, Status: n.Status,
+					LastAttempt: in.Clock(), WillRetryUntil: n.Until})
+			}
+		}
+		if len(told) == 0 {
+			if len(notices) > 0 && e.Envelope.ReversePath.IsZero() && notices[0].Action == dsn.Failed {
+				in.Log.Info("no report for a null reverse-path", "id", e.ID.String())
+			}
+			continue
+		}
+		if add, ok := in.report(e, told); ok {
+			adds = append(adds, add)
+		}
+	}
+	return adds
+}
+
+func (in *Intake) report(e *queue.Entry, told []dsn.Recipient) (queue.Add, bool) {
+	now := in.Clock()
+	msg, err := dsn.Build(dsn.Options{Hostname: in.Hostname, Postmaster: in.Postmaster, Now: now}, dsn.Report{
+		ID: e.ID.String(), ReversePath: e.Envelope.ReversePath, EnvelopeID: e.Envelope.EnvelopeID, Return: e.Envelope.Return, UTF8: e.Envelope.UTF8,
+		Arrival: e.Received, Header: e.Header, Body: e.Body, Recipients: told})
+	if err != nil {
+		in.Log.Error("cannot write a delivery report", "id", e.ID.String(), "error", err)
+		return queue.Add{}, false
+	}
+	rules := in.rules.Load()
+	id := in.IDs.New(now)
+	r := &queue.Entry{ID: id, Family: id, Received: now, Header: msg.Header, Body: msg.Body}
+	r.Envelope = mail.Envelope{ID: id.String(), Origin: mail.Internal, UTF8: msg.UTF8,
+		Recipients: []mail.Recipient{{Path: msg.To, Notify: mail.NotifyNever}}}
+	if msg.EightBit {
+		r.Envelope.BodyType = mail.Body8BitMIME
+	}
+	in.Trace.Record(trace.Event{Type: trace.Reported, ID: r.Envelope.ID, Family: r.Envelope.ID, To: msg.To.String(), Reason: told[0].Action.String() + " " + e.ID.String()})
+	return queue.Add{Entry: r, Records: in.records(rules, r, &pipeline.Version{})}, true
+}
+
+// refusals are the notices about the recipients of a refused version.
+func refusals(v *pipeline.Version) []Notice {
+	ns := make([]Notice, len(v.Recipients))
+	for i := range ns {
+		ns[i] = Notice{Recipient: i, Action: dsn.Failed, Status: v.Status}
+	}
+	return ns
+}
