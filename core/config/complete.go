@@ -121,3 +121,18 @@ func ParsePrefix(s string) (netip.Prefix, error) {
 	}
 	return p, nil
 }
+
+// For returns the limits of a client in a named network.
+func (l Limits) For(n NetworkLimits) Limits {
+	set(&l.MessageSize, n.MessageSize)
+	set(&l.ConnectionsPerClient, n.ConnectionsPerClient)
+	set(&l.MessagesPerMinute, n.MessagesPerMinute)
+	set(&l.RecipientsPerHour, n.RecipientsPerHour)
+	return l
+}
+
+func set[T any](to, from *T) {
+	if from != nil {
+		*to = *from
+	}
+}

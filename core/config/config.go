@@ -4,8 +4,8 @@
 // twice are errors), every problem is reported at once with file, line and what to do, and
 // nothing that is accepted is ignored. A [Config] that [Load] returned is complete:
 // defaults filled in, relative paths made absolute from the place of the file, names of
-// networks known. The file is never written. It refuses to know the packages that use the
-// values; only the command imports it.
+// networks known. The file is never written. It refuses to know what the values are for;
+// only the command imports it.
 //
 // Files of more than 1 MiB or nested deeper than 16 levels are refused before they are
 // parsed. A Config is not changed after Load and may be read concurrently.
@@ -228,8 +228,8 @@ type Auth struct {
 
 // Smarthost takes all mail for other domains.
 type Smarthost struct {
-	// Address is "host:port", or an array tried in order. Empty: mail goes to the
-	// recipients' MX hosts.
+	// Address is "host:port", or an array tried in order; port 465 means TLS from the first
+	// byte. Empty: mail goes to the recipients' MX hosts.
 	// Default: ""
 	Address Strings `toml:"address"`
 	// Username logs in at the smarthost.
@@ -252,7 +252,8 @@ type Domain struct {
 	// Default: []
 	Aliases []mail.Domain `toml:"aliases"`
 	// Deliver is where its mail goes: a mailbox plugin ("maildir"), "smtp://host:port",
-	// "lmtp://host:port" or "lmtp://unix:/path"; one, or an array tried in order.
+	// "smtps://host:port", "lmtp://host:port" or "lmtp://unix:/path"; one, or an array tried
+	// in order.
 	// Default: none, it is required.
 	Deliver Strings `toml:"deliver"`
 	// Recipients says which addresses exist: "directory" (accounts and aliases) or "any".
@@ -269,7 +270,8 @@ type DNS struct {
 
 // Destination says how to talk to next hops.
 type Destination struct {
-	// Match is a domain, "*.example.com" (every name below it) or "*".
+	// Match is a domain, "*.example.com" (every name below it), an address or "*"; it is
+	// compared with the recipient's domain and with the next hop.
 	// Default: none, it is required.
 	Match string `toml:"match"`
 	// TLS is "opportunistic" (without proof of the name if need be) or "required" (with a

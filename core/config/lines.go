@@ -118,15 +118,23 @@ func (s *scanner) header() (string, bool) {
 	path := ""
 	for i, k := range keys {
 		path = joinKey(path, k)
+		s.first(path, line)
 		if array && i == len(keys)-1 {
 			s.arrays[path]++
 		}
 		if n := s.arrays[path]; n > 0 {
 			path = indexKey(path, n-1)
+			s.first(path, line)
 		}
 	}
-	s.lines[path] = line
 	return path, true
+}
+
+// first records where a path occurs first.
+func (s *scanner) first(path string, line int) {
+	if _, ok := s.lines[path]; !ok {
+		s.lines[path] = line
+	}
 }
 
 // pair reads key = value below base.
@@ -139,9 +147,7 @@ func (s *scanner) pair(base string, depth int) bool {
 	path := base
 	for _, k := range keys {
 		path = joinKey(path, k)
-		if _, ok := s.lines[path]; !ok {
-			s.lines[path] = line
-		}
+		s.first(path, line)
 	}
 	return s.value(path, depth)
 }
@@ -213,7 +219,7 @@ func (s *scanner) array(path string, depth int) bool {
 			return true
 		}
 		p := indexKey(path, i)
-		s.lines[p] = s.line
+		s.first(p, s.line)
 		if !s.value(p, depth+1) {
 			return false
 		}

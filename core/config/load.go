@@ -99,14 +99,18 @@ func syntaxError(path, text string, end int) error {
 		return nil
 	}
 	cut := text[:min(len(text), end+256)]
+	stopped := 1 + strings.Count(text[:end], "\n")
 	var raw map[string]any
 	if _, err := toml.Decode(cut, &raw); err != nil {
-		return problemOf(path, err)
+		ps := problemOf(path, err)
+		// The library blames the line after an unfinished one.
+		ps[0].Line = min(ps[0].Line, stopped)
+		return ps
 	}
-	return Problems{{File: path, Line: 1 + strings.Count(text[:end], "\n"), Text: "is not valid TOML here"}}
+	return Problems{{File: path, Line: stopped, Text: "is not valid TOML here"}}
 }
 
-func problemOf(path string, err error) error {
+func problemOf(path string, err error) Problems {
 	var pe toml.ParseError
 	if !errors.As(err, &pe) {
 		return Problems{{File: path, Text: strings.TrimPrefix(err.Error(), "toml: ")}}

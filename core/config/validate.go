@@ -4,14 +4,15 @@ import (
 	"encoding/hex"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
 
+	"github.com/postern-mail/postern/core/route"
 	"github.com/postern-mail/postern/sdk/mail"
 )
 
@@ -228,7 +229,9 @@ func (v *validator) smarthost() {
 		if len(s.Address) > 1 {
 			key = indexKey(key, i)
 		}
-		v.hostPort(key, a)
+		if _, err := route.ParseSmarthost(a); err != nil {
+			v.problem(key, "%q: %v", a, err)
+		}
 	}
 	hasPassword := s.PasswordFile != "" || s.PasswordEnv != ""
 	switch {
@@ -277,7 +280,9 @@ func (v *validator) domains() {
 			if len(d.Deliver) > 1 {
 				k = indexKey(k, j)
 			}
-			v.transport(k, t)
+			if _, err := route.ParseHop(t); err != nil {
+				v.problem(k, "%q: %v", t, err)
+			}
 		}
 		if d.Recipients == "callahead" {
 			v.problem(key+".recipients", "callahead is not available in this version; use directory or any")
@@ -287,40 +292,19 @@ func (v *validator) domains() {
 	}
 }
 
-func (v *validator) transport(key, value string) {
-	scheme, rest, found := strings.Cut(value, "://")
-	if !found {
-		if !isName(value) {
-			v.problem(key, `%q is neither the name of a plugin nor "smtp://host:port" or "lmtp://..."`, value)
-		}
-		return
-	}
-	path, isUnix := strings.CutPrefix(rest, "unix:")
-	switch {
-	case scheme != "smtp" && scheme != "lmtp":
-		v.problem(key, "%q: use smtp:// or lmtp://", value)
-	case isUnix && scheme == "smtp":
-		v.problem(key, "%q: a unix socket needs lmtp://", value)
-	case isUnix && !filepath.IsAbs(path):
-		v.problem(key, "%q: the path of the socket must be absolute", value)
-	case !isUnix:
-		v.hostPort(key, rest)
-	}
-}
-
 func (v *validator) destination(key string, d *Destination) {
 	if d.Match == "" {
-		v.problem(key+".match", `is missing: a domain, "*.example.com" or "*"`)
-	} else if d.Match != "*" {
+		v.problem(key+".match", `is missing: a domain, "*.example.com", an address or "*"`)
+	} else if _, err := netip.ParseAddr(d.Match); err != nil && d.Match != "*" {
 		if _, err := mail.ParseDomain(strings.TrimPrefix(d.Match, "*.")); err != nil {
-			v.problem(key+".match", `%q is not a domain, "*.example.com" or "*"`, d.Match)
+			v.problem(key+".match", `%q is not a domain, "*.example.com", an address or "*"`, d.Match)
 		}
 	}
 	v.oneOf(key+".tls", d.TLS, "opportunistic", "required")
 	v.readable(key+".ca_file", d.CAFile)
 	if d.Pin != "" {
 		digest, ok := strings.CutPrefix(d.Pin, "sha256:")
-		if b, err := hex.DecodeString(digest); !ok || err != nil || len(b) != 32 {
+		if b, err := hex.DecodeString(strings.ReplaceAll(digest, ":", "")); !ok || err != nil || len(b) != 32 {
 			v.problem(key+".pin", `must be "sha256:" and 64 hex digits`)
 		}
 	}
