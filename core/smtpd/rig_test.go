@@ -155,9 +155,9 @@ func startRig(t testing.TB, r *rig, change ...func(*Options)) *rig {
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(l) }()
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		stop, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
-		if err := srv.Shutdown(ctx); err != nil {
+		if err := srv.Shutdown(stop); err != nil {
 			t.Errorf("shutdown: %v", err)
 		}
 		if err := <-served; err != ErrClosed {
@@ -339,3 +339,8 @@ func eventually(t testing.TB, what string, f func() bool) {
 		}
 	}
 }
+
+// ctx is short for the many functions that do not use it.
+type ctx = context.Context
+
+func itoa(n int) string { return fmt.Sprint(n) }
