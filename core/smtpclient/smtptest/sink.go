@@ -48,7 +48,7 @@ type Message struct {
 	User string // logged in as
 	TLS  bool
 	From string   // reverse-path as it stood between the angle brackets
-	To   []string // forward-paths likewise; with LMTP those whose final reply was 2yz
+	To   []string // forward-paths likewise; with LMTP there is a Message for each
 	Mail string   // the whole MAIL line
 	Rcpt []string // the RCPT lines that were accepted
 	Data []byte   // the message, dots unstuffed
@@ -242,10 +242,8 @@ func (s *Sink) serve(c *conn) {
 	}
 }
 
-// answer says the scripted reply for a verb, or the usual one, and returns it.
-func (c *conn) answer(verb, usual string) (string, bool) {
-	s := c.sink
-	s.mu.Lock()
+// next is the scripted reply for a verb, or the usual one.
+func (s *Sink) next(verb, usual string) string {
 	if r, ok := s.always[verb]; ok {
 		usual = r
 	}
@@ -255,19 +253,30 @@ func (c *conn) answer(verb, usual string) (string, bool) {
 			usual = list[0]
 		}
 	}
-	s.mu.Unlock()
-	switch usual {
+	return usual
+}
+
+// answer says the reply to a verb and returns it; after not ok the connection ends.
+func (c *conn) answer(verb, usual string) (string, bool) {
+	c.sink.mu.Lock()
+	r := c.sink.next(verb, usual)
+	c.sink.mu.Unlock()
+	return r, c.say(r)
+}
+
+func (c *conn) say(reply string) bool {
+	switch reply {
 	case Drop:
-		return usual, false
+		return false
 	case Stall:
 		// Until the client hangs up; what it says meanwhile goes unheard.
 		io.Copy(io.Discard, c.br)
-		return usual, false
+		return false
 	}
-	if _, err := io.WriteString(c.nc, usual+"\r\n"); err != nil {
-		return usual, false
+	if _, err := io.WriteString(c.nc, reply+"\r\n"); err != nil {
+		return false
 	}
-	return usual, !strings.HasPrefix(usual, "421")
+	return !strings.HasPrefix(reply, "421")
 }
 
 func (c *conn) command(line string) bool {
@@ -458,16 +467,12 @@ func (c *conn) dot(msg Message) bool {
 func (c *conn) verdict(msg Message) bool {
 	s := c.sink
 	s.mu.Lock()
-	next := s.always["DOT"]
-	if list := s.script["DOT"]; len(list) > 0 && list[0] != "" {
-		next = list[0]
-	}
-	if next == "" || next[0] == '2' {
+	r := s.next("DOT", "250 2.0.0 Ok: taken")
+	if r[0] == '2' {
 		s.messages = append(s.messages, msg)
 		close(s.changed)
 		s.changed = make(chan struct{})
 	}
 	s.mu.Unlock()
-	_, ok := c.answer("DOT", "250 2.0.0 Ok: taken")
-	return ok
+	return c.say(r)
 }
