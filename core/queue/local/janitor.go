@@ -19,6 +19,9 @@ func (s *Store) janitor() {
 	for {
 		s.removeContents()
 		s.dropSegments()
+		for s.compact() {
+			s.dropSegments()
+		}
 		select {
 		case <-s.tidy:
 		case <-s.stop:

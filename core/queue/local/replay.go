@@ -16,6 +16,7 @@ type opened struct {
 	head   segHeader
 	length int64 // of the file
 	broken bool  // the header is damaged, the marker was found in the first frame
+	torn   bool  // it ends with, or has in its last group, what a crash left
 }
 
 // replay reads the log into the index and starts a segment.
@@ -132,10 +133,10 @@ func (o *opened) parse(b []byte, number uint32) (reason string, err error) {
 // replaySegment reads one segment as far as its successors say it goes.
 func (s *Store) replaySegment(found []opened, i int, now time.Time) error {
 	o := &found[i]
-	limit, known := o.length, false
+	limit, known, clean := o.length, false, false
 	for _, later := range found[i+1:] {
 		if later.head.prev == o.seg.number && !later.broken {
-			limit, known = later.head.prevLen, true
+			limit, known, clean = later.head.prevLen, true, later.head.clean
 			break
 		}
 	}
@@ -154,7 +155,11 @@ func (s *Store) replaySegment(found []opened, i int, now time.Time) error {
 	}
 	o.seg.size = sc.end
 	for _, g := range sc.gaps {
-		if !known && g.from >= sc.end && g.from >= sc.synced {
+		if !clean && g.from >= sc.synced && g.to <= o.length && g.to > g.from {
+			o.torn = true
+			if known {
+				continue // reported when it was found first
+			}
 			s.o.Log.Info("queue: unfinished write of a crash ignored", "segment", segmentName(o.seg.number), "offset", g.from, "bytes", g.to-g.from)
 			continue
 		}
@@ -306,6 +311,6 @@ func (s *Store) resume(found []opened, now time.Time) error {
 		s.current = last.seg
 		return nil
 	}
-	s.prev = sealed{last.seg.number, last.seg.size, last.seg.size == last.length}
+	s.prev = sealed{last.seg.number, last.seg.size, last.seg.size == last.length && !last.torn}
 	return s.startSegment(now)
 }

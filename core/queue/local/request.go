@@ -31,6 +31,7 @@ type addition struct {
 	off           uint32 // of its item in the frame
 	size, message uint32
 	from          loc
+	locs          []loc // where the last results must still be, with from
 }
 
 // change is a record in a request.
@@ -164,8 +165,7 @@ func (s *Store) admitAdd(a *addition) error {
 	}
 	for k := range e.count {
 		r := s.x.rcpts.at(e.first + k)
-		rec := &a.records[k]
-		if r.flags&flagTouched != 0 || r.state != uint8(rec.State) || r.attempts != clampAttempts(rec.Attempts) {
+		if r.flags&flagTouched != 0 || r.loc != a.locs[k] {
 			return errChanged
 		}
 	}
@@ -174,14 +174,14 @@ func (s *Store) admitAdd(a *addition) error {
 
 func (s *Store) admitChange(c *change) error {
 	r, ok := s.rcptOf(c.id, c.recipient)
-	if !ok || queue.State(r.state).Final() || r.flags&flagEnding != 0 {
+	if !ok || r.flags&flagEnding != 0 || c.mode != recopy && queue.State(r.state).Final() {
 		return fmt.Errorf("recipient %d of %s: %w", c.recipient, c.id, queue.ErrGone)
 	}
 	if c.mode != replace && (r.flags&flagTouched != 0 || r.loc != c.from) || c.mode == intent && r.flags&flagLeased == 0 {
 		return errChanged
 	}
 	r.flags |= flagTouched
-	if c.state.Final() {
+	if c.state.Final() && c.mode == replace {
 		r.flags |= flagEnding
 	}
 	return nil

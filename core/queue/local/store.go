@@ -71,7 +71,7 @@ func (o *Options) defaults() error {
 	if b := o.Backoff; b.First <= 0 || b.Max < b.First || b.Factor < 1 || b.Jitter < 0 || b.Jitter >= 1 {
 		return fmt.Errorf("queue: back-off %+v makes no sense", b)
 	}
-	if o.SegmentSize < 4096 || o.SegmentSize > 1<<30 || o.Lease < 0 || o.Cache < 0 {
+	if o.SegmentSize < 1024 || o.SegmentSize > 1<<30 || o.Lease < 0 || o.Cache < 0 {
 		return errors.New("queue: segment size, lease or cache is out of range")
 	}
 	return nil
