@@ -13,6 +13,8 @@ var (
 	errAborted  = errors.New("client abandoned the message")
 	errSlow     = errors.New("client was too slow")
 	errEndless  = errors.New("client does not stop sending a refused message")
+	// errEnd is the true end. It is not io.EOF, which a dying connection can say as well.
+	errEnd = errors.New("end of the message")
 )
 
 // body is a message as it comes in, by DATA or BDAT. Intake reads it.
@@ -29,7 +31,7 @@ type body struct {
 	scratch []byte        // where swallowed octets go
 	tail    bool          // the CRLF that BDAT left out is still to be given
 	onEnd   func()        // called once when the end of the message was read
-	err     error         // io.EOF: the end was seen
+	err     error         // errEnd: the end was seen
 }
 
 // chunk is what a BDAT command announced (RFC 3030 §2).
@@ -42,12 +44,18 @@ type chunk struct {
 func (b *body) Read(p []byte) (int, error) {
 	for b.err == nil && len(p) > 0 {
 		n, err := b.step(p)
-		if b.err = err; err == io.EOF && b.onEnd != nil {
+		if b.err = err; err == errEnd && b.onEnd != nil {
 			b.onEnd()
 		}
 		if n > 0 {
 			return n, nil
 		}
+	}
+	if b.err == errEnd {
+		return 0, io.EOF
+	}
+	if b.err == io.EOF {
+		return 0, io.ErrUnexpectedEOF
 	}
 	return 0, b.err
 }
@@ -71,7 +79,7 @@ func (b *body) step(p []byte) (int, error) {
 	case b.dec.long+1 > limits.DataLine: // long has the CR, but not the LF
 		return 0, errDataLine
 	case b.dec.done:
-		return n, io.EOF
+		return n, errEnd
 	}
 	return n, nil
 }
@@ -109,9 +117,9 @@ func (b *body) finish(p []byte) (int, error) {
 		b.tail = false
 		b.dec.state = lineStart
 		p[0] = '\n'
-		return 1, io.EOF
+		return 1, errEnd
 	}
-	return 0, io.EOF
+	return 0, errEnd
 }
 
 // fill waits for input: at most Timeouts.Data at a time, and over the whole message no
@@ -134,7 +142,7 @@ func (b *body) fill() error {
 func (b *body) swallow() error {
 	switch b.err {
 	case nil, errTooLarge, errDataLine:
-	case io.EOF, errAborted:
+	case errEnd, errAborted:
 		return nil
 	default:
 		return b.err

@@ -100,7 +100,7 @@ func (s *session) receive(recipients int) []mail.Status {
 // outcome folds how reading ended (fault) and what Intake said into the replies.
 func (s *session) outcome(receipt Receipt, err, fault error, recipients int) []mail.Status {
 	switch fault {
-	case io.EOF, nil:
+	case errEnd, nil:
 	case errAborted:
 		return nil
 	case errTooLarge:
