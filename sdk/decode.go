@@ -76,7 +76,7 @@ func decodeMessage(m *proto.Message) *mail.Message {
 		Notes:    m.Notes,
 	}
 	if b := m.Body; b != nil {
-		msg.Body = mail.Body{Inline: b.Inline, Path: b.Path, Offset: b.Offset, Size: b.Size}
+		msg.Body = mail.Body{Inline: b.Inline, Path: b.Path, Offset: b.Offset, Size: b.Size, Sum: b.Sum, Summed: b.Summed}
 	}
 	return msg
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/postern-mail/postern/sdk"
 	"github.com/postern-mail/postern/sdk/mail"
@@ -160,6 +161,12 @@ func (sl *slot) call(caller context.Context, do func(context.Context, *process) 
 	}
 	s.failed.Add(1)
 	switch f.reason {
+	case Down:
+		select { // what it said last tells why
+		case <-p.run.exited:
+			f.Stack = p.run.err.last()
+		case <-after(100 * time.Millisecond):
+		}
 	case Error:
 		p.answered.Add(1)
 		s.log.Error("plugin failed", "reason", f.reason, "error", f.Err)

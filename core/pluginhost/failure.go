@@ -22,7 +22,8 @@ const (
 type Failure struct {
 	Plugin string
 	Err    error
-	// Stack is the stack trace of a panic, if there was one.
+	// Stack is the stack trace of a panic, or what the process said before it died; empty
+	// if nothing is known.
 	Stack string
 
 	reason string

@@ -105,7 +105,7 @@ func (h *Host) connect(ctx context.Context, spec Spec) (*process, error) {
 	p.api, p.filter, p.mailbox = proto.NewPluginClient(conn), proto.NewFilterClient(conn), proto.NewMailboxClient(conn)
 	dead, died := context.WithCancel(context.Background())
 	p.dead = dead
-	go func() { <-run.exited; died() }()
+	go func() { <-run.dead; died() }()
 	return p, nil
 }
 

@@ -53,7 +53,8 @@ type runner struct {
 	reaped  bool
 	waitErr error
 	noise   string        // first line that was no handshake
-	exited  chan struct{} // closed when the process has ended
+	dead    chan struct{} // closed when the process has ended
+	exited  chan struct{} // and when everything about it is done
 }
 
 // prepare takes what go-plugin has to say about the process.
@@ -71,7 +72,7 @@ func (r *runner) prepare(env []string, socketDir string) error {
 		r.env = append(r.env, "TZ="+tz)
 	}
 	r.hello, r.helloW = io.Pipe()
-	r.exited = make(chan struct{})
+	r.dead, r.exited = make(chan struct{}), make(chan struct{})
 	return nil
 }
 
@@ -103,7 +104,9 @@ func (r *runner) Start(context.Context) error {
 		if err = r.cmd.Start(); err != nil {
 			return
 		}
+		r.mu.Lock()
 		r.pid = r.cmd.Process.Pid
+		r.mu.Unlock()
 		if s, serr := readStat(r.pid); serr == nil {
 			r.start = s.start
 		}
@@ -115,6 +118,7 @@ func (r *runner) Start(context.Context) error {
 	if err != nil {
 		outR.Close()
 		errR.Close()
+		close(r.dead)
 		close(r.exited)
 		return err
 	}
@@ -135,6 +139,7 @@ func (r *runner) wait(readers *sync.WaitGroup) {
 			break
 		}
 	}
+	close(r.dead)
 	r.mu.Lock()
 	syscall.Kill(-r.pid, syscall.SIGKILL)
 	r.reaped = true

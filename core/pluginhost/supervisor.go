@@ -89,10 +89,11 @@ func (s *supervisor) loop(ctx context.Context, p *process) {
 		if ctx.Err() != nil {
 			return // what becomes of the process is stop's business
 		}
+		delay := back.died(s.host.opt.Clock().Sub(p.started), p.answered.Load())
+		s.log.Error("plugin died", "pid", p.run.pid, "how", p.run.how(), "calls", p.answered.Load(), "next", delay)
+		s.down(p.run.how(), &back)
 		s.cur.Store(nil)
 		p.kill() // it is dead; this frees the rest
-		delay := back.died(s.host.opt.Clock().Sub(p.started), p.answered.Load())
-		s.report(p, delay, &back)
 		if p = s.restart(ctx, delay, &back); p == nil {
 			return
 		}
@@ -151,23 +152,19 @@ func (s *supervisor) restart(ctx context.Context, delay time.Duration, back *bac
 			return p
 		}
 		delay = back.failed()
-		s.mu.Lock()
-		s.reason, s.open = err.Error(), back.open
-		s.mu.Unlock()
 		s.log.Error("plugin cannot be restarted", "error", err, "next", delay)
+		s.down(err.Error(), back)
 	}
 }
 
-// report logs a death, and the opening of the breaker.
-func (s *supervisor) report(p *process, delay time.Duration, back *backoff) {
-	how := p.run.how()
+// down notes why there is no process, and says so when the breaker opens.
+func (s *supervisor) down(reason string, back *backoff) {
 	s.mu.Lock()
 	opened := back.open && !s.open
-	s.open, s.reason = back.open, how
+	s.open, s.reason = back.open, reason
 	s.mu.Unlock()
-	s.log.Error("plugin died", "pid", p.run.pid, "how", how, "calls", p.answered.Load(), "next", delay)
 	if opened {
-		s.log.Error("plugin breaker opened: it dies again and again", "deaths", back.deaths, "next", delay)
+		s.log.Error("plugin breaker opened: it dies again and again", "deaths", back.deaths)
 	}
 }
 

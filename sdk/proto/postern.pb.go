@@ -1174,7 +1174,10 @@ type Body struct {
 	// Where the body begins in the file, in bytes.
 	Offset int64 `protobuf:"varint,3,opt,name=offset,proto3" json:"offset,omitempty"`
 	// Length of the body, in bytes.
-	Size          int64 `protobuf:"varint,4,opt,name=size,proto3" json:"size,omitempty"`
+	Size int64 `protobuf:"varint,4,opt,name=size,proto3" json:"size,omitempty"`
+	// CRC-32C (Castagnoli) of a body in a file, if summed.
+	Sum           uint32 `protobuf:"fixed32,5,opt,name=sum,proto3" json:"sum,omitempty"`
+	Summed        bool   `protobuf:"varint,6,opt,name=summed,proto3" json:"summed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1235,6 +1238,20 @@ func (x *Body) GetSize() int64 {
 		return x.Size
 	}
 	return 0
+}
+
+func (x *Body) GetSum() uint32 {
+	if x != nil {
+		return x.Sum
+	}
+	return 0
+}
+
+func (x *Body) GetSummed() bool {
+	if x != nil {
+		return x.Summed
+	}
+	return false
 }
 
 type Message struct {
@@ -1952,12 +1969,14 @@ const file_postern_proto_rawDesc = "" +
 	"\venvelope_id\x18\t \x01(\tR\n" +
 	"envelopeId\x121\n" +
 	"\x06client\x18\n" +
-	" \x01(\v2\x19.postern.plugin.v1.ClientR\x06client\"^\n" +
+	" \x01(\v2\x19.postern.plugin.v1.ClientR\x06client\"\x88\x01\n" +
 	"\x04Body\x12\x16\n" +
 	"\x06inline\x18\x01 \x01(\fR\x06inline\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\tR\x04path\x12\x16\n" +
 	"\x06offset\x18\x03 \x01(\x03R\x06offset\x12\x12\n" +
-	"\x04size\x18\x04 \x01(\x03R\x04size\"\xf9\x02\n" +
+	"\x04size\x18\x04 \x01(\x03R\x04size\x12\x10\n" +
+	"\x03sum\x18\x05 \x01(\aR\x03sum\x12\x16\n" +
+	"\x06summed\x18\x06 \x01(\bR\x06summed\"\xf9\x02\n" +
 	"\aMessage\x127\n" +
 	"\benvelope\x18\x01 \x01(\v2\x1b.postern.plugin.v1.EnvelopeR\benvelope\x12\x16\n" +
 	"\x06header\x18\x02 \x01(\fR\x06header\x12+\n" +

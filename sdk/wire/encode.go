@@ -60,7 +60,8 @@ func message(m *mail.Message, body bool) (*proto.Message, error) {
 		if len(m.Body.Inline) > proto.MaxInline {
 			return nil, fmt.Errorf("inline body of %d bytes does not fit into a plugin call", len(m.Body.Inline))
 		}
-		pm.Body = &proto.Body{Inline: m.Body.Inline, Path: m.Body.Path, Offset: m.Body.Offset, Size: m.Body.Size}
+		b := &m.Body
+		pm.Body = &proto.Body{Inline: b.Inline, Path: b.Path, Offset: b.Offset, Size: b.Size, Sum: b.Sum, Summed: b.Summed}
 	}
 	return pm, nil
 }

@@ -1,0 +1,159 @@
+package pluginhost
+
+import (
+	"bufio"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+func atoi(t *testing.T, s string) int {
+	t.Helper()
+	n, err := strconv.Atoi(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func itoa(n int) string { return strconv.Itoa(n) }
+
+// runHost runs a host as a process of its own and returns the pids of its plugins and of
+// what they started.
+func runHost(t *testing.T, runDir, how string) (*exec.Cmd, []int) {
+	t.Helper()
+	cmd := exec.Command("/proc/self/exe", "plugin", "host", runDir, how)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+	var pids []int
+	for lines := bufio.NewScanner(out); lines.Scan(); {
+		if lines.Text() == "end" {
+			if len(pids) != 4 {
+				t.Fatalf("host has %d processes", len(pids))
+			}
+			return cmd, pids
+		}
+		_, pid, ok := strings.Cut(lines.Text(), " ")
+		if !ok {
+			t.Fatal(lines.Text())
+		}
+		pids = append(pids, atoi(t, pid))
+	}
+	t.Fatal("the host ended")
+	return nil, nil
+}
+
+// However the host ends, its plugins and their children end too, even one that left its
+// process group.
+func TestG10G11NoOrphans(t *testing.T) {
+	for how, end := range map[string]syscall.Signal{"kill": syscall.SIGKILL, "term": syscall.SIGTERM, "abort": syscall.SIGABRT, "panic": 0} {
+		t.Run(how, func(t *testing.T) {
+			t.Parallel()
+			runDir := filepath.Join(t.TempDir(), "run")
+			cmd, pids := runHost(t, runDir, how)
+			if end != 0 {
+				cmd.Process.Signal(end)
+			}
+			cmd.Wait()
+			for i, pid := range pids {
+				eventually(t, 2*time.Second, "process "+itoa(i)+" is gone", func() bool { return gone(pid) })
+			}
+			// The next host cleans up what is left on disk.
+			opt := options(t, &logBuffer{}, fastTiming())
+			opt.RunDir = runDir
+			h, err := Start(t.Context(), opt, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			h.Stop(t.Context())
+			if names, _ := readNames(runDir); len(names) != 1 {
+				t.Errorf("left in the run directory: %v", names)
+			}
+		})
+	}
+}
+
+// What outlived everything else is ended by the next host, by pid and start time; a
+// process that merely has the pid is left alone.
+func TestG12StalePlugin(t *testing.T) {
+	runDir := filepath.Join(t.TempDir(), "run")
+	d, err := openRunDir(runDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stale := sleeper(t)
+	other := sleeper(t)
+	ours, err := readStat(stale.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	theirs, err := readStat(other.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.record(ours.pid, ours.start, "0123456789abcdef.1.")
+	d.record(theirs.pid, theirs.start-1, "0123456789abcdef.2.")
+	d.close()
+	begun := time.Now()
+	d, err = openRunDir(runDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.close()
+	if !gone(ours.pid) {
+		t.Error("the stale plugin lives")
+	}
+	if gone(theirs.pid) {
+		t.Error("a process that is not ours was killed")
+	}
+	if d := time.Since(begun); d > time.Second {
+		t.Errorf("took %v", d)
+	}
+}
+
+func sleeper(t *testing.T) *exec.Cmd {
+	t.Helper()
+	cmd := exec.Command("/proc/self/exe", "plugin", "child")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+	return cmd
+}
+
+// The guard is replaced when it dies, and the new one knows the groups.
+func TestGuardIsReplaced(t *testing.T) {
+	h, _ := start(t, fastTiming(), use("filter"))
+	pid := func() int {
+		h.guard.mu.Lock()
+		defer h.guard.mu.Unlock()
+		if h.guard.in == nil {
+			return 0
+		}
+		return h.guard.cmd.Process.Pid
+	}
+	first := pid()
+	syscall.Kill(first, syscall.SIGKILL)
+	eventually(t, 5*time.Second, "another guard", func() bool { p := pid(); return p != 0 && p != first })
+	h.guard.mu.Lock()
+	n := len(h.guard.groups)
+	h.guard.mu.Unlock()
+	if n != 1 {
+		t.Errorf("the guard knows %d groups", n)
+	}
+	if _, err := os.Stat("/proc/" + itoa(pid())); err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,148 @@
+package pluginhost
+
+import (
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+func greet(word string) Spec {
+	return Spec{Name: "f", Use: "filter", Timeout: 5 * time.Second, Settings: []byte("greeting = '" + word + "'\n")}
+}
+
+// G-18: a change of settings under load loses no call and mixes nothing.
+func TestG18Reload(t *testing.T) {
+	h, _ := start(t, fastTiming(), greet("one"), use("box"))
+	f := filterOf(t, h, "f")
+	box, old := pidOf(t, h, "box"), pidOf(t, h, "f")
+	var calls, changed atomic.Int64
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			seen := false
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				v, err := f.Filter(t.Context(), msg("sleep 2ms"))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				calls.Add(1)
+				switch v.Notes["greeting"] {
+				case "one":
+					if seen {
+						t.Error("the old process answered after the new one")
+						return
+					}
+				case "two":
+					if !seen {
+						changed.Add(1)
+					}
+					seen = true
+				}
+			}
+		})
+	}
+	eventually(t, 5*time.Second, "calls", func() bool { return calls.Load() > 50 })
+	if err := h.Reload(t.Context(), []Spec{greet("two"), use("box")}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 5*time.Second, "all see the new one", func() bool { return changed.Load() == 8 })
+	close(stop)
+	wg.Wait()
+	if pidOf(t, h, "box") != box {
+		t.Error("a plugin that did not change was restarted")
+	}
+	eventually(t, 5*time.Second, "old process gone", func() bool { return gone(old) })
+	if s := h.Status()[0]; s.Restarts != 0 {
+		t.Errorf("status is %+v", s)
+	}
+}
+
+func TestReloadFailureKeepsTheOld(t *testing.T) {
+	h, _ := start(t, fastTiming(), greet("one"))
+	f := filterOf(t, h, "f")
+	pid := pidOf(t, h, "f")
+	bad := greet("x")
+	bad.Settings = []byte("nonsense = 1\n")
+	err := h.Reload(t.Context(), []Spec{bad, use("box")})
+	if err == nil || !strings.Contains(err.Error(), `unknown key "nonsense"`) {
+		t.Fatalf("error is %v", err)
+	}
+	v, err := f.Filter(t.Context(), msg("look"))
+	if err != nil || v.Notes["greeting"] != "one" || pidOf(t, h, "f") != pid {
+		t.Errorf("%v, %v", v, err)
+	}
+	if len(h.Status()) != 1 {
+		t.Errorf("status is %+v", h.Status())
+	}
+}
+
+// A plugin that is removed finishes the call it has; later calls fail at once.
+func TestReloadRemoves(t *testing.T) {
+	h, _ := start(t, fastTiming(), use("filter"), use("box"))
+	f := filterOf(t, h, "filter")
+	pid := pidOf(t, h, "filter")
+	begun, done := make(chan struct{}), make(chan error)
+	go func() {
+		close(begun)
+		_, err := f.Filter(t.Context(), msg("sleep 500ms"))
+		done <- err
+	}()
+	<-begun
+	p := h.supervisor("filter").cur.Load()
+	eventually(t, 2*time.Second, "in flight", func() bool {
+		p.calls.mu.Lock()
+		defer p.calls.mu.Unlock()
+		return p.calls.n == 1
+	})
+	if err := h.Reload(t.Context(), []Spec{use("box")}); err != nil {
+		t.Fatal(err)
+	}
+	_, err := f.Filter(t.Context(), msg("look"))
+	wantReason(t, err, Down)
+	if err := <-done; err != nil {
+		t.Errorf("the call in flight failed: %v", err)
+	}
+	eventually(t, 5*time.Second, "gone", func() bool { return gone(pid) })
+	if err := h.Reload(t.Context(), []Spec{use("filter"), use("box")}); err != nil {
+		t.Fatal(err)
+	}
+	if s := h.Status(); len(s) != 2 || s[0].Name != "filter" {
+		t.Errorf("status is %+v", s)
+	}
+}
+
+// A drain ends by its deadline, even when a call never does.
+func TestStopIsBounded(t *testing.T) {
+	tm := fastTiming()
+	tm.drain = 300 * time.Millisecond
+	h, _ := start(t, tm, Spec{Name: "filter", Use: "filter", Timeout: time.Minute})
+	f := filterOf(t, h, "filter")
+	done := make(chan error)
+	go func() {
+		_, err := f.Filter(t.Context(), msg("deaf"))
+		done <- err
+	}()
+	p := h.supervisor("filter").cur.Load()
+	eventually(t, 2*time.Second, "in flight", func() bool {
+		p.calls.mu.Lock()
+		defer p.calls.mu.Unlock()
+		return p.calls.n == 1
+	})
+	begun := time.Now()
+	if err := h.Reload(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+	wantReason(t, <-done, Down)
+	if d := time.Since(begun); d > 3*time.Second {
+		t.Errorf("took %v", d)
+	}
+}
