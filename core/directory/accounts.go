@@ -230,6 +230,7 @@ func (d *Directory) Aliases(ctx context.Context) ([]Alias, error) {
 func (d *Directory) exec(ctx context.Context, query string, args ...any) (sql.Result, error) {
 	d.write.Lock()
 	defer d.write.Unlock()
+	defer d.watch.changed()
 	return d.db.ExecContext(ctx, query, args...)
 }
 
@@ -237,6 +238,7 @@ func (d *Directory) exec(ctx context.Context, query string, args ...any) (sql.Re
 func (d *Directory) change(ctx context.Context, f func(tx *sql.Tx) error) error {
 	d.write.Lock()
 	defer d.write.Unlock()
+	defer d.watch.changed()
 	tx, err := d.db.BeginTx(ctx, nil)
 	if err != nil {
 		return err

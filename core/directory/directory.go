@@ -2,8 +2,8 @@
 // aliases and catch-alls, in one SQLite file.
 //
 // It promises: what a change returned from is durable; another process (the command line)
-// may change the file while the gateway runs, and the gateway sees it with its next
-// question; local parts are compared without regard to case; a password is kept only as a
+// may change the file while the gateway runs, and the gateway sees it within a tenth of a
+// second; local parts are compared without regard to case; a password is kept only as a
 // SCRAM-SHA-256 verifier. Domains that the configuration declares are given to it with
 // [Directory.Declare] and are not stored. It refuses to know how mail is delivered and what
 // a refusal sounds like beyond the status in its errors.
@@ -31,6 +31,7 @@ import (
 
 	"modernc.org/sqlite"
 
+	"github.com/postern-mail/postern/core/state"
 	"github.com/postern-mail/postern/sdk/mail"
 )
 
@@ -71,9 +72,13 @@ type Directory struct {
 	stored   atomic.Pointer[storedDomains]
 	write    sync.Mutex // one change at a time; SQLite would make the second one wait anyway
 	watch    watcher
+	answers  *state.Cache[mail.Path, cachedAnswer]
 	lookup   *sql.Stmt
 	verifier *sql.Stmt
 }
+
+// cachedAnswers bounds the answers that are kept: those about recent recipients.
+const cachedAnswers = 1 << 14
 
 // declaration is what the configuration says. It is replaced as a whole by a reload.
 type declaration struct {
@@ -98,7 +103,8 @@ func Open(o Options) (*Directory, error) {
 	if err != nil {
 		return nil, fmt.Errorf("directory: %w", err)
 	}
-	d := &Directory{clock: o.Clock}
+	d := &Directory{clock: o.Clock, answers: state.NewCache[mail.Path, cachedAnswer](cachedAnswers)}
+	d.watch.clock = o.Clock
 	d.Declare(nil, o.Postmaster)
 	if err := d.open(o.Path); err != nil {
 		d.Close()

@@ -179,8 +179,23 @@ func (e *expansion) target(p mail.Path, depth int) error {
 	return nil
 }
 
+// cachedAnswer is what ask said about an address in one version of the file.
+type cachedAnswer struct {
+	version     int64
+	exact, base answer
+}
+
 // ask returns what the file says about key and about the same address without its tag.
+// Answers are kept until the file changes: policy and intake ask the same soon after
+// another.
 func (d *Directory) ask(ctx context.Context, key mail.Path, plain string) (exact, base answer, err error) {
+	version, err := d.watch.current(ctx)
+	if err != nil {
+		return exact, base, err
+	}
+	if c, ok := d.answers.Get(key); ok && c.version == version {
+		return c.exact, c.base, nil
+	}
 	rows, err := d.lookup.QueryContext(ctx, key.Domain.String(), key.Local, plain)
 	if err != nil {
 		return exact, base, err
@@ -205,5 +220,9 @@ func (d *Directory) ask(ctx context.Context, key mail.Path, plain string) (exact
 			a.targets = append(a.targets, target)
 		}
 	}
-	return exact, base, rows.Err()
+	if err := rows.Err(); err != nil {
+		return exact, base, err
+	}
+	d.answers.Set(key, cachedAnswer{version, exact, base})
+	return exact, base, nil
 }

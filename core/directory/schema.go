@@ -43,7 +43,7 @@ const (
 func (d *Directory) open(path string) error {
 	// WAL lets the command line write while the gateway reads; FULL makes a commit durable.
 	dsn := (&url.URL{Scheme: "file", Path: path, RawQuery: url.Values{
-		"_pragma": {"busy_timeout(5000)", "journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(1)"},
+		"_pragma": {"busy_timeout(5000)", "journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(1)", "cache_size(-8192)"},
 		"_txlock": {"immediate"},
 	}.Encode()}).String()
 	db, err := sql.Open("sqlite", dsn)
@@ -51,7 +51,7 @@ func (d *Directory) open(path string) error {
 		return err
 	}
 	d.db = db
-	db.SetMaxOpenConns(8)
+	db.SetMaxOpenConns(8) // each has a page cache of at most 8 MiB
 	db.SetMaxIdleConns(8)
 	ctx := context.Background()
 	if err := migrate(ctx, db); err != nil {

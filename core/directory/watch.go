@@ -4,17 +4,28 @@ import (
 	"context"
 	"database/sql"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/postern-mail/postern/sdk/mail"
 )
 
-// watcher notices that the file was changed, by this process or another. It has a
-// connection of its own, because PRAGMA data_version tells a connection only about the
-// changes of others.
+// checkEvery is how long a change made by another process may go unseen. Asking SQLite each
+// time would cost more than most answers do.
+const checkEvery = 100 * time.Millisecond
+
+// watcher notices that the file was changed, by this process or another, and numbers its
+// versions. It has a connection of its own, because PRAGMA data_version tells a connection
+// only about the changes of others.
 type watcher struct {
+	clock      func() time.Time
+	generation atomic.Int64
+	checked    atomic.Int64 // Unix nanoseconds of the last check
+
 	mu      sync.Mutex
 	conn    *sql.Conn
-	version *sql.Stmt
+	query   *sql.Stmt
+	version int64
 }
 
 func (w *watcher) open(ctx context.Context, db *sql.DB) error {
@@ -22,7 +33,7 @@ func (w *watcher) open(ctx context.Context, db *sql.DB) error {
 	if w.conn, err = db.Conn(ctx); err != nil {
 		return err
 	}
-	w.version, err = w.conn.PrepareContext(ctx, `PRAGMA data_version`)
+	w.query, err = w.conn.PrepareContext(ctx, `PRAGMA data_version`)
 	return err
 }
 
@@ -33,15 +44,32 @@ func (w *watcher) close() error {
 	return w.conn.Close()
 }
 
-// current returns a number that differs after every change.
-func (w *watcher) current(ctx context.Context) (n int64, err error) {
+// changed says that this process changed the file.
+func (w *watcher) changed() { w.generation.Add(1) }
+
+// current returns the number of the present version. What was read after the call is at
+// least as new.
+func (w *watcher) current(ctx context.Context) (int64, error) {
+	now := w.clock().UnixNano()
+	if since := now - w.checked.Load(); since >= 0 && since < int64(checkEvery) {
+		return w.generation.Load(), nil
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	err = w.version.QueryRowContext(ctx).Scan(&n)
-	return n, err
+	var version int64
+	if err := w.query.QueryRowContext(ctx).Scan(&version); err != nil {
+		return 0, err
+	}
+	if version != w.version {
+		w.version = version
+		w.generation.Add(1)
+	}
+	w.checked.Store(now)
+	return w.generation.Load(), nil
 }
 
-// storedDomains are the domains of one version of the file; they are few and asked for often.
+// storedDomains are the domains of one version of the file; they are few and asked for
+// often.
 type storedDomains struct {
 	version int64
 	names   map[mail.Domain]mail.Domain // name or alias -> name

@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/postern-mail/postern/core/state"
@@ -233,8 +234,10 @@ func (p *Policy) deliverable(ctx context.Context, e *mail.Envelope, rcpt mail.Pa
 			return mail.Status{}
 		}
 		return mail.Permanent(550, 7, 1, "Relaying denied")
-	case postmaster, p.any[name]:
-		return mail.Status{} // postmaster: RFC 5321 §4.5.1
+	case postmaster:
+		return mail.Status{} // RFC 5321 §4.5.1
+	case p.any[name]:
+		return routed(&e.Client, rcpt)
 	}
 	targets, err := p.Directory.Resolve(ctx, rcpt)
 	if err != nil {
@@ -245,6 +248,16 @@ func (p *Policy) deliverable(ctx context.Context, e *mail.Envelope, rcpt mail.Pa
 	}
 	if len(targets) == 0 {
 		return mail.Permanent(550, 1, 1, "No such user here")
+	}
+	return mail.Status{}
+}
+
+// routed refuses a local part in which the server behind us could see a route to another
+// domain ("user%elsewhere", "elsewhere!user", "user@elsewhere"): it may trust us more than
+// the client that we have it from.
+func routed(c *mail.Client, rcpt mail.Path) mail.Status {
+	if strings.ContainsAny(rcpt.Local, "%!@") && !mayRelay(c) {
+		return mail.Permanent(550, 7, 1, "Relaying denied")
 	}
 	return mail.Status{}
 }
