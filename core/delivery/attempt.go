@@ -109,7 +109,7 @@ func (d *Delivery) outcome(rules Rules, l queue.Lease, statuses []mail.Status) q
 		r := l.Records[i]
 		st := statuses[i]
 		r.Status = st
-		event := trace.Event{Status: st}
+		event := trace.Event{}
 		notice := intake.Notice{Recipient: n, Status: st}
 		switch {
 		case st.Success():
@@ -144,6 +144,7 @@ func (d *Delivery) outcome(rules Rules, l queue.Lease, statuses []mail.Status) q
 
 func (d *Delivery) record(l queue.Lease, n int, r queue.Record, e trace.Event) {
 	e.ID, e.Family = l.Entry.ID.String(), l.Entry.Family.String()
+	e.Status = r.Status
 	e.To, e.NextHop, e.Attempt, e.Reason = l.Entry.Envelope.Recipients[n].Path.String(), l.Destination, r.Attempts, r.Reason
 	d.Trace.Record(e)
 }
