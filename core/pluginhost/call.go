@@ -12,49 +12,35 @@ import (
 )
 
 // Filter is a filter plugin, whatever process it has at the moment.
-type Filter struct {
-	host *Host
-	slot *slot
-}
+type Filter struct{ slot *slot }
 
 // Mailbox is a mailbox plugin, whatever process it has at the moment.
-type Mailbox struct {
-	host *Host
-	slot *slot
+type Mailbox struct{ slot *slot }
+
+// Filter returns the filter of that name; false if no plugin of that name is configured, or it
+// is no filter.
+func (h *Host) Filter(name string) (*Filter, bool) {
+	sl := h.find(name)
+	if sl == nil || !sl.description().Filter {
+		return nil, false
+	}
+	return &Filter{sl}, true
 }
 
-// Filter returns the filter of that name.
-func (h *Host) Filter(name string) (*Filter, error) {
-	sl, desc, err := h.find(name)
-	if err != nil {
-		return nil, err
+// Mailbox returns the mailbox of that name; false if no plugin of that name is configured, or it
+// is no mailbox.
+func (h *Host) Mailbox(name string) (*Mailbox, bool) {
+	sl := h.find(name)
+	if sl == nil || !sl.description().Mailbox {
+		return nil, false
 	}
-	if !desc.Filter {
-		return nil, fail(name, Error, errNotAFilter)
-	}
-	return &Filter{h, sl}, nil
+	return &Mailbox{sl}, true
 }
 
-// Mailbox returns the mailbox of that name.
-func (h *Host) Mailbox(name string) (*Mailbox, error) {
-	sl, desc, err := h.find(name)
-	if err != nil {
-		return nil, err
-	}
-	if !desc.Mailbox {
-		return nil, fail(name, Error, errNotMailbox)
-	}
-	return &Mailbox{h, sl}, nil
-}
-
-func (h *Host) find(name string) (*slot, wire.Description, error) {
+func (h *Host) find(name string) *slot {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
-	sl := h.slots[name]
-	if sl == nil {
-		return nil, wire.Description{}, fail(name, Down, errUnknown)
-	}
-	return sl, sl.description(), nil
+	return h.slots[name]
 }
 
 // description is that of the last process; the zero value when there is none any more.

@@ -77,7 +77,7 @@ type Host struct {
 	lifeR, lifeW *os.File
 	generation   atomic.Int64
 
-	reload sync.Mutex // one Reload or Stop at a time
+	reload sync.Mutex // one Reload or Close at a time
 	mu     sync.RWMutex
 	slots  map[string]*slot
 	order  []string
@@ -111,7 +111,7 @@ func Start(ctx context.Context, opt Options, specs []Spec) (*Host, error) {
 		return nil, err
 	}
 	if err := h.Reload(ctx, specs); err != nil {
-		h.close()
+		h.release()
 		return nil, err
 	}
 	return h, nil
@@ -137,7 +137,7 @@ func (h *Host) open() error {
 	return nil
 }
 
-func (h *Host) close() {
+func (h *Host) release() {
 	h.guard.close()
 	h.fork.close()
 	h.lifeW.Close()
@@ -153,7 +153,7 @@ func (h *Host) Reload(ctx context.Context, specs []Spec) error {
 	h.reload.Lock()
 	defer h.reload.Unlock()
 	if h.closed {
-		return errors.New("plugin host: stopped")
+		return errors.New("plugin host: closed")
 	}
 	var faults []error
 	seen := make(map[string]bool)
@@ -255,8 +255,9 @@ func (h *Host) supervisor(name string) *supervisor {
 	return nil
 }
 
-// Stop drains and ends all plugins. When ctx ends, they are killed.
-func (h *Host) Stop(ctx context.Context) {
+// Close drains and ends all plugins. When ctx ends, they are killed. The host cannot be
+// used again.
+func (h *Host) Close(ctx context.Context) {
 	h.reload.Lock()
 	defer h.reload.Unlock()
 	if h.closed {
@@ -275,7 +276,7 @@ func (h *Host) Stop(ctx context.Context) {
 	}
 	wg.Wait()
 	h.retire.Wait()
-	h.close()
+	h.release()
 }
 
 // Status is what is known of a plugin, for listing.

@@ -13,6 +13,7 @@ import (
 )
 
 func TestFilterEndToEnd(t *testing.T) {
+	t.Parallel()
 	h, _ := start(t, fastTiming(), Spec{Name: "f", Use: "filter", Settings: []byte("greeting = \"good day\"\n")})
 	f := filterOf(t, h, "f")
 	if m := f.Manifest(); m.Name != "filter" || m.May != sdk.MayReject {
@@ -32,16 +33,17 @@ func TestFilterEndToEnd(t *testing.T) {
 	if want := mail.Permanent(550, 7, 1, "not today"); v.Action != sdk.ActionReject || v.Status != want {
 		t.Errorf("verdict is %+v", v)
 	}
-	if _, err := h.Mailbox("f"); err == nil {
+	if _, ok := h.Mailbox("f"); ok {
 		t.Error("a filter is a mailbox")
 	}
 }
 
 func TestMailboxEndToEnd(t *testing.T) {
+	t.Parallel()
 	h, _ := start(t, fastTiming(), use("box"))
-	b, err := h.Mailbox("box")
-	if err != nil {
-		t.Fatal(err)
+	b, ok := h.Mailbox("box")
+	if !ok {
+		t.Fatal("no mailbox box")
 	}
 	deliver := func(folder string) error {
 		return b.Deliver(t.Context(), &sdk.Delivery{Key: "k", Recipient: mail.MustPath("b@example.org"), Folder: folder, Message: msg("x")})
@@ -55,7 +57,7 @@ func TestMailboxEndToEnd(t *testing.T) {
 	if s := mail.StatusOf(deliver("gone")); !s.Permanent() {
 		t.Errorf("missing mailbox: %v", s)
 	}
-	err = deliver("broken")
+	err := deliver("broken")
 	if f := wantReason(t, err, Error); !strings.Contains(f.Error(), "disk on fire") {
 		t.Error(f)
 	}
@@ -65,6 +67,7 @@ func TestMailboxEndToEnd(t *testing.T) {
 }
 
 func TestContentByReference(t *testing.T) {
+	t.Parallel()
 	h, _ := start(t, fastTiming(), use("filter"), use("header"))
 	file := filepath.Join(t.TempDir(), "content")
 	if err := os.WriteFile(file, []byte("HEADERbody in a fileTAIL"), 0o600); err != nil {
@@ -85,6 +88,7 @@ func TestContentByReference(t *testing.T) {
 // One plugin that cannot start, be found or be configured: nothing stays, and the error
 // says which and why.
 func TestG13WontStart(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	script := func(name string, mode os.FileMode, text string) []string {
 		path := filepath.Join(dir, name)
@@ -144,6 +148,7 @@ func TestG13WontStart(t *testing.T) {
 
 // Prints before the handshake are tolerated and logged.
 func TestStdoutNoiseBeforeHandshake(t *testing.T) {
+	t.Parallel()
 	h, log := start(t, fastTiming(), use("noisy"))
 	if _, err := filterOf(t, h, "noisy").Filter(t.Context(), msg("look")); err != nil {
 		t.Fatal(err)
@@ -154,12 +159,13 @@ func TestStdoutNoiseBeforeHandshake(t *testing.T) {
 }
 
 func TestRunDirIsOurs(t *testing.T) {
+	t.Parallel()
 	opt := options(t, &logBuffer{}, fastTiming())
 	h, err := Start(t.Context(), opt, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer h.Stop(t.Context())
+	defer h.Close(t.Context())
 	fi, err := os.Stat(opt.RunDir)
 	if err != nil || fi.Mode().Perm() != 0o700 {
 		t.Errorf("run directory: %v, %v", fi.Mode(), err)
@@ -171,6 +177,7 @@ func TestRunDirIsOurs(t *testing.T) {
 
 // TestG17SocketDirectory: nobody but the user of the gateway reaches a plugin's socket.
 func TestG17SocketDirectory(t *testing.T) {
+	t.Parallel()
 	opt := options(t, &logBuffer{}, fastTiming())
 	// A directory that exists and is too open, and too long for sockets as well.
 	opt.RunDir = filepath.Join(t.TempDir(), strings.Repeat("long", 20))
@@ -181,7 +188,7 @@ func TestG17SocketDirectory(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer h.Stop(t.Context())
+	defer h.Close(t.Context())
 	p := h.supervisor("filter").cur.Load()
 	sockets := 0
 	for dir := p.run.socketDir; ; dir = filepath.Dir(dir) {
@@ -203,7 +210,7 @@ func TestG17SocketDirectory(t *testing.T) {
 		t.Errorf("run directory: %v, %v", fi.Mode(), err)
 	}
 	short := h.dir.sockets
-	h.Stop(t.Context())
+	h.Close(t.Context())
 	if _, err := os.Stat(short); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("%s is left: %v", short, err)
 	}

@@ -19,6 +19,7 @@ import (
 
 // A process that dies fails the calls in it, and only them; the next one serves again.
 func TestG01CrashPerCall(t *testing.T) {
+	t.Parallel()
 	for _, how := range []string{"exit", "kill", "crash"} {
 		t.Run(how, func(t *testing.T) {
 			t.Parallel()
@@ -50,6 +51,7 @@ func TestG01CrashPerCall(t *testing.T) {
 }
 
 func TestG01PanicFailsOneCall(t *testing.T) {
+	t.Parallel()
 	h, log := start(t, fastTiming(), use("filter"))
 	f := filterOf(t, h, "filter")
 	pid := pidOf(t, h, "filter")
@@ -65,6 +67,7 @@ func TestG01PanicFailsOneCall(t *testing.T) {
 }
 
 func TestWhileDownCallsFailAtOnce(t *testing.T) {
+	t.Parallel()
 	tm := fastTiming()
 	tm.last = time.Hour
 	h, _ := start(t, tm, use("filter"))
@@ -109,6 +112,7 @@ func TestG02HangEndsByDeadline(t *testing.T) {
 }
 
 func TestCallerGivesUp(t *testing.T) {
+	t.Parallel()
 	h, _ := start(t, fastTiming(), use("filter"))
 	ctx, cancel := context.WithCancel(t.Context())
 	time.AfterFunc(50*time.Millisecond, cancel)
@@ -121,6 +125,7 @@ func TestCallerGivesUp(t *testing.T) {
 
 // A stopped process is found by the health check, killed and replaced.
 func TestG02StoppedPluginIsReplaced(t *testing.T) {
+	t.Parallel()
 	h, log := start(t, fastTiming(), use("filter"))
 	f := filterOf(t, h, "filter")
 	if _, err := f.Filter(t.Context(), msg("look")); err != nil {
@@ -141,6 +146,7 @@ func TestG02StoppedPluginIsReplaced(t *testing.T) {
 
 // What breaks the contract never comes out of the host.
 func TestG05Garbage(t *testing.T) {
+	t.Parallel()
 	h, _ := start(t, fastTiming(), use("raw"), use("filter"))
 	f := filterOf(t, h, "raw")
 	if v, err := f.Filter(t.Context(), msg("fine")); err != nil || v == nil {
@@ -181,6 +187,7 @@ func TestG05Garbage(t *testing.T) {
 }
 
 func TestG06GiantRequestIsRefused(t *testing.T) {
+	t.Parallel()
 	h, _ := start(t, fastTiming(), use("filter"))
 	f := filterOf(t, h, "filter")
 	header := func(n int) mail.Header {
@@ -206,6 +213,7 @@ func TestG06GiantRequestIsRefused(t *testing.T) {
 // Output of many megabytes: the plugin does not wait for long, the log stays small, no line
 // is longer than its limit, and nothing unprintable gets in.
 func TestG07OutputFlood(t *testing.T) {
+	t.Parallel()
 	h, log := start(t, fastTiming(), use("filter"))
 	f := filterOf(t, h, "filter")
 	if _, err := f.Filter(t.Context(), msg("stderr 60000000")); err != nil {
@@ -218,7 +226,7 @@ func TestG07OutputFlood(t *testing.T) {
 	if _, err := f.Filter(t.Context(), msg("look")); err != nil || pid != pidOf(t, h, "filter") {
 		t.Errorf("afterwards: %v", err)
 	}
-	h.Stop(t.Context())
+	h.Close(t.Context())
 	text := log.String()
 	if len(text) > 2<<20 {
 		t.Errorf("log has %d bytes", len(text))
@@ -238,6 +246,7 @@ func TestG07OutputFlood(t *testing.T) {
 }
 
 func TestPluginLogLines(t *testing.T) {
+	t.Parallel()
 	h, log := start(t, fastTiming(), use("filter"))
 	f := filterOf(t, h, "filter")
 	f.Filter(t.Context(), msg("log entry"))
@@ -250,6 +259,7 @@ func TestPluginLogLines(t *testing.T) {
 }
 
 func TestG10KillTakesTheTree(t *testing.T) {
+	t.Parallel()
 	h, _ := start(t, fastTiming(), use("filter"))
 	f := filterOf(t, h, "filter")
 	var pids []int
@@ -266,7 +276,7 @@ func TestG10KillTakesTheTree(t *testing.T) {
 			t.Fatalf("process %d is not there", pid)
 		}
 	}
-	h.Stop(t.Context())
+	h.Close(t.Context())
 	for _, pid := range pids {
 		eventually(t, 2*time.Second, "gone", func() bool { return gone(pid) })
 	}
@@ -274,6 +284,7 @@ func TestG10KillTakesTheTree(t *testing.T) {
 
 // A plugin that dies at once for ever costs little and opens the breaker.
 func TestG14RestartStorm(t *testing.T) {
+	t.Parallel()
 	flag := t.TempDir() + "/die"
 	h, log := start(t, fastTiming(), Spec{Name: "f", Use: "filter", Settings: []byte("die_if = '" + flag + "'\n")})
 	if err := os.WriteFile(flag, nil, 0o600); err != nil {
@@ -347,6 +358,7 @@ func TestG15NoSecrets(t *testing.T) {
 }
 
 func TestManyCallsAtOnce(t *testing.T) {
+	t.Parallel()
 	h, _ := start(t, fastTiming(), use("filter"))
 	f := filterOf(t, h, "filter")
 	var wg sync.WaitGroup

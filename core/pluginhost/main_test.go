@@ -337,7 +337,7 @@ func start(t testing.TB, tm timing, specs ...Spec) (*Host, *logBuffer) {
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
-		h.Stop(ctx)
+		h.Close(ctx)
 		if t.Failed() {
 			t.Log(log.String())
 		}
@@ -349,9 +349,9 @@ func use(name string) Spec { return Spec{Name: name, Use: name, Timeout: 5 * tim
 
 func filterOf(t testing.TB, h *Host, name string) *Filter {
 	t.Helper()
-	f, err := h.Filter(name)
-	if err != nil {
-		t.Fatal(err)
+	f, ok := h.Filter(name)
+	if !ok {
+		t.Fatalf("no filter %s", name)
 	}
 	return f
 }

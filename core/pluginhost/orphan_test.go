@@ -57,6 +57,7 @@ func runHost(t *testing.T, runDir, how string) (*exec.Cmd, []int) {
 // However the host ends, its plugins and their children end too, even one that left its
 // process group.
 func TestG10G11NoOrphans(t *testing.T) {
+	t.Parallel()
 	for how, end := range map[string]syscall.Signal{"kill": syscall.SIGKILL, "term": syscall.SIGTERM, "abort": syscall.SIGABRT, "panic": 0} {
 		t.Run(how, func(t *testing.T) {
 			t.Parallel()
@@ -76,7 +77,7 @@ func TestG10G11NoOrphans(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			h.Stop(t.Context())
+			h.Close(t.Context())
 			if names, _ := readNames(runDir); len(names) != 1 {
 				t.Errorf("left in the run directory: %v", names)
 			}
@@ -87,6 +88,7 @@ func TestG10G11NoOrphans(t *testing.T) {
 // What outlived everything else is ended by the next host, by pid and start time; a
 // process that merely has the pid is left alone.
 func TestG12StalePlugin(t *testing.T) {
+	t.Parallel()
 	runDir := filepath.Join(t.TempDir(), "run")
 	d, err := openRunDir(runDir)
 	if err != nil {
@@ -135,6 +137,7 @@ func sleeper(t *testing.T) *exec.Cmd {
 
 // The guard is replaced when it dies, and the new one knows the groups.
 func TestGuardIsReplaced(t *testing.T) {
+	t.Parallel()
 	h, _ := start(t, fastTiming(), use("filter"))
 	pid := func() int {
 		h.guard.mu.Lock()

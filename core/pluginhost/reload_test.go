@@ -14,6 +14,7 @@ func greet(word string) Spec {
 
 // G-18: a change of settings under load loses no call and mixes nothing.
 func TestG18Reload(t *testing.T) {
+	t.Parallel()
 	h, _ := start(t, fastTiming(), greet("one"), use("box"))
 	f := filterOf(t, h, "f")
 	box, old := pidOf(t, h, "box"), pidOf(t, h, "f")
@@ -67,6 +68,7 @@ func TestG18Reload(t *testing.T) {
 }
 
 func TestReloadFailureKeepsTheOld(t *testing.T) {
+	t.Parallel()
 	h, _ := start(t, fastTiming(), greet("one"))
 	f := filterOf(t, h, "f")
 	pid := pidOf(t, h, "f")
@@ -87,6 +89,7 @@ func TestReloadFailureKeepsTheOld(t *testing.T) {
 
 // A plugin that is removed finishes the call it has; later calls fail at once.
 func TestReloadRemoves(t *testing.T) {
+	t.Parallel()
 	h, _ := start(t, fastTiming(), use("filter"), use("box"))
 	f := filterOf(t, h, "filter")
 	pid := pidOf(t, h, "filter")
@@ -122,6 +125,7 @@ func TestReloadRemoves(t *testing.T) {
 
 // A drain ends by its deadline, even when a call never does.
 func TestStopIsBounded(t *testing.T) {
+	t.Parallel()
 	tm := fastTiming()
 	tm.drain = 300 * time.Millisecond
 	h, _ := start(t, tm, Spec{Name: "filter", Use: "filter", Timeout: time.Minute})
