@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"strings"
 )
 
 // ExpandOwn adds, for unspecified addresses (listeners on all interfaces), the addresses
@@ -60,9 +61,12 @@ type guard struct {
 var errLoop = errors.New("is one of our own listeners: mail would loop")
 
 func (g guard) check(h Hop) error {
+	if h.Scheme == SchemeMailbox || strings.HasPrefix(h.Address, "unix:") {
+		return nil
+	}
 	host, portText, err := net.SplitHostPort(h.Address)
 	if err != nil {
-		return nil // a socket or a mailbox
+		return err
 	}
 	port, err := strconv.ParseUint(portText, 10, 16)
 	if err != nil {

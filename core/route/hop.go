@@ -139,18 +139,29 @@ func hostName(s string) (string, error) {
 		if a.IsUnspecified() || a.IsMulticast() {
 			return "", fmt.Errorf("%s is not the address of a host", s)
 		}
+		if a.Zone() != "" && !isPluginName(a.Zone()) {
+			return "", fmt.Errorf("%q has no interface name after the %%", s)
+		}
 		return a.String(), nil
 	}
 	d, err := mail.ParseDomain(s)
+	if err == nil {
+		_, err = mail.ParseDomain(d.String()) // the canonical form has to be one
+	}
 	if err != nil {
 		return "", fmt.Errorf("host %q: %w", s, err)
 	}
 	if _, literal := d.Literal(); literal {
 		return "", fmt.Errorf("host %q: write the address without brackets", s)
 	}
+	if d.String() == "unix" {
+		return "", errors.New("a host cannot be called unix: write lmtp://unix:/path for a socket")
+	}
 	return d.String(), nil
 }
 
+// isPluginName reports whether s is a plain word of at most 64 lower-case letters, digits,
+// hyphens and underscores.
 func isPluginName(s string) bool {
 	if s == "" || len(s) > 64 {
 		return false

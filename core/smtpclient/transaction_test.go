@@ -92,17 +92,16 @@ func TestRefusals(t *testing.T) {
 		name, verb, reply string
 		code              int
 		enhanced          string
-		data              bool // DATA may be seen
 	}{
-		{"MAIL for good", "MAIL", "550 5.7.1 go away", 550, "5.7.1", true},
-		{"MAIL for now", "MAIL", "451 later", 451, "4.0.0", true},
-		{"RCPT", "RCPT", "553 5.1.3 bad", 553, "5.1.3", true},
-		{"RCPT too many", "RCPT", "552 too many", 451, "4.5.3", true},
-		{"RCPT mailbox full", "RCPT", "552 5.2.2 full", 552, "5.2.2", true},
-		{"DATA", "DATA", "554 5.5.0 no", 554, "5.5.0", true},
-		{"dot for good", "DOT", "554 5.7.0 spam", 554, "5.7.0", true},
-		{"dot for now", "DOT", "450 4.7.0 wait", 450, "4.7.0", true},
-		{"enhanced code of another class", "DOT", "550 4.7.0 what", 550, "5.0.0", true},
+		{"MAIL for good", "MAIL", "550 5.7.1 go away", 550, "5.7.1"},
+		{"MAIL for now", "MAIL", "451 later", 451, "4.0.0"},
+		{"RCPT", "RCPT", "553 5.1.3 bad", 553, "5.1.3"},
+		{"RCPT too many", "RCPT", "552 too many", 451, "4.5.3"},
+		{"RCPT mailbox full", "RCPT", "552 5.2.2 full", 552, "5.2.2"},
+		{"DATA", "DATA", "554 5.5.0 no", 554, "5.5.0"},
+		{"dot for good", "DOT", "554 5.7.0 spam", 554, "5.7.0"},
+		{"dot for now", "DOT", "450 4.7.0 wait", 450, "4.7.0"},
+		{"enhanced code of another class", "DOT", "550 4.7.0 what", 550, "5.0.0"},
 	} {
 		for _, ext := range [][]string{nil, {"SIZE"}} {
 			t.Run(c.name, func(t *testing.T) {
@@ -112,6 +111,9 @@ func TestRefusals(t *testing.T) {
 				want(t, r.one(hops(t, "smtp://"+sink.Addr())), c.code, c.enhanced)
 				if len(sink.Messages()) != 0 {
 					t.Error("delivered")
+				}
+				if lockStep := ext != nil; lockStep && (c.verb == "MAIL" || c.verb == "RCPT") && strings.Contains(verbs(sink), "DATA") {
+					t.Errorf("DATA for nobody: %s", verbs(sink))
 				}
 				// N-22: the connection goes on, with RSET before the next transaction.
 				want(t, r.one(hops(t, "smtp://"+sink.Addr())), 250, "2.0.0")
