@@ -66,7 +66,7 @@ func (s Smarthost) Password() (string, error) {
 	if err := checkSecret(s.PasswordFile); err != nil {
 		return "", err
 	}
-	data, err := readBounded(s.PasswordFile, 4096)
+	data, _, err := readBounded(s.PasswordFile, 4096)
 	if err != nil {
 		return "", err
 	}
@@ -120,19 +120,4 @@ func ParsePrefix(s string) (netip.Prefix, error) {
 		return netip.Prefix{}, errors.New("has bits beyond its length; did you mean " + p.Masked().String() + "?")
 	}
 	return p, nil
-}
-
-// For returns the limits of a client in a named network.
-func (l Limits) For(n NetworkLimits) Limits {
-	set(&l.MessageSize, n.MessageSize)
-	set(&l.ConnectionsPerClient, n.ConnectionsPerClient)
-	set(&l.MessagesPerMinute, n.MessagesPerMinute)
-	set(&l.RecipientsPerHour, n.RecipientsPerHour)
-	return l
-}
-
-func set[T any](to, from *T) {
-	if from != nil {
-		*to = *from
-	}
 }

@@ -81,8 +81,9 @@ type Config struct {
 	// Default: none.
 	Plugins []Plugin `toml:"plugin"`
 
-	file  string // as given to Load, for messages
-	lines map[string]int
+	file    string // as given to Load, for messages
+	exposed bool   // everybody can read the file
+	lines   map[string]int
 }
 
 // Listener is one address that mail comes in on.

@@ -155,8 +155,8 @@ on_failure = "reject"
 	if d := cmp.Diff([]string{"192.0.2.0/24", "198.51.100.0/24", "127.0.0.1/32"}, prefixTexts(c.Prefixes(c.Relay.Networks))); d != "" {
 		t.Error(d)
 	}
-	l := c.Limits.For(c.Limits.Networks["office"])
-	if l.MessagesPerMinute != 7 || l.MessageSize != 65536 || l.ConnectionsPerClient != 50 || c.Limits.MessagesPerMinute != 0 {
+	l := c.Limits.Networks["office"]
+	if l.MessagesPerMinute == nil || *l.MessagesPerMinute != 7 || l.MessageSize == nil || *l.MessageSize != 65536 || l.ConnectionsPerClient != nil || c.Limits.MessagesPerMinute != 0 {
 		t.Errorf("limits: %+v", l)
 	}
 	if pw, err := c.Smarthost.Password(); pw != "geheim" || err != nil {
@@ -220,6 +220,31 @@ func TestX01WorldReadableSecret(t *testing.T) {
 			path, key, key, path, pass, pass)
 		if err == nil || err.Error() != want {
 			t.Errorf("%o: %v\nwant %s", mode, err, want)
+		}
+	}
+}
+
+// TestX01SecretInFile: plugins may want secrets in their settings; then the file itself is one.
+func TestX01SecretInFile(t *testing.T) {
+	for _, c := range []struct {
+		mode     os.FileMode
+		settings string
+		secret   string
+	}{
+		{0o644, "password = \"x\"", "password"},
+		{0o644, "[plugin.settings.upstream]\ntoken = \"x\"", "upstream.token"},
+		{0o644, "[[plugin.settings.list]]\nSecret = \"x\"", "list.Secret"},
+		{0o644, "password = \"\"", ""},
+		{0o644, "password_file = \"x\"", ""},
+		{0o644, "password = 5", ""},
+		{0o640, "password = \"x\"", ""},
+		{0o600, "token = \"x\"", ""},
+	} {
+		path := write(t, t.TempDir(), "postern.toml", c.mode, minimal+"[[plugin]]\nname = \"bcc\"\n[plugin.settings]\n"+c.settings+"\n")
+		_, err := Load(path)
+		want := fmt.Sprintf("%s:8: plugin[0].settings: has a secret (%s), and this file may be read by everybody; run: chmod 600 %s", path, c.secret, path)
+		if c.secret == "" && err != nil || c.secret != "" && (err == nil || err.Error() != want) {
+			t.Errorf("%o %s: %v", c.mode, c.settings, err)
 		}
 	}
 }

@@ -78,7 +78,10 @@ func (d *decoder) unknown(path, key string, fields map[string]reflect.Value) {
 			best, bestDistance = name, n
 		}
 	}
-	if best != "" {
+	switch _, ok := fields["password_file"]; {
+	case key == "password" && ok:
+		text += "; passwords are not kept in this file: use password_file or password_env"
+	case best != "":
 		text += fmt.Sprintf("; did you mean %q?", best)
 	}
 	d.problems = append(d.problems, Problem{d.file, lineOf(d.lines, full), "", text})

@@ -18,36 +18,36 @@ const maxFile = 1 << 20
 
 // Load reads and checks a file. The error is a [Problems] with everything that is wrong.
 func Load(path string) (*Config, error) {
-	data, err := readBounded(path, maxFile)
+	data, mode, err := readBounded(path, maxFile)
 	if err != nil {
 		return nil, Problems{{File: path, Text: err.Error()}}
 	}
-	return Parse(path, data)
+	return parse(path, data, mode)
 }
 
 // readBounded reads a regular file of at most limit bytes.
-func readBounded(path string, limit int64) ([]byte, error) {
+func readBounded(path string, limit int64) ([]byte, os.FileMode, error) {
 	// A FIFO must not make the gateway wait.
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
-		return nil, plainError(err)
+		return nil, 0, plainError(err)
 	}
 	defer f.Close()
 	info, err := f.Stat()
 	if err != nil {
-		return nil, plainError(err)
+		return nil, 0, plainError(err)
 	}
 	if !info.Mode().IsRegular() {
-		return nil, errors.New("is not a regular file")
+		return nil, 0, errors.New("is not a regular file")
 	}
 	data, err := io.ReadAll(io.LimitReader(f, limit+1))
 	if err != nil {
-		return nil, plainError(err)
+		return nil, 0, plainError(err)
 	}
 	if int64(len(data)) > limit {
-		return nil, fmt.Errorf("is larger than %s", Size(limit))
+		return nil, 0, fmt.Errorf("is larger than %s", Size(limit))
 	}
-	return data, nil
+	return data, info.Mode(), nil
 }
 
 // plainError drops the path, which the message names already.
@@ -60,7 +60,9 @@ func plainError(err error) error {
 }
 
 // Parse checks the text of a file that Load would find at path.
-func Parse(path string, data []byte) (*Config, error) {
+func Parse(path string, data []byte) (*Config, error) { return parse(path, data, 0o600) }
+
+func parse(path string, data []byte, mode os.FileMode) (*Config, error) {
 	if len(data) > maxFile {
 		return nil, Problems{{File: path, Text: fmt.Sprintf("is larger than %s", Size(maxFile))}}
 	}
@@ -81,7 +83,7 @@ func Parse(path string, data []byte) (*Config, error) {
 		return nil, Problems{{File: path, Text: err.Error()}}
 	}
 	c := Defaults()
-	c.file, c.lines = path, lines
+	c.file, c.lines, c.exposed = path, lines, worldAccess(mode)
 	d := &decoder{file: path, lines: lines}
 	d.table("", raw, reflect.ValueOf(c).Elem())
 	c.complete(filepath.Dir(abs))

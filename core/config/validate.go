@@ -216,7 +216,7 @@ func checkSecret(path string) error {
 	if !info.Mode().IsRegular() {
 		return fmt.Errorf("is not a regular file")
 	}
-	if info.Mode().Perm()&0o007 != 0 {
+	if worldAccess(info.Mode()) {
 		return fmt.Errorf("may be read by everybody; run: chmod 600 %s", path)
 	}
 	return nil
@@ -333,3 +333,6 @@ func (v *validator) queue() {
 		v.problem("queue.concurrency_per_destination", "must be at most concurrency (%d)", q.Concurrency)
 	}
 }
+
+// worldAccess reports whether everybody can do something with a file.
+func worldAccess(mode os.FileMode) bool { return mode.Perm()&0o007 != 0 }

@@ -157,6 +157,9 @@ func (v *validator) plugins() {
 			v.problem(key+".timeout", "must be from 10ms to 10m")
 		}
 		v.onFailure(key+".on_failure", p.OnFailure)
+		if v.c.exposed && p.Settings.secret != "" {
+			v.problem(key+".settings", "has a secret (%s), and this file may be read by everybody; run: chmod 600 %s", p.Settings.secret, v.c.file)
+		}
 	}
 }
 

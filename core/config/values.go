@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -158,6 +160,39 @@ func (o *Origins) fromTOML(value any) error {
 type Settings struct {
 	TOML []byte // the table, written anew
 	Line int    // of the table in the file; 0: there is none
+
+	secret string // the key of a secret in it, if there is one
+}
+
+// secretWords are names of keys whose values must not be seen by everybody.
+var secretWords = []string{"password", "secret", "token", "api_key"}
+
+// findSecret returns the path of a key in value that holds a secret, or "".
+func findSecret(value any) string {
+	switch v := value.(type) {
+	case map[string]any:
+		for _, key := range slices.Sorted(maps.Keys(v)) {
+			if s, ok := v[key].(string); ok && s != "" && slices.Contains(secretWords, strings.ToLower(key)) {
+				return key
+			}
+			if found := findSecret(v[key]); found != "" {
+				return key + "." + found
+			}
+		}
+	case []map[string]any:
+		for _, table := range v {
+			if found := findSecret(table); found != "" {
+				return found
+			}
+		}
+	case []any:
+		for _, item := range v {
+			if found := findSecret(item); found != "" {
+				return found
+			}
+		}
+	}
+	return ""
 }
 
 // fromTOML takes any table.
@@ -172,7 +207,7 @@ func (s *Settings) fromTOML(value any) error {
 	if err := enc.Encode(table); err != nil {
 		return fmt.Errorf("cannot be handed to the plugin: %w", err)
 	}
-	s.TOML = b.Bytes()
+	s.TOML, s.secret = b.Bytes(), findSecret(table)
 	return nil
 }
 

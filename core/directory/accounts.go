@@ -13,16 +13,16 @@ import (
 
 // Account is an address with a mailbox and a password.
 type Account struct {
-	Address mail.Path
-	Enabled bool
-	Created time.Time
+	Address mail.Path `json:"address"`
+	Enabled bool      `json:"enabled"`
+	Created time.Time `json:"created"`
 }
 
 // Alias is an address that stands for others. An Address with an empty local part is the
 // catch-all of its domain.
 type Alias struct {
-	Address mail.Path
-	Targets []mail.Path
+	Address mail.Path   `json:"address"`
+	Targets []mail.Path `json:"targets"`
 }
 
 // AddDomain adds a domain, or another name for one that is stored. It is ErrExists if it

@@ -24,11 +24,14 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"modernc.org/sqlite"
 
 	"github.com/postern-mail/postern/core/state"
@@ -94,13 +97,7 @@ func Open(o Options) (*Directory, error) {
 	if o.Clock == nil {
 		o.Clock = time.Now
 	}
-	// SQLite gives its other files (-wal, -shm) the mode of this one.
-	f, err := os.OpenFile(o.Path, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("directory: %w", err)
-	}
-	err = errors.Join(f.Chmod(0o600), f.Close())
-	if err != nil {
+	if err := create(o.Path); err != nil {
 		return nil, fmt.Errorf("directory: %w", err)
 	}
 	d := &Directory{clock: o.Clock, answers: state.NewCache[mail.Path, cachedAnswer](cachedAnswers)}
@@ -113,6 +110,23 @@ func Open(o Options) (*Directory, error) {
 	return d, nil
 }
 
+// create makes the file if it is missing, durably and with the mode that it must have; SQLite
+// gives its other files (-wal, -shm) the mode of this one.
+func create(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(f.Chmod(0o600), f.Close()); err != nil {
+		return err
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}
+
 // Close closes the file.
 func (d *Directory) Close() error {
 	if d.db == nil {
@@ -121,8 +135,8 @@ func (d *Directory) Close() error {
 	return errors.Join(d.watch.close(), d.db.Close())
 }
 
-// Declare tells which domains the configuration declares, and who is postmaster. It replaces what was
-// declared before.
+// Declare tells which domains the configuration declares, and who is postmaster. It
+// replaces what was declared before.
 func (d *Directory) Declare(domains []Domain, postmaster mail.Path) {
 	m := make(map[mail.Domain]mail.Domain)
 	for _, dom := range domains {
@@ -163,22 +177,12 @@ func (d *Directory) Domains(ctx context.Context) ([]Domain, error) {
 		}
 	}
 	var out []Domain
-	byName := func(a, b mail.Domain) int { return compare(a.String(), b.String()) }
+	byName := func(a, b mail.Domain) int { return strings.Compare(a.String(), b.String()) }
 	for _, name := range slices.SortedFunc(maps.Keys(all), byName) {
 		slices.SortFunc(all[name].Aliases, byName)
 		out = append(out, *all[name])
 	}
 	return out, nil
-}
-
-func compare(a, b string) int {
-	switch {
-	case a < b:
-		return -1
-	case a > b:
-		return 1
-	}
-	return 0
 }
 
 // isConstraint reports whether err says that a row is there already.
