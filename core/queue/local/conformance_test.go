@@ -10,7 +10,7 @@ import (
 )
 
 func TestConformance(t *testing.T) {
-	for name, o := range map[string]Options{"Default": {}, "SmallSegments": {SegmentSize: 1024}, "NoCache": {Cache: 1}} {
+	for name, o := range map[string]Options{"Default": {}, "SmallSegments": {SegmentSize: 1024, FS: fast{}}, "NoCache": {Cache: 1, FS: fast{}}} {
 		t.Run(name, func(t *testing.T) {
 			queuetest.Run(t, func(t *testing.T, now func() time.Time) func() (queue.Store, error) {
 				o := o
