@@ -5,7 +5,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -167,68 +167,6 @@ func TestC12Counting(t *testing.T) {
 	}
 }
 
-func TestP21Proxy(t *testing.T) {
-	loopback := []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
-	relay := func(c *mail.Client) mail.Status {
-		if c.Addr.IsLoopback() {
-			c.Class = mail.Relay
-		}
-		return mail.Status{}
-	}
-	proxied := func() *rig {
-		return startRig(t, &rig{connect: relay}, func(o *Options) { o.ProxyFrom = loopback; o.Timeouts.Handshake = 100 * time.Millisecond })
-	}
-	v2 := "\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c" + "\xc0\x00\x02\x07" + "\x7f\x00\x00\x01" + "\x10\x00" + "\x00\x19"
-	for name, c := range map[string]struct{ header, addr string }{
-		"v1":         {"PROXY TCP4 192.0.2.7 127.0.0.1 4096 25\r\n", "192.0.2.7"},
-		"v1 IPv6":    {"PROXY TCP6 2001:db8::7 ::1 4096 25\r\n", "2001:db8::7"},
-		"v1 mapped":  {"PROXY TCP6 ::ffff:192.0.2.7 ::1 4096 25\r\n", "192.0.2.7"},
-		"v2":         {v2, "192.0.2.7"},
-		"v1 unknown": {"PROXY UNKNOWN\r\n", "invalid IP"},
-		"v2 local":   {"\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00", "invalid IP"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			r := proxied()
-			c2 := r.dial()
-			c2.send(c.header)
-			c2.expect("220")
-			c2.do("EHLO x\r\n", "250")
-			c2.envelope()
-			c2.do("DATA\r\n", "354")
-			c2.do("x\r\n.\r\n", "250")
-			m := r.only("x\r\n")
-			if got := m.env.Client.Addr.String(); got != c.addr || m.env.Client.Class != mail.Stranger {
-				t.Errorf("client %s, %v", got, m.env.Client.Class)
-			}
-		})
-	}
-	for name, first := range map[string]string{
-		"none":      "EHLO x\r\n",
-		"malformed": "PROXY TCP4 192.0.2.7\r\n",
-		"silence":   "",
-		"long":      "PROXY " + strings.Repeat("x", 1<<20),
-		"twice":     "PROXY TCP4 192.0.2.7 127.0.0.1 1 25\r\nPROXY TCP4 127.0.0.1 127.0.0.1 1 25\r\n",
-		"early":     "PROXY TCP4 192.0.2.7 127.0.0.1 1 25\r\nEHLO x\r\n",
-	} {
-		t.Run(name, func(t *testing.T) {
-			r := proxied()
-			c := r.dial()
-			go io.WriteString(c.conn, first)
-			got, _ := io.ReadAll(c.r)
-			if strings.HasPrefix(string(got), "220") || strings.Contains(string(got), "250") {
-				t.Errorf("answered %q", got)
-			}
-		})
-	}
-	t.Run("untrusted", func(t *testing.T) {
-		r := startRig(t, &rig{}, func(o *Options) { o.ProxyFrom = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")} })
-		c := r.dial()
-		c.expect("220")
-		c.do("PROXY TCP4 192.0.2.7 127.0.0.1 1 25\r\n", "554 5.5.0")
-		c.closed()
-	})
-}
-
 func TestConnectRefused(t *testing.T) {
 	r := startRig(t, &rig{connect: func(*mail.Client) mail.Status { return mail.Permanent(554, 7, 1, "You are listed") }})
 	c := r.dial()
@@ -303,51 +241,6 @@ func TestUnreadMessage(t *testing.T) {
 	c.do("NOOP\r\n", "250 2.0.0 Ok")
 }
 
-func TestLMTP(t *testing.T) {
-	r := &rig{network: "unix", addr: filepath.Join(t.TempDir(), "lmtp")}
-	r.receive = func(_ ctx, e *mail.Envelope, rd io.Reader) (Receipt, error) {
-		rec, err := r.record(e, rd)
-		for i := range e.Recipients {
-			st := rec.Reply
-			if i == 1 {
-				st = mail.Permanent(552, 2, 2, "Over quota")
-			}
-			rec.PerRecipient = append(rec.PerRecipient, st)
-		}
-		return rec, err
-	}
-	startRig(t, r, func(o *Options) { o.Role = LMTP })
-	c := r.dial()
-	c.expect("220 mx.test LMTP")
-	c.do("EHLO x\r\n", "500 5.5.2")
-	c.do("HELO x\r\n", "500 5.5.2")
-	c.do("LHLO x\r\n", "250 ENHANCEDSTATUSCODES")
-	c.do("MAIL FROM:<a@x.test>\r\n", "250")
-	c.do("DATA\r\n", "503 5.5.1")
-	for _, to := range []string{"b", "c", "b"} {
-		c.do("RCPT TO:<"+to+"@mx.test>\r\n", "250")
-	}
-	c.do("RCPT TO:<no@mx.test>\r\n", "550")
-	c.do("DATA\r\n", "354")
-	c.do("x\r\n.\r\n", "250 2.0.0 Ok: queued as q1", "552 5.2.2 Over quota", "250 2.0.0 Ok: queued as q1")
-	if m := r.only("x\r\n"); m.env.Client.Protocol != "LMTP" || m.env.Client.Addr.IsValid() {
-		t.Errorf("%+v", m.env.Client)
-	}
-	// One reply for each recipient whatever happens.
-	r.receive = func(_ ctx, _ *mail.Envelope, rd io.Reader) (Receipt, error) {
-		io.Copy(io.Discard, rd)
-		return Receipt{}, errors.New("broken")
-	}
-	for begin, want := range map[string]string{"BDAT 3 LAST\r\nx\r\n": "451 4.3.0", "BDAT 10001\r\n" + strings.Repeat("x", 10001): "552 5.3.4", "BDAT 1 LAST\r\n\n": "554 5.6.0"} {
-		d := r.dial()
-		d.expect("220")
-		d.do("LHLO x\r\n", "250")
-		d.envelope()
-		d.do("RCPT TO:<c@mx.test>\r\n", "250")
-		d.do(begin, want, want)
-	}
-}
-
 // failingListener fails to accept as a process without free descriptors does.
 type failingListener struct {
 	net.Listener
@@ -386,28 +279,22 @@ func TestD09AcceptErrors(t *testing.T) {
 	}
 }
 
-func TestOptions(t *testing.T) {
-	r := &rig{}
-	good := Options{Hostname: "mx.test", Policy: r, Intake: r}
-	if _, err := New(good); err != nil {
-		t.Fatal(err)
+// TestC15IdleMemory: an idle session costs at most 64 KiB, its client here included.
+func TestC15IdleMemory(t *testing.T) {
+	r := newRig(t, func(o *Options) { o.Limits.PerAddress = 1000 })
+	used := func() uint64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapInuse + m.StackInuse
 	}
-	for name, f := range map[string]func(*Options){
-		"hostname": func(o *Options) { o.Hostname = "" },
-		"role":     func(o *Options) { o.Role = "imap" },
-		"tls":      func(o *Options) { o.TLS = "maybe" },
-		"auth":     func(o *Options) { o.Auth = "perhaps" },
-		"cert":     func(o *Options) { o.TLS = TLSStart },
-		"checker":  func(o *Options) { o.Auth, o.TLS, o.TLSConfig = AuthOptional, TLSStart, testTLS() },
-		"clear":    func(o *Options) { o.Auth, o.Authenticator = AuthRequired, r },
-		"policy":   func(o *Options) { o.Policy = nil },
-		"intake":   func(o *Options) { o.Intake = nil },
-		"reserved": func(o *Options) { o.Limits.Sessions, o.Limits.Reserved = 5, 5 },
-	} {
-		o := good
-		f(&o)
-		if _, err := New(o); err == nil {
-			t.Errorf("%s: accepted", name)
-		}
+	before := used()
+	for range 200 {
+		r.hi()
+	}
+	if each := (used() - before) / 200; each > 64<<10 {
+		t.Errorf("%d octets for each", each)
+	} else {
+		t.Logf("%d octets for each", each)
 	}
 }

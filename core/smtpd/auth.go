@@ -55,7 +55,7 @@ func (s *session) offers(mechanism string) bool {
 
 // saslResponse reads the line that answers a challenge.
 func (s *session) saslResponse() string {
-	line, err := s.w.line(authLineMax, time.Now().Add(s.w.timeouts.Command), false)
+	line, err := s.w.line(authLineMax, time.Now().Add(s.w.timeouts.Command), true)
 	if err != nil {
 		s.lost(err)
 		return ""

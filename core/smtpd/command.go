@@ -278,7 +278,7 @@ func (s *session) mayData() bool {
 func (s *session) data(arg string) feed {
 	// RFC 2920 §3.1: DATA is the last of its group. Whoever sends a message without
 	// waiting for 354 does not look at replies, and may have had it led here by others.
-	if s.body == nil && s.w.early(0) {
+	if s.body == nil && s.w.unread() {
 		s.log.Warn("client does not wait for replies", "client", s.client.Addr)
 		s.end(mail.Permanent(554, 5, 0, "Improper command pipelining"))
 		return feed{}

@@ -122,6 +122,11 @@ func (g *gate) drain() {
 	g.each(func(s *session) { s.w.drain() })
 }
 
+// clientAddr is the address of a peer, unmapped (::ffff:192.0.2.1 is 192.0.2.1).
+func clientAddr(a netip.AddrPort) (netip.Addr, uint16) {
+	return a.Addr().Unmap().WithZone(""), a.Port()
+}
+
 func keyOf(a netip.Addr) addressKey {
 	bits := a.BitLen()
 	if a.Is6() {
@@ -171,6 +176,7 @@ func (s *Server) admit(ss *session) {
 		s.opt.Log.Info("connection refused", "client", ss.client.Addr, "status", st.Error())
 		if s.opt.TLS != TLSImplicit { // inside TLS it would cost a handshake
 			ss.end(st)
+			ss.linger = false // it must not keep a place that it was refused
 		}
 		ss.Close()
 		return
@@ -225,6 +231,7 @@ func (s *session) welcomed() bool {
 	if st := s.server.opt.Policy.Connect(s.ctx, &s.client); refused(st) {
 		s.log.Info("connection refused", "client", s.client.Addr, "status", st.Error())
 		s.end(st)
+		s.linger = false // it has said nothing yet
 		return false
 	}
 	if s.w.early(s.w.timeouts.Greet) {

@@ -64,7 +64,7 @@ type Intake interface {
 	// the message is durable. The envelope belongs to the callee. The message is in wire
 	// form: CRLF line ends only, no dot-stuffing. When r fails, the error that Receive
 	// returns is ignored and nothing may be kept. Otherwise the error is the reply, by way
-	// of mail.StatusOf. ctx ends when the connection dies, but no more once r is at its end.
+	// of mail.StatusOf. ctx ends when the session is cut, but not once r is at its end.
 	Receive(ctx context.Context, e *mail.Envelope, r io.Reader) (Receipt, error)
 }
 

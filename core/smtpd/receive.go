@@ -3,7 +3,6 @@ package smtpd
 import (
 	"context"
 	"io"
-	"net/netip"
 
 	"github.com/emersion/go-sasl"
 	"github.com/emersion/go-smtp"
@@ -23,7 +22,6 @@ func (b backend) Mail(string, *smtp.MailOptions) (err error) {
 		return smtpError(st)
 	}
 	s.env = s.envelope()
-	s.size = s.mail.size
 	return nil
 }
 
@@ -197,11 +195,6 @@ func (b backend) Auth(mechanism string) (sasl.Server, error) {
 
 func smtpError(st mail.Status) error {
 	return &smtp.SMTPError{Code: st.Code, EnhancedCode: smtp.EnhancedCode(st.Enhanced), Message: st.Text}
-}
-
-// clientAddr is the address of a peer, unmapped (::ffff:192.0.2.1 is 192.0.2.1).
-func clientAddr(a netip.AddrPort) (netip.Addr, uint16) {
-	return a.Addr().Unmap().WithZone(""), a.Port()
 }
 
 var _ smtp.AuthSession = backend{}

@@ -32,7 +32,6 @@ type session struct {
 
 	// The transaction: nil outside of one.
 	env     *mail.Envelope
-	size    int64 // declared
 	refused int   // recipients
 	body    *body // the message, from DATA or the first BDAT on
 
@@ -181,7 +180,7 @@ func (s *session) skip(n int64) error {
 
 // reset ends the transaction.
 func (s *session) reset() {
-	s.env, s.size, s.refused = nil, 0, 0
+	s.env, s.refused = nil, 0
 	if s.body != nil {
 		s.body = nil
 		s.w.shrink()

@@ -214,15 +214,21 @@ func (w *wire) shrink() {
 	}
 }
 
-// early reports whether the client has sent something within d; with d 0, whether there
-// is something now.
-func (w *wire) early(d time.Duration) bool {
+// unread reports whether the client has sent more than was asked for, as far as that can
+// be seen: inside TLS only what came in the same record.
+func (w *wire) unread() bool {
 	if w.r < w.w {
 		return true
 	}
+	there, _ := pending(socket(w.conn))
+	return there
+}
+
+// early reports whether the client sends something within d; with d 0, whether there is
+// something now.
+func (w *wire) early(d time.Duration) bool {
 	if d <= 0 {
-		there, ok := pending(w.conn)
-		if ok {
+		if there, ok := pending(w.conn); ok {
 			return there
 		}
 		d = time.Millisecond // behind TLS and PROXY there may be buffers that only Read shows
