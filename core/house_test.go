@@ -64,7 +64,9 @@ var rules = []rule{
 		own := strings.Join(strings.SplitN(path, "/", 3)[:2], "/")
 		return strings.HasPrefix(imp, module) && !under("sdk", "plugins/internal", own)(strings.TrimPrefix(imp, module))
 	}, "a plugin is written against the contract alone, as third parties do, and knows no other plugin"},
-	{under("sdk"), func(_, imp string) bool { return strings.HasPrefix(imp, module+"core") || strings.HasPrefix(imp, module+"plugins") },
+	{under("sdk"), func(_, imp string) bool {
+		return strings.HasPrefix(imp, module+"core") || strings.HasPrefix(imp, module+"plugins")
+	},
 		"a plugin author must not link the gateway"},
 	{under("sdk/mail"), func(_, imp string) bool { return strings.Contains(imp, ".") && imp != "golang.org/x/net/idna" },
 		"the vocabulary depends on nothing"},

@@ -1,0 +1,200 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"time"
+
+	"github.com/postern-mail/postern/core/config"
+	"github.com/postern-mail/postern/core/directory"
+	"github.com/postern-mail/postern/core/pipeline"
+	"github.com/postern-mail/postern/core/pluginhost"
+	"github.com/postern-mail/postern/core/policy"
+	"github.com/postern-mail/postern/core/resolver"
+	"github.com/postern-mail/postern/core/route"
+	"github.com/postern-mail/postern/core/smtpclient"
+	"github.com/postern-mail/postern/core/trace"
+	"github.com/postern-mail/postern/sdk/mail"
+)
+
+// This file translates the configuration into what each part wants to know.
+
+// messageTime is what all plugins together may take for one message.
+const messageTime = 60 * time.Second
+
+// smarthostLogin is the name of the smarthost's credentials.
+const smarthostLogin = "smarthost"
+
+func declared(c *config.Config) []directory.Domain {
+	var out []directory.Domain
+	for _, d := range c.Domains {
+		out = append(out, directory.Domain{Name: d.Name, Aliases: d.Aliases})
+	}
+	return out
+}
+
+func policyOptions(c *config.Config, dir *directory.Directory, previous *policy.Policy, log *slog.Logger) policy.Options {
+	o := policy.Options{
+		Hostname: c.Hostname, Directory: dir, Relay: c.Prefixes(c.Relay.Networks),
+		Limits: policy.Limits{
+			MessageSize: int64(c.Limits.MessageSize), Recipients: c.Limits.Recipients, Connections: c.Limits.ConnectionsPerClient,
+			MessagesPerMinute: c.Limits.MessagesPerMinute, RecipientsPerHour: c.Limits.RecipientsPerHour,
+		},
+		SenderLogin: c.Auth.SenderLogin == "strict", Log: log, Previous: previous,
+	}
+	for _, d := range c.Domains {
+		if d.Recipients == "any" {
+			o.AnyRecipient = append(o.AnyRecipient, d.Name)
+		}
+	}
+	for _, r := range c.Access.Clients {
+		o.Clients = append(o.Clients, policy.ClientRule{Networks: c.Prefixes(r.Match), Reject: r.Action == "reject", Text: r.Text})
+	}
+	o.Senders = addressRules(c.Access.Senders)
+	o.Recipients = addressRules(c.Access.Recipients)
+	for name, n := range c.Limits.Networks {
+		l := o.Limits
+		override(&l.MessageSize, n.MessageSize)
+		override(&l.Connections, n.ConnectionsPerClient)
+		override(&l.MessagesPerMinute, n.MessagesPerMinute)
+		override(&l.RecipientsPerHour, n.RecipientsPerHour)
+		o.Networks = append(o.Networks, policy.NetworkLimits{Networks: c.Prefixes(config.Strings{name}), Limits: l})
+	}
+	return o
+}
+
+// override sets *to where the configuration says something.
+func override[T ~int | ~int64, S ~int | ~int64](to *T, from *S) {
+	if from != nil {
+		*to = T(*from)
+	}
+}
+
+func addressRules(rules []config.AccessRule) []policy.AddressRule {
+	var out []policy.AddressRule
+	for _, r := range rules {
+		out = append(out, policy.AddressRule{Match: r.Match, Reject: r.Action == "reject", Text: r.Text})
+	}
+	return out
+}
+
+func routes(c *config.Config, own []netip.AddrPort) (*route.Table, error) {
+	o := route.Options{Domains: make(map[mail.Domain][]string), Smarthost: c.Smarthost.Address, Hostname: c.Hostname, Own: own}
+	for _, d := range c.Domains {
+		o.Domains[d.Name] = d.Deliver
+		for _, a := range d.Aliases {
+			o.Domains[a] = d.Deliver
+		}
+	}
+	if c.Smarthost.Username != "" {
+		o.Credentials = smarthostLogin
+	}
+	return route.New(o)
+}
+
+func newResolver(c *config.Config, log *slog.Logger) (resolver.Resolver, error) {
+	return resolver.New(resolver.Options{Servers: c.DNS.Servers, Log: log})
+}
+
+func clientOptions(c *config.Config, r resolver.Resolver, own []netip.AddrPort, log *slog.Logger) smtpclient.Options {
+	o := smtpclient.Options{Hostname: c.Hostname.String(), Resolver: r, OwnAddresses: own, Log: log}
+	for _, d := range c.Destinations {
+		tls := smtpclient.Opportunistic
+		if d.TLS == "required" {
+			tls = smtpclient.Required
+		}
+		o.Destinations = append(o.Destinations, smtpclient.Destination{Match: d.Match, TLS: tls, CAFile: d.CAFile, Pin: d.Pin, AllowPrivate: d.AllowPrivate})
+	}
+	o.Credentials = func(name string) (smtpclient.Credentials, error) {
+		if name != smarthostLogin {
+			return smtpclient.Credentials{}, errors.New("no such log-in")
+		}
+		password, err := c.Smarthost.Password()
+		return smtpclient.Credentials{Username: c.Smarthost.Username, Password: password}, err
+	}
+	return o
+}
+
+// pluginSpecs are the plugins to run: those listed, and mailbox plugins that a domain
+// names and nobody listed, with their defaults.
+func pluginSpecs(c *config.Config) ([]pluginhost.Spec, error) {
+	var specs []pluginhost.Spec
+	listed := make(map[string]bool)
+	for _, p := range c.Plugins {
+		s := pluginhost.Spec{Name: p.Name, Use: p.Use, Command: p.Command, Settings: p.Settings.TOML, Timeout: time.Duration(p.Timeout)}
+		if len(s.Command) == 0 {
+			if s.Use == "" {
+				s.Use = p.Name
+			}
+			if _, ok := builtins[s.Use]; !ok {
+				return nil, fmt.Errorf("plugin %q: there is no built-in plugin %q: the built-in ones are %s; for another, name its program with command", p.Name, s.Use, builtinNames())
+			}
+		}
+		listed[p.Name] = true
+		specs = append(specs, s)
+	}
+	for _, d := range c.Domains {
+		for _, deliver := range d.Deliver {
+			h, err := route.ParseHop(deliver)
+			if err != nil || h.Scheme != route.SchemeMailbox || listed[h.Address] {
+				continue
+			}
+			b, ok := builtins[h.Address]
+			if !ok || !b.mailbox {
+				return nil, fmt.Errorf("domain %s: deliver = %q: that is no mailbox plugin that is built in or listed", d.Name, h.Address)
+			}
+			listed[h.Address] = true
+			specs = append(specs, pluginhost.Spec{Name: h.Address, Use: h.Address, Timeout: defaultPluginTime})
+		}
+	}
+	return specs, nil
+}
+
+func hostOptions(c *config.Config, runDir string, log *slog.Logger) pluginhost.Options {
+	return pluginhost.Options{RunDir: runDir, SelfExe: "/proc/self/exe", Hostname: c.Hostname.String(), Postmaster: c.Postmaster.String(),
+		DataDir: c.DataDir, Version: version(), Log: log}
+}
+
+// defaultPluginTime is the timeout of plugins that nobody listed.
+const defaultPluginTime = 20 * time.Second
+
+// steps are the filters among the plugins, in the configuration's order.
+func steps(c *config.Config, host *pluginhost.Host) []pipeline.Step {
+	var out []pipeline.Step
+	for _, p := range c.Plugins {
+		f, ok := host.Filter(p.Name)
+		if !ok {
+			continue
+		}
+		origins := []mail.Origin(p.Origins)
+		if len(origins) == 0 {
+			origins = f.Manifest().Origins
+		}
+		if len(origins) == 0 {
+			origins = []mail.Origin{mail.Incoming, mail.Submitted, mail.Internal, mail.Redirected, mail.Fetched}
+		}
+		out = append(out, pipeline.Step{Name: p.Name, Filter: f, Origins: origins, Timeout: time.Duration(p.Timeout), OnFailure: failurePolicy(p.OnFailure)})
+	}
+	return out
+}
+
+func failurePolicy(o config.OnFailure) pipeline.FailurePolicy {
+	f := pipeline.FailurePolicy{Default: pipeline.OnFailure(o.Default), ByClass: make(map[mail.Class]pipeline.OnFailure), ByReason: make(map[pipeline.Reason]pipeline.OnFailure)}
+	for class, s := range map[mail.Class]string{mail.Stranger: o.Stranger, mail.Authenticated: o.Authenticated, mail.Relay: o.Relay} {
+		if s != "" {
+			f.ByClass[class] = pipeline.OnFailure(s)
+		}
+	}
+	for reason, s := range map[pipeline.Reason]string{pipeline.Down: o.Down, pipeline.Timeout: o.Timeout, pipeline.Error: o.Error} {
+		if s != "" {
+			f.ByReason[reason] = pipeline.OnFailure(s)
+		}
+	}
+	return f
+}
+
+func newPipeline(c *config.Config, host *pluginhost.Host, t trace.Recorder) *pipeline.Pipeline {
+	return pipeline.New(pipeline.Options{Steps: steps(c, host), Timeout: messageTime, Trace: t, Clock: time.Now})
+}

@@ -1,0 +1,211 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/postern-mail/postern/core/config"
+	"github.com/postern-mail/postern/core/directory"
+	"github.com/postern-mail/postern/core/pluginhost"
+	"github.com/postern-mail/postern/core/policy"
+	"github.com/postern-mail/postern/core/smtpclient"
+	"github.com/postern-mail/postern/core/tlsconf"
+	"github.com/postern-mail/postern/sdk"
+	"github.com/postern-mail/postern/sdk/mail"
+)
+
+func checkCommand(file *string) *cobra.Command {
+	return &cobra.Command{
+		Use:   "check",
+		Short: "Check the configuration and everything it names, without touching a running gateway",
+		Long: "Check the configuration and everything it names, without touching a running gateway:\n" +
+			"the file, the data directory, certificates, next hops, every plugin's start and settings,\n" +
+			"their order, and that strangers cannot relay.",
+		Example: "  postern check --config config.example.toml",
+		Args:    args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := load(*file)
+			if err != nil {
+				return err
+			}
+			return check(cmd.Context(), c, cmd.OutOrStdout())
+		},
+	}
+}
+
+// check runs every examination, prints a line for each, and returns an error if one failed.
+func check(ctx context.Context, c *config.Config, out io.Writer) error {
+	faults := 0
+	report := func(what string, err error) {
+		if err == nil {
+			fmt.Fprintf(out, "ok     %s\n", what)
+			return
+		}
+		faults++
+		fmt.Fprintf(out, "FAULT  %s: %s\n", what, strings.ReplaceAll(err.Error(), "\n", "\n       "))
+	}
+	report("configuration file "+c.File(), nil)
+	report("data directory "+c.DataDir, checkDataDir(c))
+	report("TLS certificate", checkCertificate(c))
+	_, err := routes(c, nil)
+	report("next hops", err)
+	_, err = smtpclient.New(clientOptionsWithoutDNS(c))
+	report("destinations", err)
+	report("relay policy", checkRelay(ctx, c))
+	for _, line := range checkPlugins(ctx, c) {
+		report(line.what, line.err)
+	}
+	if faults > 0 {
+		return fmt.Errorf("%d faults", faults)
+	}
+	return nil
+}
+
+func clientOptionsWithoutDNS(c *config.Config) smtpclient.Options {
+	log := quietLog(c)
+	r, _ := newResolver(c, log)
+	return clientOptions(c, r, nil, log)
+}
+
+// checkDataDir looks whether a queue could be kept there. It makes nothing but a file that
+// it removes again.
+func checkDataDir(c *config.Config) error {
+	dir := c.DataDir
+	for { // the nearest that exists
+		info, err := os.Stat(dir)
+		if err == nil && !info.IsDir() {
+			return fmt.Errorf("%s is not a directory", dir)
+		}
+		if err == nil {
+			break
+		}
+		parent := filepath.Dir(dir)
+		if parent == dir {
+			return err
+		}
+		dir = parent
+	}
+	f, err := os.CreateTemp(dir, ".postern-check")
+	if err != nil {
+		return fmt.Errorf("cannot be written to: %w", err)
+	}
+	f.Close()
+	os.Remove(f.Name())
+	probe := *c
+	probe.DataDir = dir
+	return checkDisk(&probe, quietLog(c))
+}
+
+func checkCertificate(c *config.Config) error {
+	if c.TLS.Certificate == "" {
+		return nil // one is made at the start
+	}
+	_, err := tlsconf.Load(tlsconf.Options{Certificate: c.TLS.Certificate, Key: c.TLS.Key, Hostname: c.Hostname.String(), Log: quietLog(c)})
+	return err
+}
+
+// checkRelay asks the policy as an open-relay test would, from an address that nobody
+// named (RFC 5737's TEST-NET-3).
+func checkRelay(ctx context.Context, c *config.Config) error {
+	dir, err := os.MkdirTemp("", "postern-check")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	d, err := directory.Open(directory.Options{Path: filepath.Join(dir, "directory.db"), Postmaster: c.Postmaster})
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	d.Declare(declared(c), c.Postmaster)
+	p, err := policy.New(policyOptions(c, d, nil, quietLog(c)))
+	if err != nil {
+		return err
+	}
+	client := mail.Client{Addr: netip.MustParseAddr("203.0.113.77"), Helo: "relay-test.invalid"}
+	if s := p.Connect(ctx, &client); !s.IsZero() && !s.Success() {
+		return nil // strangers may not even connect
+	}
+	if client.Class != mail.Stranger {
+		return errors.New("every address is in a relay network: the gateway would be an open relay")
+	}
+	victim := mail.MustDomain("relay-test.invalid")
+	for _, to := range []mail.Path{{Local: "probe", Domain: victim}, {Local: "probe%" + victim.String(), Domain: c.Hostname}, {Local: "probe", Domain: mail.MustDomain("[127.0.0.1]")}} {
+		if s := p.Recipient(ctx, &mail.Envelope{Origin: mail.Incoming, Client: client}, to); s.IsZero() || s.Success() {
+			return fmt.Errorf("a stranger may send to <%s>: the gateway is an open relay", to)
+		}
+	}
+	return nil
+}
+
+type checkLine struct {
+	what string
+	err  error
+}
+
+// checkPlugins starts every plugin with its settings, in a place of its own.
+func checkPlugins(ctx context.Context, c *config.Config) []checkLine {
+	specs, err := pluginSpecs(c)
+	if err != nil {
+		return []checkLine{{"plugins", err}}
+	}
+	dir, err := os.MkdirTemp("", "postern-check")
+	if err != nil {
+		return []checkLine{{"plugins", err}}
+	}
+	defer os.RemoveAll(dir)
+	host, err := pluginhost.Start(ctx, hostOptions(c, filepath.Join(dir, "run"), quietLog(c)), specs)
+	if err != nil {
+		return []checkLine{{"plugins", err}}
+	}
+	defer host.Close(context.WithoutCancel(ctx))
+	var lines []checkLine
+	for _, s := range specs {
+		what := "plugin " + s.Name + " starts"
+		if i := slices.IndexFunc(c.Plugins, func(p config.Plugin) bool { return p.Name == s.Name }); i >= 0 {
+			if _, filter := host.Filter(s.Name); filter {
+				what += "; when it fails: " + describeFailure(c.Plugins[i].OnFailure)
+			}
+		}
+		lines = append(lines, checkLine{what, nil})
+	}
+	return append(lines, checkLine{"order of plugins", checkOrder(c, host)})
+}
+
+func describeFailure(o config.OnFailure) string {
+	text := o.Default
+	for _, part := range []struct{ name, choice string }{{"stranger", o.Stranger}, {"authenticated", o.Authenticated}, {"relay", o.Relay}, {"down", o.Down}, {"timeout", o.Timeout}, {"error", o.Error}} {
+		if part.choice != "" {
+			text += ", " + part.name + " " + part.choice
+		}
+	}
+	return text
+}
+
+// checkOrder refuses an order in which a plugin changes a message that another has signed.
+func checkOrder(c *config.Config, host *pluginhost.Host) error {
+	signer := ""
+	for _, p := range c.Plugins {
+		f, ok := host.Filter(p.Name)
+		if !ok {
+			continue
+		}
+		m := f.Manifest()
+		if signer != "" && !m.Signs && m.May&(sdk.MayEditHeader|sdk.MayReplaceBody) != 0 {
+			return fmt.Errorf("plugin %s may change messages after plugin %s has signed them: list %s last", p.Name, signer, signer)
+		}
+		if m.Signs {
+			signer = p.Name
+		}
+	}
+	return nil
+}

@@ -1,0 +1,370 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/postern-mail/postern/core/admin"
+	"github.com/postern-mail/postern/core/auth"
+	"github.com/postern-mail/postern/core/config"
+	"github.com/postern-mail/postern/core/delivery"
+	"github.com/postern-mail/postern/core/directory"
+	"github.com/postern-mail/postern/core/expand"
+	"github.com/postern-mail/postern/core/intake"
+	"github.com/postern-mail/postern/core/mailbox"
+	"github.com/postern-mail/postern/core/pluginhost"
+	"github.com/postern-mail/postern/core/policy"
+	"github.com/postern-mail/postern/core/queue"
+	"github.com/postern-mail/postern/core/route"
+	"github.com/postern-mail/postern/core/smtpclient"
+	"github.com/postern-mail/postern/core/smtpd"
+	"github.com/postern-mail/postern/core/tlsconf"
+	"github.com/postern-mail/postern/core/trace"
+	"github.com/postern-mail/postern/sdk/mail"
+)
+
+// gateway is all the parts, put together.
+type gateway struct {
+	log     *slog.Logger
+	started time.Time
+	config  atomic.Pointer[config.Config]
+
+	*keeping
+	directory *directory.Directory
+	host      *pluginhost.Host
+	policy    currentPolicy
+	intake    *intake.Intake
+	delivery  *delivery.Delivery
+	client    currentClient
+	door      door
+	control   *admin.Server
+
+	mu      sync.Mutex // one reload at a time
+	sockets map[string]*socket
+	servers []*smtpd.Server // also those of before a reload, while sessions last
+	certs   *tlsconf.Server
+}
+
+// newGateway builds and starts everything but the listeners' sessions: after an error
+// nothing is left running.
+func newGateway(ctx context.Context, c *config.Config, log *slog.Logger) (g *gateway, err error) {
+	g = &gateway{log: log, started: time.Now(), sockets: make(map[string]*socket)}
+	var undo []func()
+	defer func() {
+		if err != nil {
+			for _, f := range slices.Backward(undo) {
+				f()
+			}
+		}
+	}()
+	if g.keeping, err = openKeeping(c, log); err != nil {
+		return nil, err
+	}
+	undo = append(undo, func() { g.keeping.Close() })
+	opened, err := g.openSockets(c)
+	if err != nil {
+		return nil, err
+	}
+	undo = append(undo, func() { closeSockets(opened) })
+	if g.directory, err = directory.Open(directory.Options{Path: directoryFile(c), Postmaster: c.Postmaster}); err != nil {
+		return nil, err
+	}
+	undo = append(undo, func() { g.directory.Close() })
+	specs, err := pluginSpecs(c)
+	if err != nil {
+		return nil, err
+	}
+	g.host, err = pluginhost.Start(ctx, hostOptions(c, filepath.Join(runDir(c), "plugins"), log), specs)
+	if err != nil {
+		return nil, err
+	}
+	undo = append(undo, func() { g.host.Close(context.Background()) })
+	p, err := g.prepare(c, opened)
+	if err != nil {
+		return nil, err
+	}
+	if err := g.assemble(c, p); err != nil {
+		return nil, err
+	}
+	g.adopt(c, p, opened)
+	return g, nil
+}
+
+// assemble makes the parts that live as long as the gateway.
+func (g *gateway) assemble(c *config.Config, p *prepared) error {
+	g.intake = intake.New(intake.Options{Hostname: c.Hostname.String(), Postmaster: c.Postmaster, IDs: &queue.IDs{}, Spool: g.spool, Store: g.store,
+		Backoff: backoff(c), Trace: g.trace, Log: g.log, Clock: g.clock}, g.intakeRules(c, p))
+	g.door.intake = g.intake
+	transport := &mailbox.Transport{Planner: expand.KeepAll{}, Log: g.log, Backend: func(name string) (mailbox.Backend, bool) {
+		m, ok := g.host.Mailbox(name)
+		return m, ok
+	}}
+	g.delivery = delivery.New(delivery.Options{Store: g.store, Intake: g.intake, SMTP: &g.client, Mailbox: transport, Trace: g.trace, Log: g.log,
+		Clock: g.clock, Owner: c.Hostname.String(), Lease: leaseTime}, deliveryRules(c, p))
+	l, err := admin.Listen(controlSocket(c))
+	if err != nil {
+		return fmt.Errorf("control socket: %w", err)
+	}
+	g.control = admin.NewServer(&admin.Queue{Store: g.store, Trace: g.trace, Clock: g.clock}, g, g.log)
+	go func() {
+		if err := g.control.Serve(l); err != nil {
+			g.log.Error("control socket failed", "error", err)
+		}
+	}()
+	return nil
+}
+
+// prepared is what a configuration gives and nothing uses yet: a reload that fails is
+// thrown away here.
+type prepared struct {
+	policy  *policy.Policy
+	routes  *route.Table
+	client  *smtpclient.Client
+	certs   *tlsconf.Server
+	servers []*smtpd.Server // one for each listener
+}
+
+// prepare builds what can fail. sockets are those that this configuration adds.
+func (g *gateway) prepare(c *config.Config, opened map[string]*socket) (*prepared, error) {
+	own := g.ownAddresses(c, opened)
+	p := &prepared{}
+	var err error
+	if p.policy, err = policy.New(policyOptions(c, g.directory, g.policy.Load(), g.log)); err != nil {
+		return nil, err
+	}
+	if p.routes, err = routes(c, own); err != nil {
+		return nil, err
+	}
+	r, err := newResolver(c, g.log)
+	if err != nil {
+		return nil, err
+	}
+	if p.client, err = smtpclient.New(clientOptions(c, r, own, g.log)); err != nil {
+		return nil, err
+	}
+	if p.certs, err = tlsconf.Load(tlsconf.Options{Certificate: c.TLS.Certificate, Key: c.TLS.Key, DataDir: c.DataDir, Hostname: c.Hostname.String(), Log: g.log}); err != nil {
+		return nil, err
+	}
+	authenticator, err := auth.New(auth.Options{Accounts: g.directory, DefaultDomain: c.Auth.DefaultDomain, Log: g.log})
+	if err != nil {
+		return nil, err
+	}
+	for _, l := range c.Listeners {
+		s, err := smtpd.New(g.serverOptions(c, l, p, authenticator))
+		if err != nil {
+			return nil, fmt.Errorf("listener %s: %w", l.Address, err)
+		}
+		p.servers = append(p.servers, s)
+	}
+	return p, nil
+}
+
+func (g *gateway) serverOptions(c *config.Config, l config.Listener, p *prepared, a *auth.Authenticator) smtpd.Options {
+	o := smtpd.Options{
+		Hostname: c.Hostname.String(), Name: l.Address, Role: smtpd.Role(l.Role), TLS: smtpd.TLSMode(l.TLS), TLSConfig: p.certs.Config(),
+		Auth: smtpd.AuthMode(l.Auth), Policy: &g.policy, Authenticator: a, Intake: &g.door, ProxyFrom: c.Prefixes(l.ProxyFrom), DSN: l.DSN, Log: g.log,
+		Limits: smtpd.Limits{MessageSize: int64(c.Limits.MessageSize), Recipients: c.Limits.Recipients, Sessions: c.Limits.Connections,
+			PerAddress: c.Limits.ConnectionsPerClient, Errors: c.Limits.Errors},
+		Timeouts: smtpd.Timeouts{Greet: time.Duration(l.GreetDelay)},
+	}
+	if c.Limits.Connections >= 20 {
+		o.Limits.Reserved, o.Limits.ReservedFor = c.Limits.Connections/10, c.Prefixes(c.Relay.Networks)
+	}
+	for _, n := range policyOptions(c, g.directory, nil, g.log).Networks {
+		o.Limits.Networks = append(o.Limits.Networks, smtpd.NetworkLimit{Networks: n.Networks, PerAddress: n.Limits.Connections})
+	}
+	return o
+}
+
+func (g *gateway) intakeRules(c *config.Config, p *prepared) intake.Rules {
+	return intake.Rules{Pipeline: newPipeline(c, g.host, g.trace), Expand: g.directory.Expand, HeaderSize: int(c.Limits.HeaderSize), Hops: c.Limits.ReceivedHops,
+		Destination: func(to mail.Path) string {
+			r, err := p.routes.Route(to)
+			if err != nil {
+				return "none" // the attempt will say why
+			}
+			return r.Key
+		}}
+}
+
+func deliveryRules(c *config.Config, p *prepared) delivery.Rules {
+	return delivery.Rules{Route: p.routes.Route, Total: c.Queue.Concurrency, PerNextHop: c.Queue.ConcurrencyPerDestination,
+		Lifetime: time.Duration(c.Queue.Lifetime), DelayWarning: time.Duration(c.Queue.DelayWarning)}
+}
+
+// adopt makes a prepared configuration the one in force. It cannot fail.
+func (g *gateway) adopt(c *config.Config, p *prepared, opened map[string]*socket) {
+	g.directory.Declare(declared(c), c.Postmaster)
+	g.policy.Store(p.policy)
+	if old := g.client.Swap(p.client); old != nil {
+		old.Close()
+	}
+	g.intake.Reload(g.intakeRules(c, p))
+	g.delivery.Reload(deliveryRules(c, p))
+	g.certs = p.certs
+	g.config.Store(c)
+	maps.Copy(g.sockets, opened)
+	keys := socketKeys(c)
+	for i, key := range keys {
+		s, facade := p.servers[i], g.sockets[key].hand()
+		g.servers = append(g.servers, s)
+		go func() {
+			if err := s.Serve(facade); err != nil && !errors.Is(err, net.ErrClosed) {
+				g.log.Error("listener failed", "address", key, "error", err)
+			}
+		}()
+	}
+	for key, s := range g.sockets {
+		if !slices.Contains(keys, key) {
+			s.Close()
+			delete(g.sockets, key)
+		}
+	}
+}
+
+// Reload puts another configuration in force, or leaves everything as it is.
+func (g *gateway) Reload(ctx context.Context, c *config.Config) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if old := g.config.Load(); c.DataDir != old.DataDir || c.Hostname != old.Hostname {
+		return errors.New("hostname and data_dir cannot change while the gateway runs: restart it")
+	}
+	opened, err := g.openSockets(c)
+	if err != nil {
+		return err
+	}
+	p, err := g.prepare(c, opened)
+	if err == nil {
+		var specs []pluginhost.Spec
+		if specs, err = pluginSpecs(c); err == nil {
+			err = g.host.Reload(ctx, specs)
+		}
+	}
+	if err != nil {
+		closeSockets(opened)
+		return err
+	}
+	g.adopt(c, p, opened)
+	return nil
+}
+
+// socketKeys name the listeners of c. Port 0 may be listened on more than once.
+func socketKeys(c *config.Config) []string {
+	keys := make([]string, len(c.Listeners))
+	for i, l := range c.Listeners {
+		keys[i] = l.Address
+		for slices.Contains(keys[:i], keys[i]) {
+			keys[i] += " again"
+		}
+	}
+	return keys
+}
+
+// openSockets opens what c listens on and is not open yet.
+func (g *gateway) openSockets(c *config.Config) (map[string]*socket, error) {
+	opened := make(map[string]*socket)
+	for i, key := range socketKeys(c) {
+		if g.sockets[key] != nil {
+			continue
+		}
+		s, err := openSocket(c.Listeners[i].Network())
+		if err != nil {
+			closeSockets(opened)
+			return nil, fmt.Errorf("cannot listen on %s: %w", c.Listeners[i].Address, err)
+		}
+		opened[key] = s
+	}
+	return opened, nil
+}
+
+func closeSockets(sockets map[string]*socket) {
+	for _, s := range sockets {
+		s.Close()
+	}
+}
+
+// ownAddresses is what we listen on, so that no mail is sent there.
+func (g *gateway) ownAddresses(c *config.Config, opened map[string]*socket) []netip.AddrPort {
+	var own []netip.AddrPort
+	for _, key := range socketKeys(c) {
+		s := g.sockets[key]
+		if s == nil {
+			s = opened[key]
+		}
+		if a, ok := s.Addr().(*net.TCPAddr); ok {
+			own = append(own, a.AddrPort())
+		}
+	}
+	return own
+}
+
+// Run serves until ctx ends, and then stops in order and in bounded time.
+func (g *gateway) Run(ctx context.Context) {
+	const grace = 30 * time.Second
+	deliver, endDelivery := context.WithCancel(context.WithoutCancel(ctx))
+	stop, cut := context.WithCancel(context.WithoutCancel(ctx))
+	defer cut()
+	delivered := make(chan struct{})
+	go func() {
+		g.delivery.Run(deliver, stop)
+		close(delivered)
+	}()
+	<-ctx.Done()
+	g.log.Info("stopping")
+	time.AfterFunc(grace, cut)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	closeSockets(g.sockets)
+	var sessions sync.WaitGroup
+	for _, s := range g.servers {
+		sessions.Go(func() { s.Shutdown(stop) })
+	}
+	endDelivery()
+	sessions.Wait()
+	<-delivered
+	g.control.Close()
+	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
+	defer cancel()
+	g.host.Close(closing)
+	if old := g.client.Load(); old != nil {
+		old.Close()
+	}
+	if err := errors.Join(g.directory.Close(), g.keeping.Close()); err != nil {
+		g.log.Error("not closed cleanly", "error", err)
+	}
+	g.log.Info("stopped")
+}
+
+// listening is the addresses in the order of the configuration.
+func (g *gateway) listening() []string {
+	var out []string
+	for _, key := range socketKeys(g.config.Load()) {
+		out = append(out, g.sockets[key].Addr().String())
+	}
+	return out
+}
+
+// Story is what the trace knows of a message.
+func (g *gateway) Story(id string) []trace.Event { return g.trace.Story(id) }
+
+// Status is what the gateway says of itself.
+func (g *gateway) Status() admin.Status {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	s := admin.Status{Version: version(), Pid: os.Getpid(), Started: g.started, Listeners: g.listening(), InFlight: g.delivery.InFlight()}
+	for _, p := range g.host.Status() {
+		s.Plugins = append(s.Plugins, admin.Plugin{Name: p.Name, Pid: p.Pid, State: p.State, Restarts: p.Restarts})
+	}
+	return s
+}

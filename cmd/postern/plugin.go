@@ -1,0 +1,50 @@
+package main
+
+import (
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/postern-mail/postern/core/pluginhost"
+	"github.com/postern-mail/postern/sdk"
+)
+
+// builtin is a plugin that is compiled in. It runs as a process of its own all the same:
+// the gateway executes itself.
+type builtin struct {
+	make     func() any
+	manifest sdk.Manifest
+	mailbox  bool
+}
+
+var builtins = map[string]builtin{}
+
+func builtinNames() string { return strings.Join(slices.Sorted(maps.Keys(builtins)), ", ") }
+
+// pluginCommand has what the gateway runs itself.
+func pluginCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "plugin", Hidden: true, Args: func(_ *cobra.Command, a []string) error { return unknownCommand(a) }}
+	cmd.AddCommand(&cobra.Command{
+		Use:   "serve NAME",
+		Short: "Run a built-in plugin; the gateway does this",
+		Args:  args(cobra.ExactArgs(1)),
+		RunE: func(_ *cobra.Command, a []string) error {
+			b, ok := builtins[a[0]]
+			if !ok {
+				return fmt.Errorf("there is no built-in plugin %q: the built-in ones are %s", a[0], builtinNames())
+			}
+			sdk.Serve(b.make(), b.manifest)
+			return nil
+		},
+	}, &cobra.Command{
+		Use:   "guard",
+		Short: "End plugins when the gateway has died; the gateway does this",
+		Args:  args(cobra.NoArgs),
+		RunE:  func(*cobra.Command, []string) error { return pluginhost.Guard(os.Stdin, os.Stdout) },
+	})
+	return cmd
+}

@@ -1,0 +1,271 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/postern-mail/postern/core/admin"
+	"github.com/postern-mail/postern/core/disk"
+	"github.com/postern-mail/postern/core/queue"
+	"github.com/postern-mail/postern/core/queue/local"
+)
+
+// steering is a queue, in a running gateway or in the data directory of a stopped one.
+type steering interface {
+	List(ctx context.Context, yield func(admin.Recipient) bool) error
+	Show(ctx context.Context, id string) ([]admin.Message, error)
+	Summary(ctx context.Context) ([]admin.Cause, error)
+	Change(ctx context.Context, c admin.Change, s admin.Selection) (int, error)
+}
+
+// steer finds the queue of a configuration: the running gateway's, else the one on disk.
+func steer(ctx context.Context, file string) (steering, func(), error) {
+	c, err := load(file)
+	if err != nil {
+		return nil, nil, err
+	}
+	if client, err := admin.Dial(ctx, controlSocket(c)); err == nil {
+		return client, func() {}, nil
+	}
+	if _, err := os.Stat(c.DataDir); err != nil {
+		return nil, nil, fmt.Errorf("no gateway is running and there is no data directory %s yet", c.DataDir)
+	}
+	k, err := openKeeping(c, quietLog(c))
+	if err != nil {
+		return nil, nil, err
+	}
+	return &admin.Queue{Store: k.store, Trace: k.trace, Clock: k.clock}, func() { k.Close() }, nil
+}
+
+func queueCommand(file *string) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "queue",
+		Short: "Look at queued mail, and steer it",
+		Long:  "Look at queued mail, and steer it.\n\nThe commands talk to the running gateway; when none runs they work on the queue on disk.",
+		Args:  func(_ *cobra.Command, a []string) error { return unknownCommand(a) },
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(queueList(file), queueShow(file), queueSummary(file),
+		queueChange(file, admin.Retry, "Attempt pending or parked mail now", true),
+		queueChange(file, admin.Hold, "Keep mail until it is released", true),
+		queueChange(file, admin.Release, "Let held mail go on", true),
+		queueChange(file, admin.Delete, "Remove mail from the queue, telling nobody", true))
+	return cmd
+}
+
+func queueList(file *string) *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:     "list",
+		Short:   "List what is queued, a line a recipient, oldest first",
+		Example: "  postern queue list\n  postern queue list --json | jq -r 'select(.state==\"held\").id'",
+		Args:    args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			q, done, err := steer(cmd.Context(), *file)
+			if err != nil {
+				return err
+			}
+			defer done()
+			if asJSON {
+				enc := json.NewEncoder(cmd.OutOrStdout())
+				return q.List(cmd.Context(), func(r admin.Recipient) bool { return enc.Encode(r) == nil })
+			}
+			return printList(cmd, q)
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "one JSON object a line")
+	return cmd
+}
+
+func printList(cmd *cobra.Command, q steering) error {
+	w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+	n := 0
+	err := q.List(cmd.Context(), func(r admin.Recipient) bool {
+		if n == 0 {
+			fmt.Fprintln(w, "ID\tSTATE\tATTEMPTS\tNEXT\tFROM\tRECIPIENT\tREASON")
+		}
+		n++
+		_, err := fmt.Fprintf(w, "%s\t%s\t%d\t%s\t<%s>\t%s\t%s\n", r.ID, stateText(r), r.Attempts, nextText(r), r.From, r.Recipient, printable(r.Reason))
+		return err == nil
+	})
+	if err == nil && n == 0 {
+		fmt.Fprintln(cmd.OutOrStdout(), "The queue is empty.")
+	}
+	return errors.Join(err, w.Flush())
+}
+
+func stateText(r admin.Recipient) string {
+	if r.Active {
+		return "active"
+	}
+	return r.State
+}
+
+func nextText(r admin.Recipient) string {
+	if r.Next == nil || r.Active {
+		return "-"
+	}
+	wait := time.Until(*r.Next).Round(time.Second)
+	if wait <= 0 {
+		return "now"
+	}
+	return "in " + wait.String()
+}
+
+// printable keeps a terminal safe from what remote hosts say.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f || r >= 0x80 && r < 0xa0 || r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069 {
+			return '?'
+		}
+		return r
+	}, s)
+}
+
+func queueShow(file *string) *cobra.Command {
+	var asJSON, raw bool
+	cmd := &cobra.Command{
+		Use:     "show ID",
+		Short:   "Show a queued message: recipients, replies, header",
+		Long:    "Show a queued message: recipients, replies, header.\n\nWith --raw the queue's files are read as they are, also beside a running gateway: every frame that mentions the message.",
+		Example: "  postern queue show 0c1f3k9w2m4xq\n  postern queue show --raw 0c1f3k9w2m4xq",
+		Args:    args(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, a []string) error {
+			if raw {
+				return showRaw(cmd.OutOrStdout(), *file, a[0])
+			}
+			q, done, err := steer(cmd.Context(), *file)
+			if err != nil {
+				return err
+			}
+			defer done()
+			ms, err := q.Show(cmd.Context(), a[0])
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return json.NewEncoder(cmd.OutOrStdout()).Encode(ms)
+			}
+			for _, m := range ms {
+				printMessage(cmd.OutOrStdout(), m)
+			}
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "as JSON")
+	cmd.Flags().BoolVar(&raw, "raw", false, "read the queue's files without a gateway")
+	return cmd
+}
+
+func printMessage(w io.Writer, m admin.Message) {
+	fmt.Fprintf(w, "%s  %s, %d bytes, received %s\n", m.ID, m.Origin, m.Size, m.Received.Local().Format(time.DateTime))
+	if m.Family != m.ID {
+		fmt.Fprintf(w, "  a version of %s\n", m.Family)
+	}
+	if m.Copy {
+		fmt.Fprintln(w, "  a copy made by a plugin")
+	}
+	if len(m.Plugins) > 0 {
+		fmt.Fprintf(w, "  plugins done: %s\n", strings.Join(m.Plugins, ", "))
+	}
+	for _, r := range m.Recipients {
+		fmt.Fprintf(w, "  <%s> -> %s  %s, %d attempts, next %s, by %s\n", r.From, r.Recipient, stateText(r), r.Attempts, nextText(r), r.NextHop)
+		if r.Reason != "" {
+			fmt.Fprintf(w, "      %s\n", printable(r.Reason))
+		}
+	}
+	for line := range strings.SplitSeq(strings.TrimRight(m.Header, "\r\n"), "\n") {
+		fmt.Fprintf(w, "  | %s\n", printable(strings.TrimRight(line, "\r")))
+	}
+}
+
+func queueSummary(file *string) *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:     "summary",
+		Short:   "Group what waits by root cause",
+		Example: "  postern queue summary",
+		Args:    args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			q, done, err := steer(cmd.Context(), *file)
+			if err != nil {
+				return err
+			}
+			defer done()
+			causes, err := q.Summary(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return json.NewEncoder(cmd.OutOrStdout()).Encode(causes)
+			}
+			if len(causes) == 0 {
+				fmt.Fprintln(cmd.OutOrStdout(), "The queue is empty.")
+				return nil
+			}
+			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+			fmt.Fprintln(w, "COUNT\tSTATE\tOLDEST\tNEXT HOP\tREASON")
+			for _, c := range causes {
+				fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%s\n", c.Count, c.State, time.Since(c.Oldest).Round(time.Second), c.NextHop, printable(c.Reason))
+			}
+			return w.Flush()
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "as JSON")
+	return cmd
+}
+
+func queueChange(file *string, change admin.Change, short string, all bool) *cobra.Command {
+	var sel admin.Selection
+	cmd := &cobra.Command{
+		Use:     string(change) + " ID...",
+		Short:   short,
+		Example: fmt.Sprintf("  postern queue %s 0c1f3k9w2m4xq", change),
+		RunE: func(cmd *cobra.Command, ids []string) error {
+			sel.IDs = ids
+			if (len(ids) == 0) == !sel.All {
+				return usageError{fmt.Errorf("name the queue ids to %s, or say --all", change)}
+			}
+			q, done, err := steer(cmd.Context(), *file)
+			if err != nil {
+				return err
+			}
+			defer done()
+			n, err := q.Change(cmd.Context(), change, sel)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "%s: %d recipients\n", change, n)
+			return nil
+		},
+	}
+	if all {
+		cmd.Flags().BoolVar(&sel.All, "all", false, "everything in the queue that it applies to")
+		cmd.Example += fmt.Sprintf("\n  postern queue %s --all", change)
+	}
+	if change == admin.Hold {
+		cmd.Flags().StringVar(&sel.Reason, "reason", "", "why, for those who look later")
+	}
+	return cmd
+}
+
+func showRaw(w io.Writer, file, id string) error {
+	c, err := load(file)
+	if err != nil {
+		return err
+	}
+	parsed, err := queue.ParseID(id)
+	if err != nil {
+		return usageError{err}
+	}
+	return local.Dump(w, disk.OS{}, queueDir(c), parsed)
+}
