@@ -1,0 +1,42 @@
+package resolvertest
+
+import (
+	"errors"
+	"net/netip"
+	"testing"
+
+	"github.com/postern-mail/postern/core/resolver"
+)
+
+func TestZones(t *testing.T) {
+	z := Zones{
+		"example.org":    {MX: []string{"10 mx.example.org", "0 ."}, TXT: []string{"v=spf1 -all"}},
+		"mx.example.org": {Addrs: []string{"192.0.2.1"}},
+		"192.0.2.1":      {PTR: []string{"other.example", "mx.example.org"}},
+		"192.0.2.2":      {PTR: []string{"mx.example.org"}},
+		"broken.example": {Err: resolver.ErrTemporary},
+	}
+	ctx := t.Context()
+	if mx, err := z.LookupMX(ctx, "Example.org."); err != nil || len(mx) != 2 || mx[0] != (resolver.MX{Host: "mx.example.org", Preference: 10}) || mx[1].Host != "." {
+		t.Error(mx, err)
+	}
+	if txt, err := z.LookupTXT(ctx, "example.org"); err != nil || txt[0] != "v=spf1 -all" {
+		t.Error(txt, err)
+	}
+	if a, err := z.LookupAddrs(ctx, "mx.example.org"); err != nil || a[0] != netip.MustParseAddr("192.0.2.1") {
+		t.Error(a, err)
+	}
+	if n, err := z.LookupPTR(ctx, netip.MustParseAddr("192.0.2.1")); err != nil || n != "mx.example.org" {
+		t.Error(n, err)
+	}
+	for name, want := range map[string]error{"none.example": resolver.ErrNotFound, "mx.example.org": resolver.ErrNoData, "broken.example": resolver.ErrTemporary} {
+		if _, err := z.LookupMX(ctx, name); !errors.Is(err, want) {
+			t.Error(name, err)
+		}
+	}
+	for _, a := range []string{"192.0.2.2", "192.0.2.3"} {
+		if n, err := z.LookupPTR(ctx, netip.MustParseAddr(a)); !errors.Is(err, resolver.ErrNotFound) {
+			t.Error(a, n, err)
+		}
+	}
+}
