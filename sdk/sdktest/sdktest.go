@@ -1,0 +1,98 @@
+// Package sdktest checks plugins. [Filter] and [Mailbox] hold an author's value against the
+// contract in the process of the test: the verdict goes through the same checks as in the
+// gateway. It needs no gateway and no network.
+package sdktest
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/postern-mail/postern/sdk"
+	"github.com/postern-mail/postern/sdk/mail"
+	"github.com/postern-mail/postern/sdk/wire"
+)
+
+// Filter calls a filter as the gateway does: with a deadline, without the body when the
+// manifest does not ask for it. It fails the test when the verdict breaks the contract or
+// goes beyond the manifest, and when the message was changed. It returns the answer.
+func Filter(t testing.TB, f sdk.Filter, man sdk.Manifest, m *mail.Message) (*sdk.Verdict, error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	seen := *m
+	if man.Needs == sdk.NeedHeader {
+		seen.Body = mail.Body{}
+	}
+	block, body := string(m.Header.Block()), string(m.Body.Inline)
+	v, err := f.Filter(ctx, &seen)
+	if string(m.Header.Block()) != block || string(m.Body.Inline) != body {
+		t.Error("the filter changed the message that it was given")
+	}
+	switch {
+	case err != nil:
+		return nil, err
+	case v == nil:
+		t.Error("the filter returned neither a verdict nor an error")
+		return nil, errors.New("no verdict")
+	}
+	if err := wire.Check(v, man, &m.Envelope); err != nil {
+		t.Errorf("the verdict breaks the contract: %v", err)
+	}
+	return v, nil
+}
+
+// Apply makes the header edits of a verdict.
+func Apply(v *sdk.Verdict, h *mail.Header) error {
+	for _, e := range v.Edits {
+		var err error
+		switch e.Kind {
+		case sdk.HeaderInsert:
+			err = h.Insert(e.Index, e.Name, e.Value)
+		case sdk.HeaderRemove:
+			h.Remove(e.Name, e.Index)
+		case sdk.HeaderChange:
+			if e.Value == "" {
+				h.Remove(e.Name, e.Index)
+			} else {
+				_, err = h.Change(e.Name, e.Index, e.Value)
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Mailbox checks what every mailbox promises: a delivery succeeds, the same key again
+// succeeds and stores nothing, and another key stores again. Stored counts what is there
+// for a recipient.
+func Mailbox(t *testing.T, b sdk.Mailbox, recipient mail.Path, stored func(*testing.T) int) {
+	t.Helper()
+	deliver := func(key string) {
+		t.Helper()
+		h, body := mail.SplitMessage([]byte("From: a@example.com\r\nSubject: " + key + "\r\n\r\nbody\r\n"))
+		m := &mail.Message{
+			Envelope: mail.Envelope{ID: "0c1f3k9w2m4xq", Origin: mail.Incoming, Recipients: []mail.Recipient{{Path: recipient}}},
+			Header:   h,
+			Body:     mail.InlineBody(body),
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		defer cancel()
+		if err := b.Deliver(ctx, &sdk.Delivery{Key: key, Recipient: recipient, Message: m}); err != nil {
+			t.Fatalf("delivery %s: %v", key, err)
+		}
+	}
+	before := stored(t)
+	for _, step := range []struct {
+		key  string
+		want int
+	}{{"0c1f3k9w2m4xq.0", 1}, {"0c1f3k9w2m4xq.0", 1}, {"0c1f3k9w2m4xq.1", 2}, {"0c1f3k9w2m4xq.0", 2}} {
+		deliver(step.key)
+		if got := stored(t) - before; got != step.want {
+			t.Fatalf("after delivery %s there are %d messages, want %d", step.key, got, step.want)
+		}
+	}
+}
