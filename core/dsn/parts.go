@@ -44,6 +44,9 @@ func (w *writer) subject() string {
 	case w.kind == Delayed:
 		return "Delayed mail: your message has not been delivered yet"
 	}
+	if w.kind == Relayed {
+		return "Relayed mail: your message has been passed on"
+	}
 	return "Delivered mail: your message has arrived"
 }
 
@@ -61,7 +64,7 @@ func (w *writer) text() part {
 	case w.kind == Delayed:
 		line("Your message has not been delivered yet to the recipients below. You do not need to send it again: it will be tried further.")
 	default:
-		line("As you asked, this tells you that your message has reached the recipients below.")
+		line("You asked to be told: your message has been taken for the recipients below.")
 	}
 	b.WriteString("\r\n")
 	for i := range w.r.Recipients {
@@ -89,26 +92,32 @@ func (w *writer) person(b *bytes.Buffer, r *Recipient) {
 		shown = r.Original
 	}
 	fmt.Fprintf(b, "<%s>\r\n", w.address(shown))
-	reason := r.Status.Text
-	switch {
-	case r.Action == Relayed:
-		reason = "was given to a server that does not report on delivery"
-	case r.Action == Delivered:
-		reason = "delivered"
-	case r.Action == Expired:
-		reason = "gave up after trying for too long. The last attempt: " + reason
-	}
-	if !r.Action.success() && r.Status.Remote != "" {
-		reason = fmt.Sprintf("host %s said: %d %s %s", r.Status.Remote, r.Status.Code, r.Status.EnhancedString(), r.Status.Text)
-		if r.Action == Expired {
-			reason = "gave up after trying for too long. The last attempt: " + reason
-		}
-	}
-	b.WriteString(fold("    "+w.clean(reason), "    "))
+	b.WriteString(fold("    "+w.clean(reason(r)), "    "))
 	if r.Action == Delayed && !r.WillRetryUntil.IsZero() {
 		b.WriteString(fold("    It will be tried until "+r.WillRetryUntil.Format(time.RFC1123Z)+".", "    "))
 	}
 	b.WriteString("\r\n")
+}
+
+// reason says in words what happened to a recipient.
+func reason(r *Recipient) string {
+	switch r.Action {
+	case Relayed:
+		return "was given to a server that does not report on delivery"
+	case Delivered:
+		return "delivered"
+	}
+	said := r.Status.Text
+	if r.Status.Remote != "" {
+		said = fmt.Sprintf("host %s said: %s", r.Status.Remote, r.Status.Error())
+	}
+	if r.Action == Expired {
+		if said != "" {
+			said = " The last attempt: " + said
+		}
+		return "gave up after trying for too long." + said
+	}
+	return said
 }
 
 // status is the part for machines: one block about the message, one for each recipient.
@@ -188,7 +197,7 @@ func (w *writer) recipient(p mail.Path) string {
 	if p.IsASCII() {
 		return "rfc822; " + p.String()
 	}
-	return "utf-8; " + w.typed("utf-8", p.String())
+	return "utf-8;" + w.typed("utf-8", p.String())
 }
 
 // typed is the address of a typed one: UTF-8 as it is in a UTF-8 report, else encoded.
@@ -319,8 +328,9 @@ func (w *writer) original() part {
 		if b.Len()+len(raw) > maxOriginal {
 			break
 		}
-		if sendable(raw) && bytes.HasSuffix(raw, []byte("\r\n")) {
-			b.Write(raw)
+		if sendable(raw) {
+			b.Write(bytes.TrimSuffix(raw, []byte("\r\n")))
+			b.WriteString("\r\n") // also where the message ends without one
 		}
 	}
 	typ := "text/rfc822-headers"
