@@ -270,6 +270,8 @@ func TestX04Bombs(t *testing.T) {
 		{"key over it", dots(maxDepth + 1), deep},
 		{"10,000 dots", dots(10_000), deep},
 		{"table of dots", minimal + "[" + strings.Repeat("a.", 10_000) + "a]\n", deep},
+		{"30,000 listeners", strings.Repeat("[[listener]]\naddress = \"x\"\n", 30_000), "more problems"},
+		{"100,000 unknown keys", manyKeys(100_000), "and 99803 more problems"},
 		{"bomb after junk", minimal + "v = = " + strings.Repeat("[", 500_000), ":6: "},
 		{"bomb in a key", minimal + strings.Repeat("[", 500_000), ":6: "},
 	} {
@@ -283,6 +285,14 @@ func TestX04Bombs(t *testing.T) {
 			t.Errorf("%s: %.300v, want %q", c.name, err, c.want)
 		}
 	}
+}
+
+func manyKeys(n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, "k%d=1\n", i)
+	}
+	return b.String()
 }
 
 func TestLoadNoFile(t *testing.T) {

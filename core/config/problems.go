@@ -42,15 +42,18 @@ func (ps Problems) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-// sorted returns ps in the order of the file, only the first problem of each key; nil if
-// there is none.
+// maxProblems is how many problems are shown: nobody reads more at once.
+const maxProblems = 200
+
+// sorted returns ps in the order of the file, only the first problem of each key and not
+// too many; nil if there is none.
 func (ps Problems) sorted() error {
 	if len(ps) == 0 {
 		return nil
 	}
 	slices.SortStableFunc(ps, func(a, b Problem) int { return cmp.Compare(a.Line, b.Line) })
 	seen := make(map[string]bool)
-	return slices.DeleteFunc(ps, func(p Problem) bool {
+	ps = slices.DeleteFunc(ps, func(p Problem) bool {
 		if p.Key == "" {
 			return false
 		}
@@ -58,4 +61,8 @@ func (ps Problems) sorted() error {
 		seen[p.Key] = true
 		return dup
 	})
+	if more := len(ps) - maxProblems; more > 0 {
+		ps = append(ps[:maxProblems], Problem{File: ps[0].File, Text: fmt.Sprintf("and %d more problems", more)})
+	}
+	return ps
 }

@@ -21,7 +21,7 @@ import (
 func (c *Config) Validate() error { return c.problems().sorted() }
 
 func (c *Config) problems() Problems {
-	v := &validator{c: c}
+	v := &validator{c: c, addresses: make(map[string]bool)}
 	v.basics()
 	for i := range c.Listeners {
 		v.listener(indexKey("listener", i), &c.Listeners[i])
@@ -54,8 +54,9 @@ func (c *Config) problems() Problems {
 
 // validator collects what is wrong with a Config.
 type validator struct {
-	c        *Config
-	problems Problems
+	c         *Config
+	problems  Problems
+	addresses map[string]bool // of listeners so far
 }
 
 func (v *validator) problem(key, format string, args ...any) {
@@ -127,13 +128,10 @@ func (v *validator) listener(key string, l *Listener) {
 	case !isUnix:
 		v.listenAddress(key+".address", l.Address)
 	}
-	for i := range v.c.Listeners {
-		if o := &v.c.Listeners[i]; o == l {
-			break
-		} else if l.Address != "" && o.Address == l.Address && !strings.HasSuffix(l.Address, ":0") {
-			v.problem(key+".address", "%q is the address of another listener too", l.Address)
-		}
+	if v.addresses[l.Address] && l.Address != "" && !strings.HasSuffix(l.Address, ":0") {
+		v.problem(key+".address", "%q is the address of another listener too", l.Address)
 	}
+	v.addresses[l.Address] = true
 	if l.Role == "" {
 		v.problem(key+".role", "is missing: mx, submission or lmtp")
 	} else if l.Role == "reinjection" {
