@@ -69,5 +69,5 @@ func mountOption(r io.Reader, dev, option string) bool {
 
 // device splits a device number as glibc's major() and minor() do.
 func device(dev uint64) (major, minor uint64) {
-	return dev>>8&0xfff | dev>>32&^0xfff, dev&0xff | dev>>12&^0xff
+	return dev>>8&0xfff | dev>>32&^0xfff, dev&0xff | dev>>12&0xffffff00
 }

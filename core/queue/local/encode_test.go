@@ -1,7 +1,9 @@
 package local
 
 import (
+	"encoding/binary"
 	"fmt"
+	"hash/crc32"
 	"math"
 	"reflect"
 	"testing"
@@ -169,4 +171,8 @@ func FuzzSegment(f *testing.F) {
 			at = g.to
 		}
 	})
+}
+
+func sumOf(b []byte) []byte {
+	return binary.LittleEndian.AppendUint32(nil, crc32.Checksum(b, castagnoli))
 }
