@@ -76,7 +76,7 @@ func (a *attempt) preferIdle(list []target) {
 // connection has its result afterwards.
 func (a *attempt) try(ctx context.Context, t target, more bool) {
 	if err := ctx.Err(); err != nil {
-		a.last = mail.Temporary(451, 4, 7, "attempt ended: "+cause(err))
+		a.last = mail.Temporary(451, 3, 2, "attempt ended: "+cause(err))
 		return
 	}
 	if s := a.c.pool.get(t); s != nil {

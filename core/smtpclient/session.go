@@ -241,6 +241,7 @@ func (s *session) lost(err error) mail.Status {
 // cause is an error of the network in few words, without addresses.
 func cause(err error) string {
 	var errno syscall.Errno
+	var op *net.OpError
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded):
 		return "timeout"
@@ -248,6 +249,8 @@ func cause(err error) string {
 		return "stopped"
 	case errors.As(err, &errno):
 		return errno.Error()
+	case errors.As(err, &op) && op.Err != nil:
+		return op.Err.Error()
 	}
 	return err.Error()
 }

@@ -102,7 +102,7 @@ func (c *Client) hostTargets(ctx context.Context, hostport string) ([]target, er
 	}
 	addrs, err := c.lookup(ctx, host)
 	if err != nil {
-		return nil, mail.Temporary(451, 4, 3, "next hop "+host+" cannot be resolved: "+err.Error())
+		return nil, mail.Temporary(451, 4, 3, "next hop "+host+" cannot be resolved: "+c.dnsCause(host, err))
 	}
 	ruleIndex := c.rule(host, "")
 	var list []target
@@ -125,6 +125,17 @@ func (c *Client) lookup(ctx context.Context, host string) ([]netip.Addr, error) 
 	return c.o.Resolver.LookupAddrs(ctx, host)
 }
 
+// dnsCause is a failure of the DNS in few words; which server said what is for the log.
+func (c *Client) dnsCause(name string, err error) string {
+	c.o.Log.Info("dns failure", "name", name, "error", err)
+	for _, kind := range []error{resolver.ErrNotFound, resolver.ErrNoData} {
+		if errors.Is(err, kind) {
+			return kind.Error()
+		}
+	}
+	return resolver.ErrTemporary.Error()
+}
+
 // mxTargets finds where mail for a domain goes (RFC 5321 §5.1): at most MaxAddresses, best
 // first.
 func (c *Client) mxTargets(ctx context.Context, domain string) ([]target, error) {
@@ -142,7 +153,7 @@ func (c *Client) mxTargets(ctx context.Context, domain string) ([]target, error)
 	case errors.Is(err, resolver.ErrNotFound):
 		return nil, mail.Permanent(550, 1, 2, "Domain "+domain+" does not exist")
 	case err != nil:
-		return nil, mail.Temporary(451, 4, 3, "DNS gave no answer for "+domain+": "+err.Error())
+		return nil, mail.Temporary(451, 4, 3, "DNS gave no answer for "+domain+": "+c.dnsCause(domain, err))
 	}
 	mxs = slices.DeleteFunc(slices.Clone(mxs), func(mx resolver.MX) bool { return mx.Host == "." || mx.Host == "" })
 	if len(mxs) == 0 {
@@ -240,7 +251,7 @@ func (f *finder) result() ([]target, error) {
 	case f.self:
 		return nil, mail.Permanent(554, 4, 6, "Mail for "+f.domain+" loops back to this gateway")
 	case f.temporary != nil:
-		return nil, mail.Temporary(451, 4, 3, "DNS gave no address for the mail servers of "+f.domain+": "+f.temporary.Error())
+		return nil, mail.Temporary(451, 4, 3, "DNS gave no address for the mail servers of "+f.domain+": "+f.c.dnsCause(f.domain, f.temporary))
 	case f.private != "":
 		return nil, mail.Permanent(550, 4, 4, "Mail server of "+f.domain+" has the address "+f.private+", which is not of the public internet")
 	}
