@@ -10,6 +10,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/postern-mail/postern/core/pluginhost"
+	"github.com/postern-mail/postern/plugins/bcc"
+	"github.com/postern-mail/postern/plugins/dkim"
 	"github.com/postern-mail/postern/sdk"
 )
 
@@ -21,7 +23,10 @@ type builtin struct {
 	mailbox  bool
 }
 
-var builtins = map[string]builtin{}
+var builtins = map[string]builtin{
+	"bcc":  {make: func() any { return bcc.New() }, manifest: bcc.Manifest()},
+	"dkim": {make: func() any { return dkim.New() }, manifest: dkim.Manifest()},
+}
 
 func builtinNames() string { return strings.Join(slices.Sorted(maps.Keys(builtins)), ", ") }
 
