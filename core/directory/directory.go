@@ -56,8 +56,9 @@ var (
 
 // Options of a Directory.
 type Options struct {
-	Path       string    // the file; it is made if it is missing
-	Postmaster mail.Path // where mail for postmaster goes at domains without such an account
+	Path       string      // the file; it is made if it is missing
+	Hostname   mail.Domain // the gateway's own name: it has a postmaster, if nothing else
+	Postmaster mail.Path   // where mail for postmaster goes at domains without such an account
 	Clock      func() time.Time
 }
 
@@ -70,6 +71,7 @@ type Domain struct {
 // Directory is an open directory.
 type Directory struct {
 	clock    func() time.Time
+	hostname mail.Domain
 	db       *sql.DB
 	declared atomic.Pointer[declaration]
 	stored   atomic.Pointer[storedDomains]
@@ -86,6 +88,7 @@ const cachedAnswers = 1 << 14
 // declaration is what the configuration says. It is replaced as a whole by a reload.
 type declaration struct {
 	domains    map[mail.Domain]mail.Domain // name or alias -> name
+	first      mail.Domain                 // the domain declared first
 	postmaster mail.Path
 }
 
@@ -100,7 +103,7 @@ func Open(o Options) (*Directory, error) {
 	if err := create(o.Path); err != nil {
 		return nil, fmt.Errorf("directory: %w", err)
 	}
-	d := &Directory{clock: o.Clock, answers: state.NewCache[mail.Path, cachedAnswer](cachedAnswers)}
+	d := &Directory{clock: o.Clock, hostname: o.Hostname, answers: state.NewCache[mail.Path, cachedAnswer](cachedAnswers)}
 	d.watch.clock = o.Clock
 	d.Declare(nil, o.Postmaster)
 	if err := d.open(o.Path); err != nil {
@@ -139,13 +142,17 @@ func (d *Directory) Close() error {
 // replaces what was declared before.
 func (d *Directory) Declare(domains []Domain, postmaster mail.Path) {
 	m := make(map[mail.Domain]mail.Domain)
-	for _, dom := range domains {
+	var first mail.Domain
+	for i, dom := range domains {
+		if i == 0 {
+			first = dom.Name
+		}
 		m[dom.Name] = dom.Name
 		for _, a := range dom.Aliases {
 			m[a] = dom.Name
 		}
 	}
-	d.declared.Store(&declaration{m, postmaster.Fold()})
+	d.declared.Store(&declaration{m, first, postmaster.Fold()})
 }
 
 // Local reports whether a domain is ours, and its name if it is an alias of another.

@@ -150,26 +150,49 @@ func TestResolve(t *testing.T) {
 	}
 }
 
-// TestA29Postmaster: postmaster leads to the configured address, wherever that is, and
-// never round in a circle.
+// TestA29Postmaster: postmaster leads to the configured address, wherever that is, never
+// round in a circle, and at worst to a domain of ours.
 func TestA29Postmaster(t *testing.T) {
-	d := newDirectory(t)
-	org := []Domain{{Name: mail.MustDomain("example.org")}}
+	d, err := Open(Options{Path: filepath.Join(t.TempDir(), "directory.db"), Hostname: mail.MustDomain("mx.example.org")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	org := []Domain{{Name: mail.MustDomain("example.org")}, {Name: mail.MustDomain("example.com")}}
+	d.Declare(org, mail.Path{})
+	account(t, d, "boss@example.org", "gone@example.org")
+	if err := d.SetEnabled(context.Background(), mail.MustPath("gone@example.org"), false); err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct{ postmaster, address, want string }{
 		{"boss@elsewhere.example", "postmaster@example.org", "boss@elsewhere.example"},
-		{"postmaster@example.org", "postmaster@example.org", "not found"},
-		{"postmaster@mx.example.org", "postmaster@mx.example.org", "not found"},
+		{"boss@elsewhere.example", "POSTMASTER@mx.example.org", "boss@elsewhere.example"},
+		{"boss@example.org", "postmaster@mx.example.org", "boss@example.org"},
+		{"boss@example.org", "postmaster@example.com", "boss@example.org"},
+		{"missing@example.org", "postmaster@example.com", "postmaster@example.com"},
+		{"gone@example.org", "postmaster@example.com", "postmaster@example.com"},
+		{"postmaster@example.org", "postmaster@example.org", "postmaster@example.org"},
+		{"postmaster@example.org", "postmaster@example.com", "postmaster@example.com"},
+		{"postmaster@mx.example.org", "postmaster@mx.example.org", "postmaster@example.org"},
+		{"postmaster@mx.example.org", "postmaster@example.com", "postmaster@example.com"},
 		{"postmaster@mx.example.org", "other@mx.example.org", "not local"},
-		{"postmaster@mx.example.org", "postmaster@example.org", "postmaster@mx.example.org"},
+		{"", "postmaster@example.com", "postmaster@example.com"},
+		{"", "postmaster@mx.example.org", "postmaster@example.org"},
+		{"", "postmaster@elsewhere.example", "not local"},
 	} {
 		d.Declare(org, mail.MustPath(c.postmaster))
 		if got := resolve(d, c.address); got != c.want {
 			t.Errorf("postmaster %s: %s: %q, want %q", c.postmaster, c.address, got, c.want)
 		}
 	}
-	d.Declare(org, mail.Path{})
-	if got := resolve(d, "postmaster@example.org"); got != "not found" {
-		t.Errorf("without a postmaster: %q", got)
+	d.Declare(nil, mail.MustPath("postmaster@mx.example.org"))
+	if got := resolve(d, "postmaster@mx.example.org"); got != "not found" {
+		t.Errorf("a gateway without domains: %q", got)
+	}
+	account(t, d, "postmaster@example.org")
+	d.Declare(org, mail.MustPath("boss@elsewhere.example"))
+	if got := resolve(d, "postmaster@example.org"); got != "postmaster@example.org" {
+		t.Errorf("an account called postmaster: %q", got)
 	}
 }
 

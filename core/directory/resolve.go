@@ -25,7 +25,8 @@ type answer struct {
 
 // Resolve returns the addresses that an address of ours stands for: accounts, and addresses
 // elsewhere that aliases lead to. Each is named once. For an address it asks for, in this
-// order: an alias, an account, the same without its +tag, postmaster, the catch-all.
+// order: an alias, an account, the same without its +tag, postmaster, the catch-all. Mail for
+// postmaster is never without a way (RFC 5321 §4.5.1): at worst it is delivered as that.
 //
 // The error is ErrNotLocal, ErrNotFound, ErrDisabled or ErrTooDeep; any other means that the
 // directory failed and the question has to be asked again later.
@@ -34,11 +35,10 @@ func (d *Directory) Resolve(ctx context.Context, p mail.Path) ([]mail.Path, erro
 	if err != nil {
 		return nil, err
 	}
-	post := d.declared.Load().postmaster
+	postmaster := isPostmaster(p)
 	if !ok {
-		// The gateway's own name need not be a domain with mailboxes, but its postmaster is
-		// the one that RFC 5321 §4.5.1 wants reachable.
-		if p.Fold() != post || p.Local == "" {
+		// The gateway's own name need not be a domain with mailboxes.
+		if !postmaster || p.Domain != d.hostname {
 			return nil, ErrNotLocal
 		}
 		name = p.Domain
@@ -47,14 +47,21 @@ func (d *Directory) Resolve(ctx context.Context, p mail.Path) ([]mail.Path, erro
 	if err := e.add(mail.Path{Local: p.Local, Domain: name}, 0); err != nil {
 		return nil, err
 	}
+	if !ok {
+		name = d.declared.Load().first
+	}
 	switch {
 	case len(e.targets) > 0:
 		return e.targets, nil
+	case postmaster && !name.IsZero():
+		return []mail.Path{{Local: "postmaster", Domain: name}}, nil
 	case e.disabled:
 		return nil, ErrDisabled
 	}
 	return nil, ErrNotFound
 }
+
+func isPostmaster(p mail.Path) bool { return strings.EqualFold(p.Local, "postmaster") }
 
 // Expand is Resolve for a message that is already accepted: an address elsewhere, or an
 // unknown one of ours (another server knows the mailboxes of that domain), stands for itself.
@@ -117,9 +124,10 @@ func (e *expansion) add(p mail.Path, depth int) error {
 	case tagged && plain != "" && base.found():
 		return e.follow(base, mail.Path{Local: plain, Domain: key.Domain}, depth)
 	case plain == "postmaster":
-		post := e.d.declared.Load().postmaster
-		if post != key && !post.IsZero() && !e.seen[post] {
-			return e.target(post, depth)
+		if post := e.d.declared.Load().postmaster; !post.IsZero() && !e.seen[post] {
+			if err := e.target(post, depth); err != nil || len(e.targets) > 0 {
+				return err
+			}
 		}
 	}
 	for _, t := range exact.catchAll {
@@ -172,7 +180,7 @@ func (e *expansion) target(p mail.Path, depth int) error {
 	if ok {
 		return e.add(mail.Path{Local: p.Local, Domain: name}, depth+1)
 	}
-	if !e.seen[p] {
+	if !e.seen[p] && p.Domain != e.d.hostname { // mail for our own name would come back
 		e.seen[p] = true
 		e.targets = append(e.targets, p)
 	}
