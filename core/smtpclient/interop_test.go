@@ -14,9 +14,8 @@ import (
 
 // foreign is a server that somebody else wrote.
 type foreign struct {
-	mu   sync.Mutex
-	got  []string // "user from to: data"
-	lmtp bool
+	mu  sync.Mutex
+	got []string // "user from to: data"
 }
 
 type foreignSession struct {

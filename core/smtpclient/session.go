@@ -35,7 +35,7 @@ type session struct {
 	mu      sync.Mutex // guards nc and aborted
 	nc      net.Conn
 	aborted bool
-	raw     syscall.RawConn // of the socket below, for a look without reading; may be nil
+	look    func() bool // whether the socket below has something to read; nil: cannot tell
 
 	br    *bufio.Reader
 	phase time.Duration // the limit of every write
@@ -76,9 +76,7 @@ func (c *Client) open(ctx context.Context, t target, plain, more bool) (*session
 		return nil, &openError{status: mail.Temporary(451, 4, 1, "cannot connect to "+t.String()+": "+cause(err))}
 	}
 	s := &session{client: c, target: t, nc: nc, br: bufio.NewReaderSize(nc, maxReplyLine), remote: t.host}
-	if sc, ok := nc.(syscall.Conn); ok {
-		s.raw, _ = sc.SyscallConn()
-	}
+	s.look = lookAt(nc)
 	stop := context.AfterFunc(ctx, s.abort)
 	defer stop()
 	banner := c.o.Timeouts.Banner
@@ -293,18 +291,28 @@ func (s *session) heard() bool {
 	if s.br.Buffered() > 0 {
 		return true
 	}
-	if s.raw == nil {
-		return false
+	return s.look != nil && s.look()
+}
+
+// lookAt returns a function that reports, without reading or waiting, whether a connection
+// has something to read: octets, its end or an error. It is nil for what is no socket.
+func lookAt(nc net.Conn) func() bool {
+	sc, ok := nc.(syscall.Conn)
+	if !ok {
+		return nil
 	}
-	s.setDeadline(time.Minute) // the look below fails after an old deadline
-	something := false
-	err := s.raw.Read(func(fd uintptr) bool {
-		var b [1]byte
-		_, _, err := unix.Recvfrom(int(fd), b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
-		something = err == nil || err != unix.EAGAIN && err != unix.EINTR
-		return true
-	})
-	return something || err != nil
+	raw, err := sc.SyscallConn()
+	if err != nil {
+		return nil
+	}
+	var fds [1]unix.PollFd
+	var something bool
+	poll := func(fd uintptr) { // made once: this runs twice for every message
+		fds[0] = unix.PollFd{Fd: int32(fd), Events: unix.POLLIN}
+		n, err := unix.Poll(fds[:], 0)
+		something = n > 0 || err != nil && err != unix.EINTR
+	}
+	return func() bool { return raw.Control(poll) != nil || something }
 }
 
 // quit says good-bye without waiting for an answer.
