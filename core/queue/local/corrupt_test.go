@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -45,19 +46,25 @@ func (f fast) OpenFile(name string, flag int, perm os.FileMode) (disk.File, erro
 
 // house is a queue with its content in a directory on the real disk.
 type house struct {
-	t   testing.TB
-	dir string
-	sp  *spool.Spool
-	s   *Store
-	now time.Time
-	ids queue.IDs
-	log bytes.Buffer
+	t    testing.TB
+	dir  string
+	sp   *spool.Spool
+	s    *Store
+	now  time.Time    // changed by advance only
+	wall atomic.Int64 // now, for the store's goroutines
+	ids  queue.IDs
 }
 
 func newHouse(t testing.TB) *house {
 	h := &house{t: t, dir: t.TempDir(), now: time.Unix(1.7e9, 0)}
+	h.advance(0)
 	h.open(Options{})
 	return h
+}
+
+func (h *house) advance(d time.Duration) {
+	h.now = h.now.Add(d)
+	h.wall.Store(h.now.UnixNano())
 }
 
 func (h *house) open(o Options) {
@@ -68,7 +75,7 @@ func (h *house) open(o Options) {
 	}
 	o.Dir, o.Content, o.FS = h.dir+"/queue", h.sp, fast{}
 	if o.Clock == nil {
-		o.Clock = func() time.Time { return h.now }
+		o.Clock = func() time.Time { return time.Unix(0, h.wall.Load()) }
 	}
 	if h.s, err = Open(o); err != nil {
 		h.t.Fatal(err)

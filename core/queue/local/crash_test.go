@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -44,7 +45,8 @@ type rig struct {
 	sp     *spool.Spool
 	s      *Store
 	ids    queue.IDs
-	now    time.Time
+	now    time.Time    // changed by advance only
+	wall   atomic.Int64 // now, for the store's goroutines
 	ledger map[queue.ID]*promise
 	order  []queue.ID
 }
@@ -64,7 +66,7 @@ func (r *rig) open(fs disk.FS) error {
 	if r.sp, err = spool.Open(spool.Options{Dir: "/d/spool", Threshold: 100, FS: fs}); err != nil {
 		return err
 	}
-	r.s, err = Open(Options{Dir: "/d/queue", Content: r.sp, FS: fs, SegmentSize: 1024, Clock: func() time.Time { return r.now }})
+	r.s, err = Open(Options{Dir: "/d/queue", Content: r.sp, FS: fs, SegmentSize: 1024, Clock: func() time.Time { return time.Unix(0, r.wall.Load()) }})
 	if err != nil {
 		return err
 	}
@@ -156,28 +158,35 @@ func (r *rig) scenario() {
 			r.deliver(3)
 		}
 		if n%8 == 7 {
-			r.now = r.now.Add(10 * time.Minute)
+			r.advance(10 * time.Minute)
 			r.deliver(20)
 		}
 	}
 }
 
 func newRig(t *testing.T) *rig {
-	return &rig{t: t, now: time.Unix(1.7e9, 0), ledger: make(map[queue.ID]*promise)}
+	r := &rig{t: t, now: time.Unix(1.7e9, 0), ledger: make(map[queue.ID]*promise)}
+	r.advance(0)
+	return r
+}
+
+func (r *rig) advance(d time.Duration) {
+	r.now = r.now.Add(d)
+	r.wall.Store(r.now.UnixNano())
 }
 
 // verify opens what is left and compares it with the ledger, then delivers everything.
 func (r *rig) verify(fs *disktest.Mem, what string) {
 	t := r.t
 	t.Helper()
-	r.now = r.now.Add(time.Minute)
+	r.advance(time.Minute)
 	if err := r.open(disktest.NewFaults(fs, nil)); err != nil {
 		t.Fatalf("%s: %v", what, err)
 	}
 	for _, id := range r.order {
 		r.check(id, what)
 	}
-	r.now = r.now.Add(24 * time.Hour)
+	r.advance(24 * time.Hour)
 	for {
 		leases, _, err := r.s.Claim(context.Background(), queue.Claim{Now: r.now, Max: 100})
 		if err != nil {
@@ -431,9 +440,12 @@ func TestD06DiskFull(t *testing.T) {
 		r.scenario()
 		isFull := r.fs.Ops() >= n
 		e, recs := testEntry(r.ids.New(r.now), "small", "a@full.example")
-		if err := r.s.Commit(context.Background(), queue.Batch{Add: []queue.Add{{Entry: e, Records: recs}}}); isFull && !errors.Is(err, queue.ErrNoSpace) {
+		err := r.s.Commit(context.Background(), queue.Batch{Add: []queue.Add{{Entry: e, Records: recs}}})
+		if isFull && !errors.Is(err, queue.ErrNoSpace) {
 			t.Fatalf("%s: %v", what, err)
 		}
+		r.ledger[e.ID] = &promise{fate: r.outcome(err), body: "small", states: []queue.State{queue.Pending}, doubt: []bool{false}}
+		r.order = append(r.order, e.ID)
 		if seed%3 == 0 {
 			after := m.Kill()
 			r.s.Close()

@@ -119,9 +119,13 @@ func FuzzItems(f *testing.F) {
 	m, _ := nextItem(e.b, int(it.size()))
 	f.Add(m.body)
 	f.Fuzz(func(t *testing.T, b []byte) {
-		s := &Store{x: newIndex(clock{now: time.Now}, time.Hour, 0)}
-		s.x.segs[1] = &segment{number: 1}
-		s.replayFrame(s.x.segs[1], 0, b, time.Now())
+		if len(b) > 0 && eachItem(b, func(it *item, _ uint32) error { return checkItem(it) }) == nil {
+			s := &Store{x: newIndex(clock{now: time.Now}, time.Hour, 0)}
+			s.x.segs[1] = &segment{number: 1}
+			if err := s.replayFrame(s.x.segs[1], 0, b, time.Now()); err != nil {
+				t.Fatal(err)
+			}
+		}
 		decodeAll(b)
 		d := &decoder{b: b}
 		fr := d.front()

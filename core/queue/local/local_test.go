@@ -42,7 +42,7 @@ func TestReclaim(t *testing.T) {
 	if err := h.s.Commit(ctx, queue.Batch{Remember: []queue.Mark{{Key: "long", Until: h.now.Add(time.Hour)}, {Key: "short", Until: h.now.Add(time.Second)}}}); err != nil {
 		t.Fatal(err)
 	}
-	h.now = h.now.Add(2 * time.Second)
+	h.advance(2 * time.Second)
 	for i := range 600 {
 		id := h.accept("some body text\r\n", 1+i%2*30)
 		leases, _, err := h.s.Claim(ctx, queue.Claim{Now: h.now, Max: 1})
@@ -151,7 +151,7 @@ func TestD22ClockJumps(t *testing.T) {
 			}
 			h.s.Release(ctx, leases...)
 		}
-		h.now = h.now.Add(jump)
+		h.advance(jump)
 		claim("at once", 0)
 		elapsed += 10*time.Minute - 1
 		claim("before the time", 0)

@@ -175,38 +175,44 @@ func (s *Store) reportGap(seg *segment, g gap) {
 	s.setAside(seg.number, g.from, b[:n], g.reason)
 }
 
-// replayFrame checks all items of a frame, then takes them into the index.
+// replayFrame takes the items of a frame into the index, all or none.
 func (s *Store) replayFrame(seg *segment, base uint32, payload []byte, now time.Time) error {
-	for pass := range 2 {
-		for off := 0; off < len(payload); {
-			it, err := nextItem(payload, off)
-			if err != nil {
-				return err
+	if err := eachItem(payload, func(it *item, _ uint32) error { return checkItem(it) }); err != nil {
+		return err
+	}
+	return eachItem(payload, func(it *item, message uint32) error {
+		s.replayItem(seg, base, it, message, now)
+		return nil
+	})
+}
+
+// eachItem calls f for each item of a payload; message is the size of the message item
+// that goes with it, which f does not see.
+func eachItem(payload []byte, f func(it *item, message uint32) error) error {
+	for off := 0; off < len(payload); {
+		it, err := nextItem(payload, off)
+		if err != nil {
+			return err
+		}
+		off += int(it.size())
+		message := uint32(0)
+		if it.kind == itemAdd || it.kind == itemMove {
+			m, err := nextItem(payload, off)
+			if err != nil || m.kind != itemMessage {
+				return errFormat
 			}
-			next := off + int(it.size())
-			if it.kind == itemAdd || it.kind == itemMove {
-				m, err := nextItem(payload, next)
-				if err != nil || m.kind != itemMessage {
-					return errFormat
-				}
-				next += int(m.size())
-			}
-			if pass == 0 {
-				err = s.checkItem(&it)
-			} else {
-				s.replayItem(seg, base, &it, uint32(next-off)-it.size(), now)
-			}
-			if err != nil {
-				return err
-			}
-			off = next
+			message = m.size()
+			off += int(message)
+		}
+		if err := f(&it, message); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
 // checkItem decodes an item as far as replay needs it. The frame's checksum has covered it.
-func (s *Store) checkItem(it *item) error {
+func checkItem(it *item) error {
 	d := &decoder{b: it.body}
 	if v := d.u8(); v != itemVersion {
 		return fmt.Errorf("item has the unknown version %d", v)
