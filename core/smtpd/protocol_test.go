@@ -7,6 +7,7 @@ import (
 	"net"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/postern-mail/postern/sdk/mail"
 )
@@ -170,6 +171,47 @@ func TestP08Pipelining(t *testing.T) {
 	c.do("RSET\r\n", "250")
 	if m := r.only("x\r\n"); len(m.env.Recipients) != 45 || m.env.Recipients[44].Path.Local != "u48" {
 		t.Errorf("%d recipients", len(m.env.Recipients))
+	}
+}
+
+// TestP07NextSegment: a message in a segment of its own, which the server has not read when
+// it comes to DATA.
+func TestP07NextSegment(t *testing.T) {
+	sent := make(chan struct{})
+	r := startRig(t, &rig{recipient: func(*mail.Envelope, mail.Path) mail.Status { <-sent; return mail.Status{} }})
+	c := r.hi()
+	c.do("MAIL FROM:<a@x.test>\r\n", "250")
+	c.send("RCPT TO:<b@mx.test>\r\nDATA\r\n")
+	eventually(t, "server waits for the policy", func() bool { return r.asked.Load() })
+	c.send("Subject: x\r\n\r\n.\r\n")
+	close(sent)
+	c.expect("250")
+	c.expect("554 5.5.0")
+	c.closed()
+	r.none()
+}
+
+// TestLinger: a client that sends on gets to read why it was refused.
+func TestLinger(t *testing.T) {
+	r := newRig(t, func(o *Options) { o.Timeouts.Linger = 20 * time.Second; o.Limits.MessageSize = 1 << 20 })
+	for _, secure := range []bool{false, true} {
+		if secure {
+			r = newRig(t, withTLS(TLSStart), func(o *Options) { o.Timeouts.Linger = 20 * time.Second; o.Limits.MessageSize = 1 << 20 })
+		}
+		c := r.hi()
+		if secure {
+			c.startTLS()
+			c.do("EHLO x\r\n", "250")
+		}
+		c.envelope()
+		c.do("DATA\r\n", "354")
+		c.send("a\nb\r\n")
+		for range 100 {
+			c.send(strings.Repeat("x", 5000) + "\r\n")
+		}
+		c.do(".\r\n", "554 5.6.0")
+		c.closed()
+		c.conn.Close()
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -43,7 +44,8 @@ type rig struct {
 
 	mu       sync.Mutex
 	messages []message
-	failed   int // messages whose reader failed
+	failed   int         // messages whose reader failed
+	asked    atomic.Bool // the policy was asked about a recipient
 
 	receive   func(ctx context.Context, e *mail.Envelope, r io.Reader) (Receipt, error)
 	connect   func(c *mail.Client) mail.Status
@@ -74,6 +76,7 @@ func (r *rig) Mail(_ context.Context, c *mail.Client, p mail.Path, size int64) m
 }
 
 func (r *rig) Recipient(_ context.Context, e *mail.Envelope, p mail.Path) mail.Status {
+	r.asked.Store(true)
 	if r.recipient != nil {
 		return r.recipient(e, p)
 	}

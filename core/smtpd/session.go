@@ -200,7 +200,6 @@ func (s *session) secured(c *tls.Conn) {
 // panicked ends the session after a panic of what is behind an interface, or of our own.
 func (s *session) panicked(r any) {
 	s.log.Error("panic in a session", "client", s.client.Addr, "panic", r, "stack", string(debug.Stack()))
-	s.final, s.aborted = nil, false
 	s.end(mail.Temporary(421, 3, 0, "Internal error, closing connection"))
 }
 
