@@ -27,6 +27,9 @@ type decoder struct {
 }
 
 func (d *decoder) problem(key, format string, args ...any) {
+	if len(d.problems) >= maxProblems {
+		return
+	}
 	d.problems = append(d.problems, Problem{d.file, lineOf(d.lines, key), key, fmt.Sprintf(format, args...)})
 }
 
@@ -64,6 +67,9 @@ func (d *decoder) table(path string, in map[string]any, out reflect.Value) {
 
 func (d *decoder) unknown(path, key string, fields map[string]reflect.Value) {
 	full := joinKey(path, key)
+	if len(d.problems) >= maxProblems {
+		return
+	}
 	if slices.Contains(later, withoutIndexes(full)) {
 		d.problem(full, "this key is not available in this version; remove it")
 		return

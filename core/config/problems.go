@@ -42,7 +42,8 @@ func (ps Problems) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-// maxProblems is how many problems are shown: nobody reads more at once.
+// maxProblems is how many problems are shown: nobody reads more at once. The decoder and
+// the validator each stop collecting there.
 const maxProblems = 200
 
 // sorted returns ps in the order of the file, only the first problem of each key and not
@@ -52,6 +53,7 @@ func (ps Problems) sorted() error {
 		return nil
 	}
 	slices.SortStableFunc(ps, func(a, b Problem) int { return cmp.Compare(a.Line, b.Line) })
+	full := len(ps) >= maxProblems
 	seen := make(map[string]bool)
 	ps = slices.DeleteFunc(ps, func(p Problem) bool {
 		if p.Key == "" {
@@ -61,8 +63,8 @@ func (ps Problems) sorted() error {
 		seen[p.Key] = true
 		return dup
 	})
-	if more := len(ps) - maxProblems; more > 0 {
-		ps = append(ps[:maxProblems], Problem{File: ps[0].File, Text: fmt.Sprintf("and %d more problems", more)})
+	if full {
+		ps = append(ps[:min(len(ps), maxProblems)], Problem{File: ps[0].File, Text: "and perhaps more problems"})
 	}
 	return ps
 }

@@ -60,6 +60,9 @@ type validator struct {
 }
 
 func (v *validator) problem(key, format string, args ...any) {
+	if len(v.problems) >= maxProblems {
+		return
+	}
 	v.problems = append(v.problems, Problem{v.c.file, lineOf(v.c.lines, key), key, fmt.Sprintf(format, args...)})
 }
 
