@@ -126,8 +126,8 @@ func (s *Store) verify(ctx context.Context, p *picked) bool {
 		return false
 	}
 	s.o.Log.Error("queue: content is damaged, recipients are held", "id", p.id, "error", err)
-	r := newRequest()
-	defer r.free()
+	r := s.newRequest()
+	defer s.free(r)
 	for i, n := range p.numbers {
 		rec := p.records[i]
 		rec.State, rec.Reason, rec.Expires = queue.Held, fmt.Sprintf("content is damaged: %v", err), time.Time{}
@@ -147,8 +147,8 @@ func (s *Store) verify(ctx context.Context, p *picked) bool {
 // countAttempts stores the next attempt of all who need it, in one commit. If that fails
 // they are due again, and only the others are returned.
 func (s *Store) countAttempts(ctx context.Context, now time.Time, ready []picked) ([]picked, error) {
-	r := newRequest()
-	defer r.free()
+	r := s.newRequest()
+	defer s.free(r)
 	for i := range ready {
 		p := &ready[i]
 		if p.counted {

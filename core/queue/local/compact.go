@@ -26,6 +26,9 @@ func (s *Store) compact() bool {
 	}
 	for range compactPasses {
 		if err := s.compactPass(seg); err != nil {
+			if errors.Is(err, errClosed) {
+				return false
+			}
 			s.o.Log.Warn("queue: segment could not be emptied", "segment", segmentName(seg.number), "error", err)
 			return false
 		}
@@ -125,12 +128,12 @@ func (s *Store) residents(number, from uint32) (sns []snapshot, end bool) {
 
 // copyEntries appends what some entries have in a segment to the log, once more.
 func (s *Store) copyEntries(number uint32, sns []snapshot) error {
-	r := newRequest()
-	defer func() { r.free() }()
+	r := s.newRequest()
+	defer func() { s.free(r) }()
 	flush := func() error {
 		err := s.submit(context.Background(), r)
-		r.free()
-		r = newRequest()
+		s.free(r)
+		r = s.newRequest()
 		if errors.Is(err, errChanged) || errors.Is(err, queue.ErrGone) {
 			return nil // the next pass sees what is left
 		}
@@ -183,8 +186,8 @@ func (s *Store) copyEntry(r *request, number uint32, sn *snapshot) error {
 }
 
 func (s *Store) copyMarks(seg *segment) error {
-	r := newRequest()
-	defer r.free()
+	r := s.newRequest()
+	defer s.free(r)
 	s.mu.Lock()
 	if seg.marks > 0 {
 		for key, m := range s.x.marks {

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"math"
 	"net/netip"
 	"time"
@@ -34,7 +33,7 @@ func (i *item) size() uint32 { return uint32(itemHeader + len(i.body)) }
 // check verifies the checksum and the version of the item and returns a decoder for it.
 func (i *item) check() *decoder {
 	d := &decoder{b: i.body}
-	if crc32.Checksum(i.body, castagnoli) != i.sum {
+	if checksum(i.body) != i.sum {
 		d.err = errors.New("item has a wrong checksum")
 		return d
 	}

@@ -27,7 +27,8 @@ const (
 	noTime      = math.MinInt64
 )
 
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+// checksum is CRC-32C.
+func checksum(b []byte) uint32 { return crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)) }
 
 // encoder appends items to a buffer.
 type encoder struct{ b []byte }
@@ -43,7 +44,7 @@ func (e *encoder) begin(kind byte) int {
 func (e *encoder) end(at int) uint32 {
 	body := e.b[at+itemHeader:]
 	binary.LittleEndian.PutUint32(e.b[at+1:], uint32(len(body)))
-	binary.LittleEndian.PutUint32(e.b[at+5:], crc32.Checksum(body, castagnoli))
+	binary.LittleEndian.PutUint32(e.b[at+5:], checksum(body))
 	return uint32(len(e.b) - at)
 }
 

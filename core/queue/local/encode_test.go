@@ -3,7 +3,6 @@ package local
 import (
 	"encoding/binary"
 	"fmt"
-	"hash/crc32"
 	"math"
 	"reflect"
 	"testing"
@@ -178,5 +177,5 @@ func FuzzSegment(f *testing.F) {
 }
 
 func sumOf(b []byte) []byte {
-	return binary.LittleEndian.AppendUint32(nil, crc32.Checksum(b, castagnoli))
+	return binary.LittleEndian.AppendUint32(nil, checksum(b))
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
-	"hash/crc32"
 	"io"
 
 	"github.com/postern-mail/postern/core/disk"
@@ -43,7 +42,7 @@ func (h *segHeader) encode() []byte {
 		b[40] = 1
 	}
 	binary.LittleEndian.PutUint64(b[44:], uint64(h.created))
-	binary.LittleEndian.PutUint32(b[60:], crc32.Checksum(b[:60], castagnoli))
+	binary.LittleEndian.PutUint32(b[60:], checksum(b[:60]))
 	return append(b, b...)
 }
 
@@ -55,7 +54,7 @@ var (
 // decodeSegHeader takes the first copy that is whole.
 func decodeSegHeader(b []byte) (segHeader, error) {
 	for ; len(b) >= segmentHeader; b = b[segmentHeader:] {
-		if crc32.Checksum(b[:60], castagnoli) != binary.LittleEndian.Uint32(b[60:]) || string(b[:7]) != magic[:7] {
+		if checksum(b[:60]) != binary.LittleEndian.Uint32(b[60:]) || string(b[:7]) != magic[:7] {
 			continue
 		}
 		if b[7] != magic[7] {
@@ -87,11 +86,11 @@ func (f *frame) put(b []byte, m marker) {
 	binary.LittleEndian.PutUint32(b[16:], uint32(f.size))
 	binary.LittleEndian.PutUint32(b[20:], uint32(f.group))
 	binary.LittleEndian.PutUint32(b[24:], f.sum)
-	binary.LittleEndian.PutUint32(b[28:], crc32.Checksum(b[:28], castagnoli))
+	binary.LittleEndian.PutUint32(b[28:], checksum(b[:28]))
 }
 
 func decodeFrame(b []byte, m marker) (frame, bool) {
-	if len(b) < frameHeader || marker(b[:8]) != m || crc32.Checksum(b[:28], castagnoli) != binary.LittleEndian.Uint32(b[28:]) {
+	if len(b) < frameHeader || marker(b[:8]) != m || checksum(b[:28]) != binary.LittleEndian.Uint32(b[28:]) {
 		return frame{}, false
 	}
 	f := frame{
@@ -158,7 +157,7 @@ func scanOne(w *window, m marker, off int64, s *scan, each func(int64, frame, []
 	if err != nil {
 		return 0, "", err
 	}
-	if crc32.Checksum(payload, castagnoli) != fr.sum {
+	if checksum(payload) != fr.sum {
 		// The length may be trusted: the header has a checksum of its own.
 		return end, "frame has a wrong checksum", nil
 	}

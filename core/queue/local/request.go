@@ -5,8 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/crc32"
-	"sync"
 	"time"
 
 	"github.com/postern-mail/postern/core/queue"
@@ -61,23 +59,24 @@ type newMark struct {
 
 var errChanged = errors.New("changed meanwhile")
 
-func newRequest() *request {
-	r := requestPool.Get().(*request)
+// newRequest takes a request from the pool: they are large and short-lived.
+func (s *Store) newRequest() *request {
+	r, _ := s.pool.Get().(*request)
+	if r == nil {
+		r = &request{done: make(chan struct{}, 1)}
+	}
 	r.enc.b = append(r.enc.b[:0], make([]byte, frameHeader)...)
 	return r
 }
 
-// requestPool is a cache, not state: requests are large and short-lived.
-var requestPool = sync.Pool{New: func() any { return &request{done: make(chan struct{}, 1)} }}
-
-func (r *request) free() {
+func (s *Store) free(r *request) {
 	if cap(r.enc.b) > 1<<20 {
 		r.enc.b = nil
 	}
 	clear(r.adds)
 	clear(r.changes)
 	r.adds, r.changes, r.marks, r.err = r.adds[:0], r.changes[:0], r.marks[:0], nil
-	requestPool.Put(r)
+	s.pool.Put(r)
 }
 
 func (r *request) add(kind byte, e *queue.Entry, records []queue.Record) {
@@ -107,7 +106,7 @@ func (s *Store) submit(ctx context.Context, r *request) error {
 		return fmt.Errorf("batch of %d bytes is too large", len(r.enc.b))
 	}
 	// The checksum is computed here, where all processors can help.
-	binary.LittleEndian.PutUint32(r.enc.b[24:], crc32.Checksum(r.enc.b[frameHeader:], castagnoli))
+	binary.LittleEndian.PutUint32(r.enc.b[24:], checksum(r.enc.b[frameHeader:]))
 	s.life.RLock()
 	defer s.life.RUnlock()
 	if s.closed {
@@ -220,7 +219,9 @@ func (s *Store) apply(r *request, seg *segment, off uint32, now time.Time) {
 		a := &r.adds[i]
 		at := loc{seg.number, off + a.off, a.size}
 		if a.from.seg != 0 {
-			s.x.move(s.x.ids[a.id], at, a.message)
+			if i := s.x.ids[a.id]; i != 0 { // else it was found damaged meanwhile
+				s.x.move(i, at, a.message)
+			}
 			continue
 		}
 		s.applyAdd(a, at, now)
@@ -251,6 +252,9 @@ func (s *Store) applyAdd(a *addition, at loc, now time.Time) {
 
 func (s *Store) applyChange(c *change, at loc, now time.Time) {
 	i := s.x.ids[c.id]
+	if i == 0 {
+		return // found damaged meanwhile
+	}
 	e := s.x.entries.at(i)
 	id := e.first + uint32(c.recipient)
 	r := s.x.rcpts.at(id)

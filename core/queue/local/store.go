@@ -88,6 +88,7 @@ type Store struct {
 	tidied   chan struct{} // closed when the janitor has ended
 	stop     chan struct{}
 
+	pool   sync.Pool    // of *request
 	life   sync.RWMutex // held for reading by everything that commits
 	closed bool
 
@@ -196,8 +197,8 @@ func (s *Store) Commit(ctx context.Context, b queue.Batch) error {
 	if len(b.Add)+len(b.Results)+len(b.Remember) == 0 {
 		return nil
 	}
-	r := newRequest()
-	defer r.free()
+	r := s.newRequest()
+	defer s.free(r)
 	for i := range b.Add {
 		if err := checkAdd(&b.Add[i]); err != nil {
 			return err
