@@ -43,7 +43,8 @@ func Manifest() sdk.Manifest {
 // Plugin asks for copies. It implements [sdk.Filter].
 type Plugin struct {
 	targets  map[mail.Domain]mail.Path
-	all      mail.Path // target of every message; zero: none
+	all      mail.Path          // target of every message; zero: none
+	archives map[mail.Path]bool // all targets, folded
 	toSender bool
 	bounces  mail.Path // where bounces go otherwise
 }
@@ -65,7 +66,7 @@ func (p *Plugin) Configure(_ context.Context, c sdk.Config) error {
 	if len(s.Copies) == 0 {
 		return errors.New(`settings: copies is empty; name who gets copies, as in copies = {"example.org" = "archive@example.org"}`)
 	}
-	p.targets = make(map[mail.Domain]mail.Path)
+	p.targets, p.archives = make(map[mail.Domain]mail.Path), make(map[mail.Path]bool)
 	var faults []error
 	for _, name := range slices.Sorted(maps.Keys(s.Copies)) {
 		if err := p.add(name, s.Copies[name]); err != nil {
@@ -94,6 +95,7 @@ func (p *Plugin) add(name, address string) error {
 	if err != nil {
 		return err
 	}
+	p.archives[target.Fold()] = true
 	if name == "*" {
 		p.all = target
 		return nil
@@ -112,6 +114,9 @@ func (p *Plugin) add(name, address string) error {
 // Filter asks for one copy for every target that the message concerns.
 func (p *Plugin) Filter(_ context.Context, m *mail.Message) (*sdk.Verdict, error) {
 	v := sdk.Continue()
+	if p.onlyTargets(&m.Envelope) {
+		return v, nil
+	}
 	reverse := p.reversePath(m.Envelope.ReversePath)
 	for _, target := range p.wanted(&m.Envelope) {
 		if !receives(&m.Envelope, target) {
@@ -141,8 +146,13 @@ func (p *Plugin) wanted(e *mail.Envelope) []mail.Path {
 	return list
 }
 
-// receives reports whether the message goes to target anyway. It is also why there is
-// never a copy of a copy: that one has its target as its recipient.
+// onlyTargets reports whether nobody but targets gets the message: it is a copy. Without
+// this two archives could have copies of each other's copies for ever.
+func (p *Plugin) onlyTargets(e *mail.Envelope) bool {
+	return !slices.ContainsFunc(e.Recipients, func(r mail.Recipient) bool { return !p.archives[r.Path.Fold()] })
+}
+
+// receives reports whether the message goes to target anyway.
 func receives(e *mail.Envelope, target mail.Path) bool {
 	return slices.ContainsFunc(e.Recipients, func(r mail.Recipient) bool {
 		return r.Path.Fold() == target.Fold()

@@ -1,0 +1,127 @@
+package maildir
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"unicode/utf16"
+
+	"github.com/postern-mail/postern/sdk"
+	"github.com/postern-mail/postern/sdk/mail"
+)
+
+const maxName = 255 // bytes in a file name
+
+// locate returns the directories of the mailbox and of the folder in it (the same for the
+// inbox).
+func (p *Plugin) locate(d *sdk.Delivery) (root, dir string, err error) {
+	to := d.Recipient.Fold()
+	domain, local := safe(to.Domain.String()), safe(to.Local)
+	if local == "" || domain == "" || len(local) > maxName || len(domain) > maxName {
+		return "", "", fmt.Errorf("the address %q is no name for a directory", d.Recipient)
+	}
+	root = filepath.Clean(strings.NewReplacer("{domain}", domain, "{local}", local).Replace(p.path))
+	if d.Folder == "" || strings.EqualFold(d.Folder, "INBOX") {
+		return root, root, nil
+	}
+	name, err := folderName(d.Folder)
+	if err != nil {
+		return "", "", mail.Permanent(554, 2, 0, "No such folder: "+err.Error())
+	}
+	return root, filepath.Join(root, name), nil
+}
+
+// safe makes a string part of a file name: one that means nothing else than itself,
+// different for different strings. Lower case letters, digits, "-", "_", "+", "=", "@" and
+// inner dots stand for themselves, every other byte as %XX. So there is no slash, no NUL,
+// no colon or comma, no leading dot.
+func safe(s string) string {
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		c := s[i]
+		switch {
+		case c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || strings.IndexByte("-_+=@", c) >= 0, c == '.' && i > 0:
+			b.WriteByte(c)
+		default:
+			fmt.Fprintf(&b, "%%%02x", c)
+		}
+	}
+	return b.String()
+}
+
+// keyPart is the key in a file's name: without dots, which separate there.
+func keyPart(key string) string {
+	s := strings.ReplaceAll(safe(key), ".", "%2e")
+	if len(s) > 100 {
+		sum := sha256.Sum256([]byte(key))
+		return "H" + hex.EncodeToString(sum[:])
+	}
+	return "Q" + s
+}
+
+// partOf returns the key part of a file's name; "" if we did not make it.
+func partOf(name string) string {
+	_, rest, ok := strings.Cut(name, ".")
+	part, _, ok2 := strings.Cut(rest, ".")
+	if !ok || !ok2 || part == "" || part[0] != 'Q' && part[0] != 'H' {
+		return ""
+	}
+	return part
+}
+
+// folderName is the directory of a folder: the levels, in IMAP's modified UTF-7, with a dot
+// before each (Maildir++). Slash and dot both separate levels.
+func folderName(folder string) (string, error) {
+	var b strings.Builder
+	for level := range strings.FieldsFuncSeq(folder, func(r rune) bool { return r == '/' || r == '.' }) {
+		b.WriteByte('.')
+		for _, r := range level {
+			if r < ' ' || r == 0x7f || r == 0xFFFD {
+				return "", errors.New("its name has control characters")
+			}
+		}
+		b.WriteString(modifiedUTF7(level))
+	}
+	switch {
+	case b.Len() == 0:
+		return "", errors.New("it has no name")
+	case b.Len() > maxName:
+		return "", errors.New("its name is too long")
+	}
+	return b.String(), nil
+}
+
+// modifiedUTF7 is the encoding of mailbox names of RFC 3501 §5.1.3.
+func modifiedUTF7(s string) string {
+	enc := base64.NewEncoding("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+,").WithPadding(base64.NoPadding)
+	var b strings.Builder
+	var run []rune
+	flush := func() {
+		if len(run) == 0 {
+			return
+		}
+		var raw []byte
+		for _, u := range utf16.Encode(run) {
+			raw = append(raw, byte(u>>8), byte(u))
+		}
+		b.WriteString("&" + enc.EncodeToString(raw) + "-")
+		run = run[:0]
+	}
+	for _, r := range s {
+		if r >= ' ' && r < 0x7f {
+			flush()
+			b.WriteRune(r)
+			if r == '&' {
+				b.WriteByte('-')
+			}
+			continue
+		}
+		run = append(run, r)
+	}
+	flush()
+	return b.String()
+}
