@@ -113,7 +113,8 @@ type Claim struct {
 	Now   time.Time
 	Max   int    // at most this many leases
 	Owner string // who takes them
-	// Room returns how many more leases a destination may have; nil: no limit.
+	// Room returns how many more leases a destination may have; nil: no limit. It must not
+	// call the store.
 	Room func(destination string) int
 }
 
@@ -148,9 +149,11 @@ type Store interface {
 	// were attempted before, the new attempt is durable when it returns; for fresh ones
 	// the accepting Commit was that.
 	Claim(ctx context.Context, c Claim) ([]Lease, time.Time, error)
-	// Extend moves the end of a lease; an error means that it is lost.
+	// Extend moves the end of a lease; an error means that it is lost: nobody may act on it
+	// any more.
 	Extend(ctx context.Context, l Lease, until time.Time) error
-	// Release gives leases back that were not used, to be due again at once.
+	// Release gives leases back that were not used, to be due again at once. The attempt
+	// stays counted, and is the one that the next Claim hands out.
 	Release(ctx context.Context, l ...Lease)
 	// Changed is signalled when something may have become due.
 	Changed() <-chan struct{}
