@@ -28,8 +28,8 @@ type Server struct {
 	stop      context.CancelFunc
 }
 
-// ErrClosed is what Serve returns after Shutdown.
-var ErrClosed = errors.New("smtpd: server is shut down")
+// ErrClosed is what Serve returns after Shutdown. It is a net.ErrClosed.
+var ErrClosed = fmt.Errorf("smtpd: server is shut down: %w", net.ErrClosed)
 
 // New checks the options and returns a server that does not listen yet.
 func New(o Options) (*Server, error) {
