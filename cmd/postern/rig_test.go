@@ -99,11 +99,13 @@ func startIn(t testing.TB, dir, config string) *gateway {
 	return g
 }
 
-// launch starts the process without waiting for it.
-func launch(t testing.TB, dir, config string) *gateway {
+// launch starts the process without waiting for it. With wrapper it is started by that
+// command, which has to become it.
+func launch(t testing.TB, dir, config string, wrapper ...string) *gateway {
 	t.Helper()
 	g := &gateway{t: t, dir: dir, file: write(t, dir, config), log: newWatchedLog(), done: make(chan struct{})}
-	g.cmd = exec.Command(binary, "serve", "--config", g.file)
+	line := append(wrapper, binary, "serve", "--config", g.file)
+	g.cmd = exec.Command(line[0], line[1:]...)
 	g.cmd.Stderr = g.log
 	g.cmd.Stdout = g.log
 	if err := g.cmd.Start(); err != nil {
