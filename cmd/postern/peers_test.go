@@ -184,8 +184,8 @@ func (p *postfix) mailbox(user string) string { return filepath.Join(p.dir, "mai
 // deadEnd is an address that refuses connections.
 func deadEnd(t testing.TB) string { return freePort(t) }
 
-// relayTo is basics and a domain whose mail goes to these next hops.
-func relayTo(domain string, hops ...string) string {
+// forwarding is basics and a domain whose mail goes to these next hops.
+func forwarding(domain string, hops ...string) string {
 	return basics + fmt.Sprintf("[[domain]]\nname = %q\nrecipients = \"any\"\ndeliver = [%s]\n", domain, quoted(hops))
 }
 
@@ -224,7 +224,7 @@ func TestH09ThroughPostfix(t *testing.T) {
 	t.Parallel()
 	p := virtualPostfix(t, "example.org", []string{"bob", "carol", "dave"}, "")
 	p.start(t, "")
-	g := start(t, relayTo("example.org", "smtp://"+p.addr))
+	g := start(t, forwarding("example.org", "smtp://"+p.addr))
 	swaksOK(t, g.addr[0], "--from", "alice@example.net", "--to", "bob@example.org,carol@example.org,dave@example.org",
 		"--no-data-fixup", "--data", "@"+wireFile(t, odd))
 	for _, user := range []string{"bob", "carol", "dave"} {
@@ -249,7 +249,7 @@ func TestH09AttachmentsThroughPostfix(t *testing.T) {
 	t.Parallel()
 	p := virtualPostfix(t, "example.org", []string{"bob"}, "")
 	p.start(t, "")
-	g := start(t, relayTo("example.org", "smtp://"+p.addr))
+	g := start(t, forwarding("example.org", "smtp://"+p.addr))
 	file := filepath.Join(t.TempDir(), "image.png")
 	content := make([]byte, 700_000)
 	for i := range content {
@@ -278,7 +278,7 @@ func TestN13PostfixRefusesOne(t *testing.T) {
 	p := virtualPostfix(t, "example.org", []string{"bob"}, "")
 	p.start(t, "")
 	back := smtptest.New(t, smtptest.Options{})
-	g := start(t, relayTo("example.org", "smtp://"+p.addr)+
+	g := start(t, forwarding("example.org", "smtp://"+p.addr)+
 		fmt.Sprintf("[[domain]]\nname = \"example.net\"\nrecipients = \"any\"\ndeliver = \"smtp://%s\"\n", back.Addr()))
 	_, id := swaksOK(t, g.addr[0], "--from", "alice@example.net", "--to", "bob@example.org,nobody@example.org",
 		"--no-data-fixup", "--data", "@"+wireFile(t, odd))
@@ -304,7 +304,7 @@ func TestL04NullSenderPostfixRefuses(t *testing.T) {
 	t.Parallel()
 	p := virtualPostfix(t, "example.org", []string{"bob"}, "")
 	p.start(t, "")
-	g := start(t, relayTo("example.org", "smtp://"+p.addr))
+	g := start(t, forwarding("example.org", "smtp://"+p.addr))
 	_, id := swaksOK(t, g.addr[0], "--from", "<>", "--to", "nobody@example.org")
 	g.log.wait(t, "failed", has("id", id))
 	// What comes next proves that the outcome was committed and that nothing followed.
@@ -324,7 +324,7 @@ func TestGreylistingPostfix(t *testing.T) {
 	policy := greylist(t)
 	p := virtualPostfix(t, "example.org", []string{"bob"}, "smtpd_recipient_restrictions = check_policy_service inet:"+policy+", permit\nsmtpd_delay_reject = yes\n")
 	p.start(t, "")
-	g := start(t, relayTo("example.org", "smtp://"+p.addr))
+	g := start(t, forwarding("example.org", "smtp://"+p.addr))
 	_, id := swaksOK(t, g.addr[0], "--from", "alice@example.net", "--to", "bob@example.org", "--no-data-fixup", "--data", "@"+wireFile(t, odd))
 	deferred := g.log.wait(t, "deferred", has("id", id))
 	if !strings.HasPrefix(fmt.Sprint(deferred["code"]), "45") || deferred["status"] != "4.2.0" {
@@ -386,7 +386,7 @@ func TestN16NextHopFailover(t *testing.T) {
 	first.On("BANNER", "421 4.3.2 not now")
 	for i, hop := range []string{deadEnd(t), first.Addr()} {
 		user := []string{"bob", "carol"}[i]
-		g := start(t, relayTo("example.org", "smtp://"+hop, "smtp://"+p.addr))
+		g := start(t, forwarding("example.org", "smtp://"+hop, "smtp://"+p.addr))
 		began := time.Now()
 		_, id := swaksOK(t, g.addr[0], "--from", "alice@example.net", "--to", user+"@example.org", "--no-data-fixup", "--data", "@"+wireFile(t, odd))
 		line := g.log.wait(t, "delivered", has("id", id))
@@ -414,7 +414,7 @@ func TestSMTPUTF8ThroughPostfix(t *testing.T) {
 	old := virtualPostfix(t, "example.com", []string{"bob"}, "smtputf8_enable = no\n")
 	old.start(t, "")
 	back := smtptest.New(t, smtptest.Options{})
-	g := start(t, relayTo("example.org", "smtp://"+p.addr)+
+	g := start(t, forwarding("example.org", "smtp://"+p.addr)+
 		fmt.Sprintf("[[domain]]\nname = \"example.com\"\nrecipients = \"any\"\ndeliver = \"smtp://%s\"\n", old.addr)+
 		fmt.Sprintf("[[domain]]\nname = \"example.net\"\nrecipients = \"any\"\ndeliver = \"smtp://%s\"\n", back.Addr()))
 	c := dial(t, g.addr[0])

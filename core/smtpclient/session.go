@@ -76,6 +76,9 @@ func (c *Client) open(ctx context.Context, t target, plain, more bool) (*session
 		return nil, &openError{status: mail.Temporary(451, 4, 1, "cannot connect to "+t.String()+": "+cause(err))}
 	}
 	s := &session{client: c, target: t, nc: nc, br: bufio.NewReaderSize(nc, maxReplyLine), remote: t.host}
+	if t.path != "" {
+		s.remote = c.o.Hostname // senders are told; a path means nothing to them and is none of their business
+	}
 	s.look = lookAt(nc)
 	stop := context.AfterFunc(ctx, s.abort)
 	defer stop()
