@@ -166,7 +166,7 @@ func TestD06DiskFull(t *testing.T) {
 		r.scenario()
 		isFull := r.fs.Ops() >= n
 		e, recs := testEntry(r.ids.New(r.now), "small", "a@full.example")
-		err := r.s.Commit(context.Background(), queue.Batch{Add: []queue.Add{{Entry: e, Records: recs}}})
+		err := r.s.Commit(context.Background(), queue.Batch{Add: []queue.Add{{Entry: e, Records: recs}}, Remember: []queue.Mark{{Key: e.ID.String(), Until: r.now.Add(time.Hour)}}})
 		if isFull && !errors.Is(err, queue.ErrNoSpace) {
 			t.Fatalf("%s: %v", what, err)
 		}
