@@ -17,7 +17,7 @@ import (
 )
 
 func TestC05SlowCommands(t *testing.T) {
-	r := newRig(t, func(o *Options) { o.Timeouts.Command = 150 * time.Millisecond })
+	r := newRig(t, func(o *Options) { o.Timeouts.Command = 500 * time.Millisecond })
 	var wg sync.WaitGroup
 	for range 20 {
 		c := r.dial()
@@ -40,7 +40,7 @@ func TestC05SlowCommands(t *testing.T) {
 }
 
 func TestSessionCap(t *testing.T) {
-	r := newRig(t, func(o *Options) { o.Timeouts.Session = 100 * time.Millisecond })
+	r := newRig(t, func(o *Options) { o.Timeouts.Session = 500 * time.Millisecond })
 	c := r.hi()
 	for start := time.Now(); time.Since(start) < 20*time.Second; time.Sleep(5 * time.Millisecond) {
 		io.WriteString(c.conn, "NOOP\r\n")

@@ -20,8 +20,8 @@ func TestP21Proxy(t *testing.T) {
 		}
 		return mail.Status{}
 	}
-	proxied := func() *rig {
-		return startRig(t, &rig{connect: relay}, func(o *Options) { o.ProxyFrom = loopback; o.Timeouts.Handshake = 100 * time.Millisecond })
+	proxied := func(patience time.Duration) *rig {
+		return startRig(t, &rig{connect: relay}, func(o *Options) { o.ProxyFrom, o.Timeouts.Handshake = loopback, patience })
 	}
 	v2 := "\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c" + "\xc0\x00\x02\x07" + "\x7f\x00\x00\x01" + "\x10\x00" + "\x00\x19"
 	for name, c := range map[string]struct{ header, addr string }{
@@ -33,7 +33,7 @@ func TestP21Proxy(t *testing.T) {
 		"v2 local":   {"\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00", "invalid IP"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := proxied()
+			r := proxied(20 * time.Second)
 			c2 := r.dial()
 			c2.send(c.header)
 			c2.expect("220")
@@ -56,7 +56,7 @@ func TestP21Proxy(t *testing.T) {
 		"early":     "PROXY TCP4 192.0.2.7 127.0.0.1 1 25\r\nEHLO x\r\n",
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := proxied()
+			r := proxied(100 * time.Millisecond)
 			c := r.dial()
 			go io.WriteString(c.conn, first)
 			got, _ := io.ReadAll(c.r)

@@ -74,7 +74,7 @@ func TestT03STARTTLSForms(t *testing.T) {
 func TestT08HandshakeStall(t *testing.T) {
 	for _, mode := range []TLSMode{TLSStart, TLSImplicit} {
 		t.Run(string(mode), func(t *testing.T) {
-			r := newRig(t, withTLS(mode), func(o *Options) { o.Timeouts.Handshake = 50 * time.Millisecond })
+			r := newRig(t, withTLS(mode), func(o *Options) { o.Timeouts.Handshake = 500 * time.Millisecond })
 			c := r.dial()
 			if mode == TLSStart {
 				c.expect("220")
