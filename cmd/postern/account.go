@@ -37,7 +37,7 @@ func withDirectory(file string, f func(*directory.Directory) error) error {
 	if err := os.MkdirAll(c.DataDir, 0o710); err != nil {
 		return fmt.Errorf("data_dir: %w", err)
 	}
-	d, err := directory.Open(directory.Options{Path: directoryFile(c), Postmaster: c.Postmaster})
+	d, err := directory.Open(directory.Options{Path: directoryFile(c), Hostname: c.Hostname, Postmaster: c.Postmaster})
 	if err != nil {
 		return err
 	}

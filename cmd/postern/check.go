@@ -121,7 +121,7 @@ func checkRelay(ctx context.Context, c *config.Config) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	d, err := directory.Open(directory.Options{Path: filepath.Join(dir, "directory.db"), Postmaster: c.Postmaster})
+	d, err := directory.Open(directory.Options{Path: filepath.Join(dir, "directory.db"), Hostname: c.Hostname, Postmaster: c.Postmaster})
 	if err != nil {
 		return err
 	}

@@ -12,7 +12,6 @@ import (
 	"github.com/postern-mail/postern/core/intake"
 	"github.com/postern-mail/postern/core/pipeline"
 	"github.com/postern-mail/postern/core/policy"
-	"github.com/postern-mail/postern/core/route"
 	"github.com/postern-mail/postern/core/smtpclient"
 	"github.com/postern-mail/postern/core/smtpd"
 	"github.com/postern-mail/postern/sdk/mail"
@@ -54,9 +53,9 @@ type currentClient struct {
 	atomic.Pointer[smtpclient.Client]
 }
 
-// Deliver hands recipients of a message over by a route.
-func (c *currentClient) Deliver(ctx context.Context, r route.Route, env *mail.Envelope, recipients []int, h mail.Header, b mail.Body) []mail.Status {
-	return c.Load().Deliver(ctx, r, env, recipients, h, b)
+// Attempt makes one attempt to deliver.
+func (c *currentClient) Attempt(ctx context.Context, job *smtpclient.Job) []smtpclient.Result {
+	return c.Load().Attempt(ctx, job)
 }
 
 // Submit takes a message from the control socket. Whoever can open that may relay; all else

@@ -58,47 +58,51 @@ type gateway struct {
 
 // newGateway builds and starts everything but the listeners' sessions: after an error
 // nothing is left running.
-func newGateway(ctx context.Context, c *config.Config, log *slog.Logger) (g *gateway, err error) {
-	g = &gateway{log: log, started: time.Now(), sockets: make(map[string]*socket)}
+func newGateway(ctx context.Context, c *config.Config, log *slog.Logger) (*gateway, error) {
+	g := &gateway{log: log, started: time.Now(), sockets: make(map[string]*socket)}
 	var undo []func()
-	defer func() {
-		if err != nil {
-			for _, f := range slices.Backward(undo) {
-				f()
-			}
-		}
-	}()
-	if g.keeping, err = openKeeping(c, log); err != nil {
-		return nil, err
-	}
-	undo = append(undo, func() { g.keeping.Close() })
-	opened, err := g.openSockets(c)
+	err := g.build(ctx, c, func(f func()) { undo = append(undo, f) })
 	if err != nil {
+		for _, f := range slices.Backward(undo) {
+			f()
+		}
 		return nil, err
 	}
-	undo = append(undo, func() { closeSockets(opened) })
-	if g.directory, err = directory.Open(directory.Options{Path: directoryFile(c), Postmaster: c.Postmaster}); err != nil {
-		return nil, err
-	}
-	undo = append(undo, func() { g.directory.Close() })
+	return g, nil
+}
+
+// build does newGateway's work. It calls undo with how to take back each step.
+func (g *gateway) build(ctx context.Context, c *config.Config, undo func(func())) error {
 	specs, err := pluginSpecs(c)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	g.host, err = pluginhost.Start(ctx, hostOptions(c, filepath.Join(runDir(c), "plugins"), log), specs)
+	if g.keeping, err = openKeeping(c, g.log); err != nil {
+		return err
+	}
+	undo(func() { g.keeping.Close() })
+	opened, err := g.openSockets(c)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	undo = append(undo, func() { g.host.Close(context.Background()) })
+	undo(func() { closeSockets(opened) })
+	if g.directory, err = directory.Open(directory.Options{Path: directoryFile(c), Hostname: c.Hostname, Postmaster: c.Postmaster}); err != nil {
+		return err
+	}
+	undo(func() { g.directory.Close() })
+	if g.host, err = pluginhost.Start(ctx, hostOptions(c, filepath.Join(runDir(c), "plugins"), g.log), specs); err != nil {
+		return err
+	}
+	undo(func() { g.host.Close(context.Background()) })
 	p, err := g.prepare(c, opened)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if err := g.assemble(c, p); err != nil {
-		return nil, err
+		return err
 	}
 	g.adopt(c, p, opened)
-	return g, nil
+	return nil
 }
 
 // assemble makes the parts that live as long as the gateway.
@@ -181,9 +185,13 @@ func (g *gateway) serverOptions(c *config.Config, l config.Listener, p *prepared
 	if c.Limits.Connections >= 20 {
 		o.Limits.Reserved, o.Limits.ReservedFor = c.Limits.Connections/10, c.Prefixes(c.Relay.Networks)
 	}
+	// Of several networks that have a client, the smallest counts: they come first.
 	for _, n := range policyOptions(c, g.directory, nil, g.log).Networks {
-		o.Limits.Networks = append(o.Limits.Networks, smtpd.NetworkLimit{Networks: n.Networks, PerAddress: n.Limits.Connections})
+		for _, prefix := range n.Networks {
+			o.Limits.Networks = append(o.Limits.Networks, smtpd.NetworkLimit{Networks: []netip.Prefix{prefix}, PerAddress: n.Limits.Connections})
+		}
 	}
+	slices.SortFunc(o.Limits.Networks, func(a, b smtpd.NetworkLimit) int { return b.Networks[0].Bits() - a.Networks[0].Bits() })
 	return o
 }
 

@@ -124,7 +124,7 @@ func nextText(r admin.Recipient) string {
 // printable keeps a terminal safe from what remote hosts say.
 func printable(s string) string {
 	return strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f || r >= 0x80 && r < 0xa0 || r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069 {
+		if r < ' ' || misleading(r) {
 			return '?'
 		}
 		return r

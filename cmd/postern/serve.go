@@ -5,7 +5,10 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -83,7 +86,26 @@ func quietLog(c *config.Config) *slog.Logger {
 
 func logHandler(c *config.Config, o *slog.HandlerOptions) slog.Handler {
 	if c.Log.Format == "json" {
+		o.ReplaceAttr = withoutDirections // the text handler quotes them by itself
 		return slog.NewJSONHandler(os.Stderr, o)
 	}
 	return slog.NewTextHandler(os.Stderr, o)
 }
+
+// withoutDirections replaces characters that turn the direction of writing or break lines: what
+// strangers say must not make a log look like something else.
+func withoutDirections(_ []string, a slog.Attr) slog.Attr {
+	if a.Value.Kind() == slog.KindString {
+		if s := a.Value.String(); strings.ContainsFunc(s, misleading) {
+			a.Value = slog.StringValue(strings.Map(func(r rune) rune {
+				if misleading(r) {
+					return utf8.RuneError
+				}
+				return r
+			}, s))
+		}
+	}
+	return a
+}
+
+func misleading(r rune) bool { return r >= 0x7f && !unicode.IsPrint(r) }

@@ -10,6 +10,7 @@ import (
 	"github.com/postern-mail/postern/core/intake"
 	"github.com/postern-mail/postern/core/queue"
 	"github.com/postern-mail/postern/core/route"
+	"github.com/postern-mail/postern/core/smtpclient"
 	"github.com/postern-mail/postern/core/trace"
 	"github.com/postern-mail/postern/sdk/mail"
 )
@@ -26,9 +27,9 @@ func (d *Delivery) attempt(ctx context.Context, rules Rules, l queue.Lease) {
 		d.commit(ctx, l.Entry, batch)
 		return
 	}
-	statuses := d.transport(ctx, rules, l)
-	d.destinations.end(l.Destination, !unreached(statuses), rules.PerNextHop, d.Clock())
-	d.commit(ctx, l.Entry, d.outcome(rules, l, statuses))
+	results := d.transport(ctx, rules, l)
+	d.destinations.end(l.Destination, !unreached(results), rules.PerNextHop, d.Clock())
+	d.commit(ctx, l.Entry, d.outcome(rules, l, results))
 }
 
 // keep extends the lease while the attempt lasts, and ends the attempt when the lease is
@@ -48,6 +49,12 @@ func (d *Delivery) keep(ctx context.Context, cancel context.CancelFunc, l *queue
 	return t.Stop
 }
 
+// result is what a transport says of one recipient.
+type result struct {
+	smtpclient.Result
+	final bool // in a mailbox: no further host can report on it
+}
+
 // share is the part of a lease that goes one way.
 type share struct {
 	route   route.Route
@@ -57,13 +64,13 @@ type share struct {
 
 // transport hands the leased recipients over, by the routes of today: the configuration
 // may have changed since the destination was written down.
-func (d *Delivery) transport(ctx context.Context, rules Rules, l queue.Lease) []mail.Status {
-	statuses := make([]mail.Status, len(l.Recipients))
+func (d *Delivery) transport(ctx context.Context, rules Rules, l queue.Lease) []result {
+	results := make([]result, len(l.Recipients))
 	var shares []share
 	for i, n := range l.Recipients {
 		r, err := rules.Route(l.Entry.Envelope.Recipients[n].Path)
 		if err != nil {
-			statuses[i] = mail.StatusOf(err)
+			results[i].Status = mail.StatusOf(err)
 			continue
 		}
 		k := slices.IndexFunc(shares, func(s share) bool { return s.route.Key == r.Key })
@@ -75,49 +82,51 @@ func (d *Delivery) transport(ctx context.Context, rules Rules, l queue.Lease) []
 		shares[k].places = append(shares[k].places, i)
 	}
 	for _, s := range shares {
-		for k, st := range d.hand(ctx, s, l.Entry) {
-			statuses[s.places[k]] = st
+		for k, r := range d.hand(ctx, s, l.Entry) {
+			results[s.places[k]] = r
 		}
 	}
-	for i := range statuses {
-		if statuses[i].IsZero() { // no answer means defer
-			statuses[i] = mail.Temporary(451, 3, 0, "No answer from the transport")
+	for i := range results {
+		if results[i].Status.IsZero() { // no answer means defer
+			results[i].Status = mail.Temporary(451, 3, 0, "No answer from the transport")
 		}
 	}
-	return statuses
+	return results
 }
 
 // hand gives one share to its transport.
-func (d *Delivery) hand(ctx context.Context, s share, e *queue.Entry) []mail.Status {
-	if s.route.Transport != route.Mailbox {
-		return d.SMTP.Deliver(ctx, s.route, &e.Envelope, s.numbers, e.Header, e.Body)
+func (d *Delivery) hand(ctx context.Context, s share, e *queue.Entry) []result {
+	results := make([]result, len(s.numbers))
+	if s.route.Transport == route.Mailbox {
+		for i, n := range s.numbers {
+			results[i].final, results[i].Status = true, d.Mailbox.Deliver(ctx, s.route.Hops[0].Address, e, n)
+		}
+		return results
 	}
-	statuses := make([]mail.Status, len(s.numbers))
-	for i, n := range s.numbers {
-		statuses[i] = d.Mailbox.Deliver(ctx, s.route.Hops[0].Address, e, n)
+	job := &smtpclient.Job{Route: s.route, Envelope: &e.Envelope, Recipients: s.numbers, Header: e.Header, Body: e.Body,
+		BeforeDot: func(ctx context.Context) error { return ctx.Err() }} // a lost lease ends ctx
+	for i, r := range d.SMTP.Attempt(ctx, job) {
+		results[i].Result = r
 	}
-	return statuses
+	return results
 }
 
-// outcome turns statuses into results, and into the reports that go with them.
-func (d *Delivery) outcome(rules Rules, l queue.Lease, statuses []mail.Status) queue.Batch {
+// outcome turns what the transport said into results, and into the reports that go with them.
+func (d *Delivery) outcome(rules Rules, l queue.Lease, results []result) queue.Batch {
 	var b queue.Batch
 	var notices []intake.Notice
 	now := d.Clock()
 	age := now.Sub(l.Entry.Received)
 	for i, n := range l.Recipients {
 		r := l.Records[i]
-		st := statuses[i]
+		st := results[i].Status
 		r.Status = st
 		event := trace.Event{}
 		notice := intake.Notice{Recipient: n, Status: st}
 		switch {
 		case st.Success():
 			r.State, event.Type = queue.Delivered, trace.Delivered
-			notice.Action = dsn.Relayed
-			if to, err := rules.Route(l.Entry.Envelope.Recipients[n].Path); err == nil && to.Transport == route.Mailbox {
-				notice.Action = dsn.Delivered
-			}
+			notice.Action, _ = dsn.SuccessAction(results[i].final, results[i].DSN)
 		case st.Permanent():
 			r.State, event.Type = queue.Failed, trace.Failed
 			notice.Action = dsn.Failed
@@ -127,6 +136,9 @@ func (d *Delivery) outcome(rules Rules, l queue.Lease, statuses []mail.Status) q
 			notice.Action, notice.Status = dsn.Expired, r.Status
 		default:
 			r.State, event.Type = queue.Pending, trace.Deferred
+			if results[i].Duplicate {
+				event.Reason = "the next hop may have taken it: it may get it twice"
+			}
 			if rules.DelayWarning > 0 && age >= rules.DelayWarning && !r.Warned {
 				r.Warned = true
 				notice.Action, notice.Until = dsn.Delayed, l.Entry.Received.Add(rules.Lifetime)
@@ -145,7 +157,7 @@ func (d *Delivery) outcome(rules Rules, l queue.Lease, statuses []mail.Status) q
 func (d *Delivery) record(l queue.Lease, n int, r queue.Record, e trace.Event) {
 	e.ID, e.Family = l.Entry.ID.String(), l.Entry.Family.String()
 	e.Status = r.Status
-	e.To, e.NextHop, e.Attempt, e.Reason = l.Entry.Envelope.Recipients[n].Path.String(), l.Destination, r.Attempts, r.Reason
+	e.To, e.NextHop, e.Attempt = l.Entry.Envelope.Recipients[n].Path.String(), l.Destination, r.Attempts
 	d.Trace.Record(e)
 }
 

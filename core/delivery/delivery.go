@@ -15,13 +15,14 @@ import (
 	"github.com/postern-mail/postern/core/intake"
 	"github.com/postern-mail/postern/core/queue"
 	"github.com/postern-mail/postern/core/route"
+	"github.com/postern-mail/postern/core/smtpclient"
 	"github.com/postern-mail/postern/core/trace"
 	"github.com/postern-mail/postern/sdk/mail"
 )
 
-// SMTP is the transport to other hosts. It returns one status for each number in recipients.
+// SMTP is the transport to other hosts. It returns one result for each of the job's recipients.
 type SMTP interface {
-	Deliver(ctx context.Context, r route.Route, env *mail.Envelope, recipients []int, h mail.Header, b mail.Body) []mail.Status
+	Attempt(ctx context.Context, job *smtpclient.Job) []smtpclient.Result
 }
 
 // Mailbox is the transport to a mailbox plugin.

@@ -15,6 +15,7 @@ import (
 	"github.com/postern-mail/postern/core/queue"
 	"github.com/postern-mail/postern/core/queue/local"
 	"github.com/postern-mail/postern/core/route"
+	"github.com/postern-mail/postern/core/smtpclient"
 	"github.com/postern-mail/postern/core/spool"
 	"github.com/postern-mail/postern/core/trace"
 	"github.com/postern-mail/postern/sdk"
@@ -57,23 +58,23 @@ type attempt struct {
 	body   string
 }
 
-func (n *next) Deliver(_ context.Context, _ route.Route, env *mail.Envelope, recipients []int, h mail.Header, b mail.Body) []mail.Status {
+func (n *next) Attempt(_ context.Context, job *smtpclient.Job) []smtpclient.Result {
 	n.mu.Lock()
 	answer := n.answer
 	n.mu.Unlock()
-	a := attempt{from: env.ReversePath, header: string(h.Block())}
-	if r, err := b.Open(); err == nil {
+	a := attempt{from: job.Envelope.ReversePath, header: string(job.Header.Block())}
+	if r, err := job.Body.Open(); err == nil {
 		text, _ := io.ReadAll(r)
 		a.body = string(text)
 		r.Close()
 	}
-	statuses := make([]mail.Status, len(recipients))
-	for i, k := range recipients {
-		a.to = append(a.to, env.Recipients[k].Path)
-		statuses[i] = answer(env.Recipients[k].Path)
+	results := make([]smtpclient.Result, len(job.Recipients))
+	for i, k := range job.Recipients {
+		a.to = append(a.to, job.Envelope.Recipients[k].Path)
+		results[i].Status = answer(job.Envelope.Recipients[k].Path)
 	}
 	n.attempts <- a
-	return statuses
+	return results
 }
 
 func (n *next) say(f func(to mail.Path) mail.Status) {
@@ -387,7 +388,11 @@ func TestUnreached(t *testing.T) {
 		{[]mail.Status{mail.OK(250, 0, 0, "")}, false},
 		{nil, false},
 	} {
-		if got := unreached(c.statuses); got != c.want {
+		var results []result
+		for _, s := range c.statuses {
+			results = append(results, result{Result: smtpclient.Result{Status: s}})
+		}
+		if got := unreached(results); got != c.want {
 			t.Errorf("%v: %t", c.statuses, got)
 		}
 	}

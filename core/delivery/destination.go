@@ -3,8 +3,6 @@ package delivery
 import (
 	"sync"
 	"time"
-
-	"github.com/postern-mail/postern/sdk/mail"
 )
 
 // destinations knows how each next hop fares: how many attempts it may have at once, and
@@ -100,11 +98,11 @@ func (d *destinations) reopens(now time.Time) time.Duration {
 
 // unreached reports whether every recipient failed because the next hop was not there or
 // did not want to talk: a network or routing status (RFC 3463 §3.5), or a 421.
-func unreached(statuses []mail.Status) bool {
-	for _, s := range statuses {
-		if !s.Temporary() || s.Enhanced[1] != 4 && s.Code != 421 {
+func unreached(results []result) bool {
+	for _, r := range results {
+		if !r.Temporary() || r.Enhanced[1] != 4 && r.Code != 421 {
 			return false
 		}
 	}
-	return len(statuses) > 0
+	return len(results) > 0
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"unicode/utf8"
 
 	"golang.org/x/net/idna"
 )
@@ -22,6 +23,9 @@ var idnaProfile = idna.New(idna.MapForLookup(), idna.StrictDomainName(false), id
 func ParseDomain(s string) (Domain, error) {
 	if s == "" {
 		return Domain{}, errors.New("domain is empty")
+	}
+	if !utf8.ValidString(s) {
+		return Domain{}, errors.New("domain is not valid UTF-8")
 	}
 	if s[0] == '[' {
 		return parseLiteral(s)
