@@ -64,6 +64,7 @@ func serve(impl any, m Manifest) error {
 				grpc.MaxRecvMsgSize(proto.MaxMessage),
 				grpc.MaxSendMsgSize(proto.MaxMessage),
 				grpc.MaxConcurrentStreams(256), // what is beyond waits in the host, within its deadline
+				grpc.NumStreamWorkers(8),
 				grpc.UnaryInterceptor(recoverPanic),
 			)...)
 		},

@@ -145,6 +145,12 @@ func (sl *slot) call(caller context.Context, do func(context.Context, *process) 
 			return err // the caller's
 		}
 	}
+	s.fault(p, f)
+	return f
+}
+
+// fault notes a failure, and looks after the process.
+func (s *supervisor) fault(p *process, f *Failure) {
 	s.failed.Add(1)
 	switch f.reason {
 	case Down:
@@ -153,17 +159,18 @@ func (sl *slot) call(caller context.Context, do func(context.Context, *process) 
 			f.Stack = p.run.err.last()
 		case <-after(100 * time.Millisecond):
 		}
+		return // the death itself is logged
 	case Error:
 		p.answered.Add(1)
-		s.log.Error("plugin failed", "reason", f.reason, "error", f.Err)
 	case Timeout:
-		s.log.Error("plugin failed", "reason", f.reason, "error", f.Err)
 		select { // does it hang?
 		case s.check <- struct{}{}:
 		default:
 		}
 	}
-	return f
+	if s.complain.AllowN(s.host.opt.Clock(), 1) {
+		s.log.Error("plugin failed", "reason", f.reason, "error", f.Err, "failures", s.failed.Load())
+	}
 }
 
 // enter finds the live process and counts the call in.

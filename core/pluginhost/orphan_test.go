@@ -2,6 +2,8 @@ package pluginhost
 
 import (
 	"bufio"
+	"crypto/rand"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -10,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/postern-mail/postern/sdk/proto"
 )
 
 func atoi(t *testing.T, s string) int {
@@ -159,4 +163,110 @@ func TestGuardIsReplaced(t *testing.T) {
 	if _, err := os.Stat("/proc/" + itoa(pid())); err != nil {
 		t.Error(err)
 	}
+}
+
+// serveAlone runs a plugin without a host. The pipe stands for the host's life.
+func serveAlone(t *testing.T, env ...string) (cmd *exec.Cmd, hostDies func(), hello string) {
+	t.Helper()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { w.Close() })
+	cmd = exec.Command("/proc/self/exe", "plugin", "serve", "filter")
+	cmd.Env = append(env, "PLUGIN_UNIX_SOCKET_DIR="+t.TempDir(), "PLUGIN_PROTOCOL_VERSIONS=1")
+	cmd.ExtraFiles = []*os.File{r}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	r.Close()
+	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+	hello, _ = bufio.NewReader(out).ReadString('\n')
+	return cmd, func() { w.Close() }, hello
+}
+
+// Each of the ways by which a plugin learns of the host's death works alone: the pipe,
+func TestPluginEndsWithThePipe(t *testing.T) {
+	t.Parallel()
+	cmd, hostDies, hello := serveAlone(t, proto.CookieKey+"="+proto.CookieValue, proto.EnvParentFD+"=3")
+	if !strings.HasPrefix(hello, "1|1|unix|") {
+		t.Fatalf("handshake is %q", hello)
+	}
+	for _, s := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP} {
+		cmd.Process.Signal(s) // ends nothing: messages may be in it
+	}
+	time.Sleep(50 * time.Millisecond)
+	if gone(cmd.Process.Pid) {
+		t.Fatal("a signal to the whole family ended the plugin")
+	}
+	hostDies()
+	eventually(t, 2*time.Second, "end", func() bool { return gone(cmd.Process.Pid) })
+}
+
+// the parent's pid,
+func TestPluginEndsWithTheParent(t *testing.T) {
+	t.Parallel()
+	cmd, _, _ := serveAlone(t, proto.CookieKey+"="+proto.CookieValue, proto.EnvParentPID+"=1")
+	eventually(t, 5*time.Second, "end", func() bool { return gone(cmd.Process.Pid) })
+}
+
+// and the death signal of the thread that forked.
+func TestChildEndsWithTheForker(t *testing.T) {
+	t.Parallel()
+	f := newForker()
+	cmd := exec.Command("/proc/self/exe", "plugin", "child")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	var err error
+	f.do(func() { err = cmd.Start() })
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+	if gone(cmd.Process.Pid) {
+		t.Fatal("the child is not there")
+	}
+	f.close()
+	eventually(t, 2*time.Second, "end", func() bool { return gone(cmd.Process.Pid) })
+}
+
+// A plugin that somebody starts by hand says what to do with it.
+func TestServedByHand(t *testing.T) {
+	t.Parallel()
+	out, err := exec.Command("/proc/self/exe", "plugin", "serve", "filter").CombinedOutput()
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.ExitCode() != 2 || !strings.Contains(string(out), "[[plugin]]") {
+		t.Errorf("%v: %s", err, out)
+	}
+}
+
+// A child that outlived its plugin and left its group is found by its mark.
+func TestG12StaleChild(t *testing.T) {
+	t.Parallel()
+	runDir := filepath.Join(t.TempDir(), "run")
+	d, err := openRunDir(runDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mark := rand.Text() + ".1."
+	cmd := exec.Command("/proc/self/exe", "plugin", "child")
+	cmd.Env = []string{markEnv(mark)}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+	// The environment is to be seen only when the program runs.
+	eventually(t, 2*time.Second, "program", func() bool { return hasMark(cmd.Process.Pid, markEnv(mark)) })
+	d.record(1<<22+1, 1, mark) // a plugin that is no more
+	d.close()
+	if d, err = openRunDir(runDir); err != nil {
+		t.Fatal(err)
+	}
+	defer d.close()
+	eventually(t, 2*time.Second, "end", func() bool { return gone(cmd.Process.Pid) })
 }

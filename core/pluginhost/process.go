@@ -87,7 +87,7 @@ func (h *Host) connect(ctx context.Context, spec Spec) (*process, error) {
 			return run, run.prepare(cmd.Env, dir)
 		},
 		AllowedProtocols: []plugin.Protocol{plugin.ProtocolGRPC},
-		GRPCDialOptions:  []grpc.DialOption{limits},
+		GRPCDialOptions:  []grpc.DialOption{limits, grpc.WithDisableRetry(), grpc.WithDisableServiceConfig()},
 		SkipHostEnv:      true,
 		StartTimeout:     h.timing.start,
 		UnixSocketConfig: &plugin.UnixSocketConfig{TempDir: h.dir.sockets},

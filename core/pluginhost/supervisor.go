@@ -6,6 +6,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/time/rate"
 )
 
 // timing is what the supervision goes by.
@@ -55,6 +57,7 @@ type supervisor struct {
 	done   chan struct{}
 
 	calls, failed atomic.Int64
+	complain      *rate.Limiter // of failures into the log; all of them are counted
 
 	mu       sync.Mutex
 	last     *process // the current one or, while down, the one before
@@ -74,6 +77,8 @@ func (h *Host) supervise(p *process) *supervisor {
 		cancel: cancel,
 		done:   make(chan struct{}),
 		last:   p,
+		// One a second, in the long run.
+		complain: rate.NewLimiter(1, 20),
 	}
 	s.cur.Store(p)
 	s.log.Info("plugin started", "pid", p.run.pid, "version", p.desc.Manifest.Version)

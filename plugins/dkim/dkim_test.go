@@ -6,6 +6,7 @@ import (
 	"crypto/rsa"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -325,6 +326,9 @@ func TestGenerate(t *testing.T) {
 		if joined != rec.Value {
 			t.Errorf("the zone line has %q", joined)
 		}
+	}
+	if _, err := ReadRecord(dir, org, "other"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("no key: %v", err)
 	}
 	if _, _, err := Generate(dir, org, "x", "dsa"); err == nil {
 		t.Error("dsa")

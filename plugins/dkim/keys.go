@@ -54,7 +54,7 @@ func loadKey(dir string, domain mail.Domain, selector string) (*key, error) {
 	k := &key{domain: domain, selector: selector, file: KeyFile(dir, domain, selector)}
 	text, err := readSecret(k.file)
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("there is no key for %s: %s is missing; make one with: postern dkim keygen %s --selector %s", domain, k.file, domain, selector)
+		return nil, fmt.Errorf("there is no key for %s: %w; make one with: postern dkim keygen %s --selector %s", domain, err, domain, selector)
 	}
 	if err != nil {
 		return nil, err

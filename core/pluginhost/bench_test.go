@@ -1,0 +1,81 @@
+package pluginhost
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/postern-mail/postern/sdk/mail"
+)
+
+// cpu is the processor time of this process and of one plugin.
+func cpu(b *testing.B, pid int) time.Duration {
+	b.Helper()
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_PROCESS_CPUTIME_ID, &ts); err != nil {
+		b.Fatal(err)
+	}
+	stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/schedstat")
+	plugin, _, _ := strings.Cut(string(stat), " ")
+	var ns int64
+	if err == nil {
+		// Only the main thread is in there; the sum over the threads is what counts.
+		ns = 0
+		names, _ := readNames("/proc/" + strconv.Itoa(pid) + "/task")
+		for _, tid := range names {
+			s, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/task/" + tid + "/schedstat")
+			plugin, _, _ = strings.Cut(string(s), " ")
+			n, _ := strconv.ParseInt(plugin, 10, 64)
+			ns += n
+		}
+	}
+	return time.Duration(ts.Nano() + ns)
+}
+
+// BenchmarkFilter4K is one look at a message of 4 KiB, by eight callers at once.
+func BenchmarkFilter4K(b *testing.B) {
+	h, _ := start(b, defaultTiming(), use("filter"))
+	f := filterOf(b, h, "filter")
+	m := msg("look")
+	m.Header = mail.NewHeader([]byte("Subject: look\r\nReceived: " + strings.Repeat("x", 900) + "\r\n\r\n"))
+	m.Body = mail.InlineBody(bytes.Repeat([]byte("0123456789abcd\r\n"), 192))
+	pid := pidOf(b, h, "filter")
+	before := cpu(b, pid)
+	b.ReportAllocs()
+	b.SetParallelism(4) // times GOMAXPROCS
+	b.ResetTimer()
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			if _, err := f.Filter(context.Background(), m); err != nil {
+				b.Error(err)
+				return
+			}
+		}
+	})
+	b.StopTimer()
+	b.ReportMetric(float64((cpu(b, pid)-before).Microseconds())/float64(b.N), "cpu-µs/op")
+}
+
+// BenchmarkStart is from fork to the first answer.
+func BenchmarkStart(b *testing.B) {
+	for b.Loop() {
+		tm := defaultTiming()
+		h, err := Start(b.Context(), Options{RunDir: b.TempDir() + "/r", Log: slog.New(slog.DiscardHandler), timing: &tm}, []Spec{use("filter")})
+		if err != nil {
+			b.Fatal(err)
+		}
+		if _, err := filterOf(b, h, "filter").Filter(b.Context(), msg("look")); err != nil {
+			b.Fatal(err)
+		}
+		b.StopTimer()
+		h.Close(b.Context())
+		b.StartTimer()
+	}
+}
