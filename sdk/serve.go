@@ -36,7 +36,13 @@ func Serve(impl any, m Manifest) {
 func serve(impl any, m Manifest) error {
 	// A terminal and a service manager signal the whole family; when a plugin ends is the
 	// gateway's decision, because messages may be in it.
-	signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	// They are caught, not ignored: what is ignored, the plugin's children would inherit.
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	go func() {
+		for range signals {
+		}
+	}()
 	if err := watchParent(); err != nil {
 		return err
 	}

@@ -22,19 +22,13 @@ func cpu(b *testing.B, pid int) time.Duration {
 	if err := unix.ClockGettime(unix.CLOCK_PROCESS_CPUTIME_ID, &ts); err != nil {
 		b.Fatal(err)
 	}
-	stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/schedstat")
-	plugin, _, _ := strings.Cut(string(stat), " ")
 	var ns int64
-	if err == nil {
-		// Only the main thread is in there; the sum over the threads is what counts.
-		ns = 0
-		names, _ := readNames("/proc/" + strconv.Itoa(pid) + "/task")
-		for _, tid := range names {
-			s, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/task/" + tid + "/schedstat")
-			plugin, _, _ = strings.Cut(string(s), " ")
-			n, _ := strconv.ParseInt(plugin, 10, 64)
-			ns += n
-		}
+	tasks, _ := readNames("/proc/" + strconv.Itoa(pid) + "/task")
+	for _, tid := range tasks {
+		s, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/task/" + tid + "/schedstat")
+		run, _, _ := strings.Cut(string(s), " ")
+		n, _ := strconv.ParseInt(run, 10, 64)
+		ns += n
 	}
 	return time.Duration(ts.Nano() + ns)
 }

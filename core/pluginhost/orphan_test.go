@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"crypto/rand"
 	"errors"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -200,10 +201,11 @@ func TestPluginEndsWithThePipe(t *testing.T) {
 	for _, s := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP} {
 		cmd.Process.Signal(s) // ends nothing: messages may be in it
 	}
-	time.Sleep(50 * time.Millisecond)
-	if gone(cmd.Process.Pid) {
-		t.Fatal("a signal to the whole family ended the plugin")
+	c, err := net.Dial("unix", strings.Split(hello, "|")[3])
+	if err != nil || gone(cmd.Process.Pid) {
+		t.Fatalf("a signal to the whole family ended the plugin: %v", err)
 	}
+	c.Close()
 	hostDies()
 	eventually(t, 2*time.Second, "end", func() bool { return gone(cmd.Process.Pid) })
 }

@@ -1,6 +1,7 @@
 package pluginhost
 
 import (
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -149,4 +150,45 @@ func TestStopIsBounded(t *testing.T) {
 	if d := time.Since(begun); d > 3*time.Second {
 		t.Errorf("took %v", d)
 	}
+}
+
+// What is replaced or dies leaves nothing behind in the host.
+func TestNoLeaks(t *testing.T) {
+	h, _ := start(t, fastTiming(), greet("0"))
+	f := filterOf(t, h, "f")
+	look := func() {
+		t.Helper()
+		eventually(t, 5*time.Second, "answer", func() bool {
+			_, err := f.Filter(t.Context(), msg("look"))
+			return err == nil
+		})
+	}
+	look()
+	goroutines, fds := runtime.NumGoroutine(), openFiles(t)
+	for i := range 4 {
+		if err := h.Reload(t.Context(), []Spec{greet(itoa(i + 1))}); err != nil {
+			t.Fatal(err)
+		}
+		look()
+		if _, err := f.Filter(t.Context(), msg("exit")); err == nil {
+			t.Fatal("no failure")
+		}
+		look()
+	}
+	h.retire.Wait()
+	eventually(t, 5*time.Second, "goroutines end", func() bool { return runtime.NumGoroutine() <= goroutines })
+	eventually(t, 5*time.Second, "files are closed", func() bool { return openFiles(t) <= fds })
+	names, err := readNames(h.dir.path)
+	if err != nil || len(names) != 3 { // lock, one process, one socket directory
+		t.Errorf("run directory has %v, %v", names, err)
+	}
+}
+
+func openFiles(t *testing.T) int {
+	t.Helper()
+	names, err := readNames("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(names)
 }
