@@ -52,8 +52,9 @@ type gateway struct {
 
 	mu      sync.Mutex // one reload at a time
 	sockets map[string]*socket
-	servers []*smtpd.Server // also those of before a reload, while sessions last
-	certs   *tlsconf.Server
+	servers []*smtpd.Server // of the listeners
+	retired []*smtpd.Server // of before a reload, while their sessions last
+	unwatch context.CancelFunc
 }
 
 // newGateway builds and starts everything but the listeners' sessions: after an error
@@ -220,8 +221,14 @@ func (g *gateway) adopt(c *config.Config, p *prepared, opened map[string]*socket
 	}
 	g.intake.Reload(g.intakeRules(c, p))
 	g.delivery.Reload(deliveryRules(c, p))
-	g.certs = p.certs
 	g.config.Store(c)
+	if g.unwatch != nil {
+		g.unwatch()
+	}
+	watch, cancel := context.WithCancel(context.Background())
+	g.unwatch = cancel
+	go p.certs.Watch(watch, time.Minute)
+	g.retire()
 	maps.Copy(g.sockets, opened)
 	keys := socketKeys(c)
 	for i, key := range keys {
@@ -239,6 +246,19 @@ func (g *gateway) adopt(c *config.Config, p *prepared, opened map[string]*socket
 			delete(g.sockets, key)
 		}
 	}
+}
+
+// retire lets the sessions of replaced servers come to their own end, and ends those servers
+// that have none any more. The caller holds mu, or nothing else runs yet.
+func (g *gateway) retire() {
+	g.retired = slices.DeleteFunc(append(g.retired, g.servers...), func(s *smtpd.Server) bool {
+		if s.Sessions() > 0 {
+			return false
+		}
+		go s.Shutdown(context.Background()) // it has no session: that takes no time
+		return true
+	})
+	g.servers = nil
 }
 
 // Reload puts another configuration in force, or leaves everything as it is.
@@ -335,9 +355,10 @@ func (g *gateway) Run(ctx context.Context) {
 	defer g.mu.Unlock()
 	closeSockets(g.sockets)
 	var sessions sync.WaitGroup
-	for _, s := range g.servers {
+	for _, s := range append(g.retired, g.servers...) {
 		sessions.Go(func() { s.Shutdown(stop) })
 	}
+	g.unwatch()
 	endDelivery()
 	sessions.Wait()
 	<-delivered

@@ -87,11 +87,10 @@ func args(check cobra.PositionalArgs) cobra.PositionalArgs {
 
 // load reads the configuration.
 func load(file string) (*config.Config, error) {
-	c, err := config.Load(file)
-	if errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Stat(file); errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("there is no configuration file %s: name one with --config FILE", file)
 	}
-	return c, err
+	return config.Load(file)
 }
 
 // controlSocket is where the gateway of a configuration can be reached.

@@ -12,6 +12,7 @@ import (
 	"github.com/postern-mail/postern/core/pluginhost"
 	"github.com/postern-mail/postern/plugins/bcc"
 	"github.com/postern-mail/postern/plugins/dkim"
+	"github.com/postern-mail/postern/plugins/maildir"
 	"github.com/postern-mail/postern/sdk"
 )
 
@@ -24,8 +25,9 @@ type builtin struct {
 }
 
 var builtins = map[string]builtin{
-	"bcc":  {make: func() any { return bcc.New() }, manifest: bcc.Manifest()},
-	"dkim": {make: func() any { return dkim.New() }, manifest: dkim.Manifest()},
+	"bcc":     {make: func() any { return bcc.New() }, manifest: bcc.Manifest()},
+	"dkim":    {make: func() any { return dkim.New() }, manifest: dkim.Manifest()},
+	"maildir": {make: func() any { return maildir.New() }, manifest: maildir.Manifest(), mailbox: true},
 }
 
 func builtinNames() string { return strings.Join(slices.Sorted(maps.Keys(builtins)), ", ") }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -84,7 +85,7 @@ func (s *submission) run(ctx context.Context, c *config.Config) error {
 	if !sub.Reply.Success() {
 		return fmt.Errorf("the gateway refused the message: %s", sub.Reply.Error())
 	}
-	return s.follow(ctx, client, sub.ID, len(to))
+	return s.follow(ctx, client, sub.ID)
 }
 
 func (s *submission) paths(c *config.Config) (from mail.Path, to []mail.Path, err error) {
@@ -130,27 +131,28 @@ func crlf(b []byte) []byte {
 	return bytes.ReplaceAll(bytes.ReplaceAll(b, []byte("\r\n"), []byte("\n")), []byte("\n"), []byte("\r\n"))
 }
 
-// follow prints what happens to the message until all recipients have an outcome.
-func (s *submission) follow(ctx context.Context, client *admin.Client, id string, recipients int) error {
+// follow prints what happens to the message until every recipient has had its first attempt,
+// or waits for something else.
+func (s *submission) follow(ctx context.Context, client *admin.Client, id string) error {
 	ctx, cancel := context.WithTimeout(ctx, s.wait)
 	defer cancel()
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
-	shown, settled := 0, 0
+	shown := 0
 	for {
+		settled, err := attempted(ctx, client, id) // before the story is read, so that it is complete
+		if err != nil && ctx.Err() == nil {
+			return err
+		}
 		events, err := client.Story(ctx, id)
 		if err != nil && ctx.Err() == nil {
 			return err
 		}
 		for _, e := range events[min(shown, len(events)):] {
 			s.print(e)
-			switch e.Type {
-			case trace.Delivered, trace.Failed, trace.Deferred, trace.Discarded, trace.HeldBack, trace.Waiting:
-				settled++
-			}
 		}
 		shown = max(shown, len(events))
-		if settled >= recipients {
+		if settled {
 			return nil
 		}
 		select {
@@ -160,6 +162,24 @@ func (s *submission) follow(ctx context.Context, client *admin.Client, id string
 		case <-tick.C:
 		}
 	}
+}
+
+// attempted reports whether nothing of a message waits for its first attempt any more.
+func attempted(ctx context.Context, client *admin.Client, id string) (bool, error) {
+	versions, err := client.Show(ctx, id)
+	if errors.Is(err, admin.ErrNotFound) {
+		return true, nil
+	} else if err != nil {
+		return false, err
+	}
+	for _, v := range versions {
+		for _, r := range v.Recipients {
+			if r.Active || r.State == "pending" && r.Attempts == 0 {
+				return false, nil
+			}
+		}
+	}
+	return true, nil
 }
 
 func (s *submission) print(e trace.Event) {

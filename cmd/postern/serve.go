@@ -37,6 +37,7 @@ func serveCommand(file *string) *cobra.Command {
 // serve runs until ctx ends.
 func serve(ctx context.Context, c *config.Config) error {
 	log := newLog(c)
+	signal.Ignore(syscall.SIGXFSZ) // a limit on the size of files is an error of the write (D-08)
 	g, err := newGateway(ctx, c, log)
 	if err != nil {
 		return err

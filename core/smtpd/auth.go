@@ -178,6 +178,7 @@ func (e *exchange) failed(err error) error {
 		st = mail.Temporary(454, 7, 0, "Temporary authentication failure")
 	}
 	s.authFailures++
-	s.log.Info("authentication failed", "client", s.client.Addr, "mechanism", e.mechanism, "status", st.Error())
+	// The authenticator logs log-ins that fail; this is for exchanges that do not get there.
+	s.log.Debug("authentication failed", "client", s.client.Addr, "mechanism", e.mechanism, "status", st.Error())
 	return smtpError(st)
 }
