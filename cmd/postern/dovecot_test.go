@@ -72,6 +72,7 @@ func (d *dovecot) write(t testing.TB, users []string, more string) {
 state_dir = %[1]s/state
 log_path = %[1]s/log
 auth_verbose = yes
+auth_failure_delay = 0
 protocols = imap lmtp submission
 listen = 127.0.0.1
 ssl = no
@@ -107,6 +108,11 @@ service lmtp {
   }
   unix_listener %[1]s/lmtp {
     mode = 0600
+  }
+}
+service anvil {
+  unix_listener anvil-auth-penalty {
+    mode = 0
   }
 }
 service auth {

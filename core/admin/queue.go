@@ -146,58 +146,78 @@ func (q *Queue) Show(ctx context.Context, id string) ([]Message, error) {
 	return ms, nil
 }
 
-// Change applies c to the selected mail and returns how many recipients it changed.
+// Change applies c to the selected mail and returns how many recipients it changed. What is
+// being attempted now can be deleted, but not held, which is an error; and it needs no retry.
 func (q *Queue) Change(ctx context.Context, c Change, s Selection) (int, error) {
-	var ids []queue.ID
-	if !s.All {
-		if len(s.IDs) == 0 {
-			return 0, errors.New("name queue ids, or say all")
-		}
-		var err error
-		if ids, err = q.find(ctx, s.IDs); err != nil {
-			return 0, err
-		}
-	}
-	now := q.Clock()
-	total := 0
-	var b queue.Batch
-	flush := func() error {
-		err := q.Store.Commit(ctx, b)
-		if err == nil {
-			total += len(b.Results)
-		}
-		b.Results = nil
-		return err
-	}
-	var results []queue.Result
-	err := q.Store.Scan(ctx, func(i queue.Item) bool {
-		if s.All || slices.Contains(ids, i.ID) {
-			if r, ok := c.apply(i, now, s.Reason); ok {
-				results = append(results, queue.Result{ID: i.ID, Recipient: i.Recipient, Record: r})
-			}
-		}
-		return true
-	})
+	results, busy, err := q.changes(ctx, c, s)
 	if err != nil {
 		return 0, err
 	}
+	total := 0
 	for chunk := range slices.Chunk(results, 1000) {
-		b.Results = chunk
-		if err := flush(); err != nil && !errors.Is(err, queue.ErrGone) {
+		err := q.steer(ctx, c, s, chunk)
+		if err == nil {
+			total += len(chunk)
+			continue
+		}
+		if !errors.Is(err, queue.ErrGone) && !errors.Is(err, queue.ErrBusy) {
 			return total, err
-		} else if err != nil { // some were finished meanwhile: one by one
-			for _, r := range chunk {
-				b.Results = []queue.Result{r}
-				if err := flush(); err != nil && !errors.Is(err, queue.ErrGone) {
-					return total, err
-				}
+		}
+		for i := range chunk { // some were finished or begun meanwhile: one by one
+			switch err := q.steer(ctx, c, s, chunk[i:i+1]); {
+			case err == nil:
+				total++
+			case errors.Is(err, queue.ErrBusy):
+				busy++
+			case !errors.Is(err, queue.ErrGone):
+				return total, err
 			}
 		}
+	}
+	if busy > 0 && c == Hold {
+		return total, fmt.Errorf("%d recipients are being attempted now and were not held (%d were): try again", busy, total)
+	}
+	return total, nil
+}
+
+// changes are the results that c means for the selected mail, and how many recipients are
+// left out because they are being attempted now.
+func (q *Queue) changes(ctx context.Context, c Change, s Selection) (results []queue.Result, busy int, err error) {
+	var ids []queue.ID
+	if !s.All {
+		if len(s.IDs) == 0 {
+			return nil, 0, errors.New("name queue ids, or say all")
+		}
+		if ids, err = q.find(ctx, s.IDs); err != nil {
+			return nil, 0, err
+		}
+	}
+	now := q.Clock()
+	err = q.Store.Scan(ctx, func(i queue.Item) bool {
+		if !s.All && !slices.Contains(ids, i.ID) {
+			return true
+		}
+		r, ok := c.apply(i, now, s.Reason)
+		switch {
+		case ok && i.Leased && c != Delete:
+			busy++
+		case ok:
+			results = append(results, queue.Result{ID: i.ID, Recipient: i.Recipient, Record: r, Idle: c != Delete})
+		}
+		return true
+	})
+	return results, busy, err
+}
+
+// steer commits some of the changes.
+func (q *Queue) steer(ctx context.Context, c Change, s Selection, results []queue.Result) error {
+	if err := q.Store.Commit(ctx, queue.Batch{Results: results}); err != nil {
+		return err
 	}
 	for _, r := range results {
 		q.Trace.Record(trace.Event{Type: trace.Steered, ID: r.ID.String(), Action: string(c), Reason: s.Reason})
 	}
-	return total, nil
+	return nil
 }
 
 // apply returns the new record of a recipient, and whether the change is for its state.

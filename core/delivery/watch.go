@@ -32,7 +32,7 @@ func (d *Delivery) watch(ctx context.Context) {
 		default:
 			return true
 		}
-		results = append(results, queue.Result{ID: i.ID, Recipient: i.Recipient, Record: i.Record})
+		results = append(results, queue.Result{ID: i.ID, Recipient: i.Recipient, Record: i.Record, Idle: true})
 		return len(results) < 10000
 	})
 	if err != nil {

@@ -93,6 +93,9 @@ type Result struct {
 	ID        ID
 	Recipient int
 	Record    Record
+	// Idle is for who has no lease: it refuses the batch with ErrBusy while somebody
+	// attempts the delivery, for a new record would let another one begin it too.
+	Idle bool
 }
 
 // Mark remembers a key until a time (vacation, duplicate).
@@ -173,6 +176,8 @@ type Store interface {
 var (
 	// ErrGone says that an entry or recipient is done or was never there.
 	ErrGone = errors.New("queue: no such entry")
+	// ErrBusy says that a recipient is being attempted now.
+	ErrBusy = errors.New("queue: being attempted now")
 	// ErrNoSpace says that disk or inodes are short: 452 4.3.1.
 	ErrNoSpace = errors.New("queue: not enough space")
 	// ErrLocked says that another process has the store.

@@ -42,7 +42,8 @@ type change struct {
 	dest      string
 	off, size uint32
 	mode      uint8
-	from      loc // where its record must still be, unless mode is replace
+	idle      bool // refuse it for a leased recipient
+	from      loc  // where its record must still be, unless mode is replace
 }
 
 // The modes of a change.
@@ -91,7 +92,7 @@ func (r *request) result(q queue.Result, mode uint8, from loc) {
 	rec := &q.Record
 	r.changes = append(r.changes, change{
 		id: q.ID, recipient: q.Recipient, state: rec.State, attempts: rec.Attempts, next: timeToInt(rec.Next), dest: rec.Destination,
-		off: off, size: size, mode: mode, from: from,
+		off: off, size: size, mode: mode, idle: q.Idle, from: from,
 	})
 }
 
@@ -179,6 +180,12 @@ func (s *Store) admitChange(c *change) error {
 	if c.mode != replace && (r.flags&flagTouched != 0 || r.loc != c.from) || c.mode == intent && r.flags&flagLeased == 0 {
 		return errChanged
 	}
+	if c.idle {
+		if r.flags&flagLeased != 0 {
+			return fmt.Errorf("recipient %d of %s: %w", c.recipient, c.id, queue.ErrBusy)
+		}
+		s.x.dequeue(s.x.entries.at(s.x.ids[c.id]).first + uint32(c.recipient)) // nobody begins before it is done
+	}
 	r.flags |= flagTouched
 	if c.state.Final() && c.mode == replace {
 		r.flags |= flagEnding
@@ -209,6 +216,9 @@ func (s *Store) dismiss(r *request, adds, changes int) {
 		c := &r.changes[i]
 		if p, ok := s.rcptOf(c.id, c.recipient); ok {
 			p.flags &^= flagTouched | flagEnding
+			if c.idle && p.pos < 0 && queue.State(p.state) == queue.Pending {
+				s.x.enqueue(s.x.entries.at(s.x.ids[c.id]).first + uint32(c.recipient))
+			}
 		}
 	}
 }
