@@ -276,7 +276,9 @@ func TestG10KillTakesTheTree(t *testing.T) {
 			t.Fatalf("process %d is not there", pid)
 		}
 	}
-	h.Close(t.Context())
+	if err := h.Reload(t.Context(), nil); err != nil { // and not Close, which ends the guard too
+		t.Fatal(err)
+	}
 	for _, pid := range pids {
 		eventually(t, 2*time.Second, "gone", func() bool { return gone(pid) })
 	}

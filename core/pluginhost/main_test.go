@@ -172,8 +172,13 @@ func (f *filter) Filter(ctx context.Context, m *mail.Message) (*sdk.Verdict, err
 	return sdk.Continue().Note("pid", strconv.Itoa(os.Getpid())).Note("greeting", f.cfg.Greeting), nil
 }
 
+// spawnChild starts a child that can be found by its process group only or, if it escapes,
+// by its mark only.
 func spawnChild(escape bool) (*sdk.Verdict, error) {
 	cmd := exec.Command("/proc/self/exe", "plugin", "child")
+	if !escape {
+		cmd.Env = []string{"PATH=/"}
+	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: escape}
 	if err := cmd.Start(); err != nil {
 		return nil, err
