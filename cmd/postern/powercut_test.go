@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -125,7 +126,6 @@ func TestD02PowerCut(t *testing.T) {
 				}
 			}
 			l.cutOnAccept(g, v, letters)
-			g.kill()
 			v.remount()
 			s.restarted()
 			s.open()
@@ -142,20 +142,25 @@ func TestD02PowerCut(t *testing.T) {
 	})
 }
 
-// cutOnAccept sends letters at the same time and cuts the power on the first 250. Those
-// that see theirs later were promised no less.
+// cutOnAccept sends letters at the same time and cuts the power on the first 250, of the
+// disk and then of the gateway. Those that see theirs between were promised no less; a
+// refusal between would not have been heard.
 func (l *ledger) cutOnAccept(g *gateway, v *volume, letters []*letter) {
 	l.t.Helper()
 	var once sync.Once
+	var off atomic.Bool
 	var failed error
 	var work sync.WaitGroup
 	for _, m := range letters {
 		work.Go(func() {
 			l.post(g.addr[0], m, func(code int) {
 				if code == 250 {
-					once.Do(func() { failed = v.cut() })
+					once.Do(func() { failed = v.cut(); off.Store(true); g.kill() })
 				}
 			})
+			if m.code != 250 && off.Load() {
+				m.code = 0
+			}
 		})
 	}
 	work.Wait()
