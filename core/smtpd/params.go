@@ -162,7 +162,7 @@ func eachParam(params string, f func(key, value string, has bool) error) error {
 		word, params, _ = strings.Cut(params, " ")
 		key, value, has := strings.Cut(word, "=")
 		if !isKeyword(key) || has && (value == "" || strings.IndexByte(value, '=') >= 0) {
-			return errors.New("Malformed parameter")
+			return errors.New("malformed parameter")
 		}
 		key = strings.ToUpper(key)
 		for _, k := range seen {
