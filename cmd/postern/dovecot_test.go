@@ -232,6 +232,24 @@ func (c *imapClient) messages() [][]byte {
 	return c.cmd("UID FETCH 1:* (BODY.PEEK[])")
 }
 
+// next waits for a message and takes it out of the mailbox.
+func (c *imapClient) next() []byte {
+	c.t.Helper()
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
+		if all := c.messages(); len(all) > 0 {
+			c.cmd(`UID STORE 1:* +FLAGS (\Deleted)`)
+			c.cmd("EXPUNGE")
+			if len(all) > 1 {
+				c.t.Fatalf("%d messages at once", len(all))
+			}
+			return all[0]
+		}
+		time.Sleep(20 * time.Millisecond) // another program's delivery: nothing tells us
+	}
+	c.t.Fatal("no message")
+	return nil
+}
+
 // swaks -> Postern -> Dovecot by LMTP, over TCP and over a unix socket, and back over IMAP,
 // byte for byte; a recipient that Dovecot does not know comes back, the others are there.
 func TestDovecotLMTP(t *testing.T) {
