@@ -234,12 +234,12 @@ func TestL08Notify(t *testing.T) {
 	} {
 		got := ""
 		for _, a := range actions {
-			if Wanted(sender, false, c.n, a) {
+			if Wanted(sender, c.n, a) {
 				got += "y"
 			} else {
 				got += "n"
 			}
-			if Wanted(mail.Path{}, false, c.n, a) || Wanted(sender, true, c.n, a) {
+			if Wanted(mail.Path{}, c.n, a) {
 				t.Errorf("%d %s: for the null reverse-path or a copy", c.n, a)
 			}
 		}
@@ -247,7 +247,7 @@ func TestL08Notify(t *testing.T) {
 			t.Errorf("%d: %s, want %s", c.n, got, c.want)
 		}
 	}
-	if Wanted(sender, false, mail.NotifySuccess|mail.NotifyFailure|mail.NotifyDelay, 0) {
+	if Wanted(sender, mail.NotifySuccess|mail.NotifyFailure|mail.NotifyDelay, 0) {
 		t.Error("an action that is none")
 	}
 	for _, c := range []struct {

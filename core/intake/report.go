@@ -30,7 +30,7 @@ func (in *Intake) Reports(e *queue.Entry, notices []Notice) []queue.Add {
 		var told []dsn.Recipient
 		for _, n := range notices {
 			r := e.Envelope.Recipients[n.Recipient]
-			if (n.Action == kind[0] || n.Action == kind[len(kind)-1]) && dsn.Wanted(e.Envelope.ReversePath, false, r.Notify, n.Action) {
+			if (n.Action == kind[0] || n.Action == kind[len(kind)-1]) && dsn.Wanted(e.Envelope.ReversePath, r.Notify, n.Action) {
 				told = append(told, dsn.Recipient{Path: r.Path, Original: r.Original, ORCPT: r.ORCPT, Action: n.Action, Status: n.Status,
 					LastAttempt: in.Clock(), WillRetryUntil: n.Until})
 			}

@@ -122,7 +122,7 @@ func mayBeHeader(line []byte, pos int) bool {
 	}
 	n := nameLen(line)
 	if n == len(line) {
-		return n < 1000
+		return n < maxFieldName
 	}
 	if n == 0 {
 		return line[0] == '\r' && len(line) == 1
@@ -133,13 +133,17 @@ func mayBeHeader(line []byte, pos int) bool {
 	return n == len(line) || line[n] == ':'
 }
 
+// maxFieldName ends the search for the colon of a field: no name is that long, in octets
+// (RFC 5322 §2.1.1 allows lines of 998).
+const maxFieldName = 1000
+
 func isFold(line []byte) bool { return line[0] == ' ' || line[0] == '\t' }
 
 // isField reports whether line begins with a field name and a colon (RFC 5322 §2.2,
 // with the obsolete white space before the colon of §4.5).
 func isField(line []byte) bool {
 	i := nameLen(line)
-	if i == 0 {
+	if i == 0 || i >= maxFieldName {
 		return false
 	}
 	for i < len(line) && (line[i] == ' ' || line[i] == '\t') {
@@ -265,6 +269,15 @@ func (h *Header) Insert(index int, name, value string) error {
 // PrependRaw adds bytes made of whole fields, each with its CRLF, at the top.
 func (h *Header) PrependRaw(fields []byte) { h.splice(0, 0, fields) }
 
+// Separate ends the block with the blank line that it lacks where a line that is no field
+// follows it. Readers do not agree on what such a line is: some go on to look for fields
+// after it. With the blank line all see the same header.
+func (h *Header) Separate() {
+	if b := h.raw; len(b) == 0 || next(b[max(0, len(b)-2):]) != 0 || len(b) > 2 && b[len(b)-3] != '\n' {
+		h.raw = append(b[:len(b):len(b)], '\r', '\n')
+	}
+}
+
 // Change replaces the value of the index-th field called name (from 0). It reports
 // whether there was one.
 func (h *Header) Change(name string, index int, value string) (bool, error) {
@@ -281,11 +294,8 @@ func (h *Header) Remove(name string, index int) bool {
 	if index >= 0 {
 		return h.replace(name, index, nil)
 	}
-	removed := false
-	for h.replace(name, 0, nil) {
-		removed = true
-	}
-	return removed
+	// In one pass: a sender decides how many there are.
+	return h.RemoveIf(func(f Field) bool { return strings.EqualFold(f.Name, name) }) > 0
 }
 
 // RemoveIf removes every field for which drop reports true and returns their number.
