@@ -57,10 +57,9 @@ func (a Action) failure() bool { return a == Failed || a == Expired }
 func (a Action) success() bool { return a == Delivered || a == Relayed }
 
 // Wanted reports whether the sender is to hear of an action on one recipient (RFC 3461
-// §4.1): never with a null reverse-path, never of a copy that a plugin made; without
-// NOTIFY of failures and delays.
-func Wanted(reverse mail.Path, isCopy bool, n mail.Notify, a Action) bool {
-	if reverse.IsZero() || isCopy || n&mail.NotifyNever != 0 {
+// §4.1): never with a null reverse-path; without NOTIFY of failures and delays.
+func Wanted(reverse pmail.Path, n pmail.Notify, a Action) bool {
+	if reverse.IsZero() || n&pmail.NotifyNever != 0 {
 		return false
 	}
 	switch {
