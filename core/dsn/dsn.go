@@ -58,8 +58,8 @@ func (a Action) success() bool { return a == Delivered || a == Relayed }
 
 // Wanted reports whether the sender is to hear of an action on one recipient (RFC 3461
 // §4.1): never with a null reverse-path; without NOTIFY of failures and delays.
-func Wanted(reverse pmail.Path, n pmail.Notify, a Action) bool {
-	if reverse.IsZero() || n&pmail.NotifyNever != 0 {
+func Wanted(reverse mail.Path, n mail.Notify, a Action) bool {
+	if reverse.IsZero() || n&mail.NotifyNever != 0 {
 		return false
 	}
 	switch {
