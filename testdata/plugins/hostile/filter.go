@@ -1,0 +1,150 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/postern-mail/postern/sdk"
+	"github.com/postern-mail/postern/sdk/mail"
+)
+
+// plugin does with a message what its X-Do field says: a word, and an argument to some.
+type plugin struct {
+	cfg struct {
+		// Dir is where it leaves a file pid.N for each process that it starts.
+		Dir string `toml:"dir"`
+		// Die is a file; when it exists, the plugin dies while it is configured.
+		Die string `toml:"die"`
+	}
+}
+
+func (p *plugin) Configure(_ context.Context, c sdk.Config) error {
+	if err := c.Decode(&p.cfg); err != nil {
+		return err
+	}
+	if _, err := os.Stat(p.cfg.Die); err == nil {
+		os.Exit(9)
+	}
+	return nil
+}
+
+func (p *plugin) Deliver(ctx context.Context, d *sdk.Delivery) error {
+	_, err := p.do(ctx, d.Message)
+	return err
+}
+
+func (p *plugin) Filter(ctx context.Context, m *mail.Message) (*sdk.Verdict, error) {
+	return p.do(ctx, m)
+}
+
+func (p *plugin) do(ctx context.Context, m *mail.Message) (*sdk.Verdict, error) {
+	word, arg, _ := strings.Cut(m.Header.Get("X-Do"), " ")
+	switch word {
+	case "exit": // clean, and in the middle of the call
+		os.Exit(0)
+	case "crash": // not even the SDK can catch it
+		go panic("in the background")
+		select {}
+	case "kill":
+		syscall.Kill(os.Getpid(), syscall.SIGKILL)
+		select {}
+	case "panic":
+		panic("the lock broke")
+	case "hang": // until the deadline
+		<-ctx.Done()
+		return nil, ctx.Err()
+	case "deaf": // for ever
+		select {}
+	case "stop": // does not even answer health checks
+		syscall.Kill(os.Getpid(), syscall.SIGSTOP)
+	case "error":
+		return nil, errors.New("no idea")
+	case "nothing":
+		return nil, nil
+	case "undeclared":
+		return sdk.Continue().AddHeader("X-Undeclared", "1"), nil
+	case "giant": // 100 MB
+		return sdk.Continue().Note("n", strings.Repeat("x", 100_000_000)), nil
+	case "stdout":
+		fmt.Println("stray print")
+		syscall.Write(1, []byte("1|1|unix|/tmp/other|grpc\n"))
+	case "stderr": // many megabytes, among them one line without an end
+		flood(number(arg, 50) << 20)
+	case "leak": // so many MiB, and keeps them
+		leak(number(arg, 1024))
+	case "forks": // so many children
+		for range number(arg, 200) {
+			if err := start(p.cfg.Dir, false, os.Environ(), "child"); err != nil {
+				return nil, err
+			}
+		}
+	case "orphan": // a grandchild in a session of its own; "bare": with an empty environment
+		env := os.Environ()
+		if arg == "bare" {
+			env = []string{}
+		}
+		if err := start(p.cfg.Dir, true, env, "orphan", p.cfg.Dir); err != nil {
+			return nil, err
+		}
+	}
+	return sdk.Continue(), nil
+}
+
+func number(s string, def int) int {
+	if n, err := strconv.Atoi(s); err == nil {
+		return n
+	}
+	return def
+}
+
+var kept [][]byte
+
+func leak(mib int) {
+	for range mib {
+		b := make([]byte, 1<<20)
+		for i := 0; i < len(b); i += 4096 {
+			b[i] = 1 // or the kernel would not count it
+		}
+		kept = append(kept, b)
+	}
+}
+
+func flood(n int) {
+	short := []byte(strings.Repeat("all work and no play\n", 1000))
+	for done := 0; done < n/2; done += len(short) {
+		os.Stderr.Write(short)
+	}
+	long := []byte(strings.Repeat("\x00\x1b[2Jx", 10000))
+	for done := 0; done < n/2; done += len(long) {
+		os.Stderr.Write(long)
+	}
+}
+
+// start runs this program once more; it waits for it when it is the middle one of a double
+// fork, so that only the grandchild is left.
+func start(dir string, session bool, env []string, args ...string) error {
+	exe, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	cmd := exec.Command(exe, args...)
+	cmd.Env = env
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: session}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	if args[0] == "orphan" {
+		return cmd.Wait()
+	}
+	if dir == "" {
+		return nil
+	}
+	return os.WriteFile(filepath.Join(dir, "pid."+strconv.Itoa(cmd.Process.Pid)), nil, 0o644)
+}
