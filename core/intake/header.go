@@ -37,6 +37,9 @@ func (m *receiving) fix(h mail.Header) (mail.Header, error) {
 		m.complete(&h, bcc)
 	}
 	h.PrependRaw(m.received())
+	if m.body.Size > 0 {
+		h.Separate()
+	}
 	return h, nil
 }
 
@@ -92,13 +95,23 @@ func authservID(v string) string {
 		v = v[min(i+1, len(v)):]
 	}
 	if strings.HasPrefix(v, `"`) {
-		id, _, _ := strings.Cut(v[1:], `"`)
-		return id
-	}
-	if i := strings.IndexAny(v, "; \t("); i >= 0 {
+		v = unquote(v[1:])
+	} else if i := strings.IndexAny(v, "; \t("); i >= 0 {
 		v = v[:i]
 	}
 	return strings.TrimSuffix(v, ".")
+}
+
+// unquote is the content of a quoted string (RFC 5322 §3.2.4) after its first quote.
+func unquote(s string) string {
+	var b strings.Builder
+	for i := 0; i < len(s) && s[i] != '"'; i++ {
+		if s[i] == '\\' && i+1 < len(s) {
+			i++
+		}
+		b.WriteByte(s[i])
+	}
+	return b.String()
 }
 
 // received makes our trace field (RFC 5321 §4.4).

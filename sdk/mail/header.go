@@ -273,8 +273,9 @@ func (h *Header) PrependRaw(fields []byte) { h.splice(0, 0, fields) }
 // follows it. Readers do not agree on what such a line is: some go on to look for fields
 // after it. With the blank line all see the same header.
 func (h *Header) Separate() {
-	if b := h.raw; len(b) == 0 || next(b[max(0, len(b)-2):]) != 0 || len(b) > 2 && b[len(b)-3] != '\n' {
-		h.raw = append(b[:len(b):len(b)], '\r', '\n')
+	b := bytes.TrimSuffix(bytes.TrimSuffix(h.raw, []byte("\n")), []byte("\r"))
+	if len(b) == len(h.raw) || len(b) > 0 && b[len(b)-1] != '\n' {
+		h.raw = append(h.raw[:len(h.raw):len(h.raw)], '\r', '\n')
 	}
 }
 
@@ -295,7 +296,7 @@ func (h *Header) Remove(name string, index int) bool {
 		return h.replace(name, index, nil)
 	}
 	// In one pass: a sender decides how many there are.
-	return h.RemoveIf(func(f Field) bool { return strings.EqualFold(f.Name, name) }) > 0
+	return h.Has(name) && h.RemoveIf(func(f Field) bool { return strings.EqualFold(f.Name, name) }) > 0
 }
 
 // RemoveIf removes every field for which drop reports true and returns their number.

@@ -3,6 +3,7 @@ package mail
 import (
 	"bytes"
 	"io"
+	"runtime"
 	"testing"
 	"testing/iotest"
 )
@@ -151,4 +152,56 @@ func FuzzHeader(f *testing.F) {
 			t.Fatalf("inserted field not found in %q", h.Block())
 		}
 	})
+}
+
+func TestH06SeparateOnce(t *testing.T) {
+	for block, want := range map[string]string{
+		"":                  "\r\n",
+		"\r\n":              "\r\n",
+		"A: 1\r\n":          "A: 1\r\n\r\n",
+		"A: 1\r\n\r\n":      "A: 1\r\n\r\n",
+		"A: 1\r\n 2\r\n":    "A: 1\r\n 2\r\n\r\n",
+		"A: 1\r\n \r\n":     "A: 1\r\n \r\n\r\n",
+		"A: 1\r\n \r\n\r\n": "A: 1\r\n \r\n\r\n",
+	} {
+		h := NewHeader([]byte(block))
+		if h.Separate(); string(h.Block()) != want {
+			t.Errorf("%q became %q", block, h.Block())
+		}
+	}
+}
+
+// TestH01RemoveManyFields: a sender can fill a header of a MiB with fields that are removed.
+func TestH01RemoveManyFields(t *testing.T) {
+	many := bytes.Repeat([]byte("Return-Path:\r\n"), 70_000)
+	h := NewHeader(append(many, "A: 1\r\n\r\n"...))
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	short := h
+	if !short.Remove("return-path", -1) || string(short.Block()) != "A: 1\r\n\r\n" {
+		t.Errorf("left: %.100q", short.Block())
+	}
+	runtime.ReadMemStats(&after)
+	// A copy of the header for each field would be 70,000 times half a MiB.
+	if allocated := after.TotalAlloc - before.TotalAlloc; allocated > 64<<20 {
+		t.Errorf("%d bytes allocated", allocated)
+	}
+	if h.Remove("Return-Paths", -1) || len(h.Block()) != len(many)+8 {
+		t.Error("removed what is not there")
+	}
+}
+
+// TestFieldNameTooLong: where a header ends does not depend on how it arrives.
+func TestFieldNameTooLong(t *testing.T) {
+	for n, want := range map[int]int{maxFieldName - 1: maxFieldName + 6, maxFieldName: 6, maxFieldName + 1: 6} {
+		msg := append(append([]byte("A: 1\r\n"), bytes.Repeat([]byte("N"), n)...), ": 2\r\n\r\nbody"...)
+		whole, _, err := ReadHeader(bytes.NewReader(msg), 10_000)
+		pieces, _, err2 := ReadHeader(iotest.OneByteReader(bytes.NewReader(msg)), 10_000)
+		if err != nil || err2 != nil || !bytes.Equal(whole.Block(), pieces.Block()) {
+			t.Errorf("name of %d: whole %d octets, in pieces %d; %v %v", n, len(whole.Block()), len(pieces.Block()), err, err2)
+		}
+		if got := len(whole.Block()) > 6; got != (want > 6) {
+			t.Errorf("name of %d: header of %d octets", n, len(whole.Block()))
+		}
+	}
 }
