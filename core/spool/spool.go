@@ -20,6 +20,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"math"
 	"os"
 	"path/filepath"
 	"sync"
@@ -52,8 +53,13 @@ type Spool struct {
 
 	mu      sync.Mutex
 	checked time.Time
-	space   error
+	space   error // what was found
+	margin  room  // what may be used up before another look
+	used    room  // since then
 }
+
+// room is an amount of disk.
+type room struct{ bytes, files uint64 }
 
 // bufferSize is what a Writer gathers before it writes to its file.
 const bufferSize = 64 << 10
@@ -99,15 +105,27 @@ func Open(o Options) (*Spool, error) {
 func (s *Spool) Path(name string) string { return filepath.Join(s.o.Dir, name) }
 
 // Space returns an error that wraps [queue.ErrNoSpace] while free bytes or inodes are
-// short. It looks at most once a second, and recovers by itself.
+// short. It looks at most once a second, or when half of what was to spare may have been
+// used, and recovers by itself.
 func (s *Spool) Space() error {
+	if err := s.use(room{}); err != nil {
+		return fmt.Errorf("spool: %w", err)
+	}
+	return nil
+}
+
+// use is Space before something is written.
+func (s *Spool) use(r room) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.used.bytes += r.bytes
+	s.used.files += r.files
 	now := s.o.Clock()
-	if age := now.Sub(s.checked); !s.checked.IsZero() && age >= 0 && age < time.Second {
+	age := now.Sub(s.checked)
+	if !s.checked.IsZero() && age >= 0 && age < time.Second && (s.space != nil || s.used.within(s.margin)) {
 		return s.space
 	}
-	err := s.lookForSpace()
+	margin, err := s.lookForSpace()
 	if (err == nil) != (s.space == nil) {
 		if err != nil {
 			s.o.Log.Error("spool: no new mail is accepted", "error", err)
@@ -115,22 +133,30 @@ func (s *Spool) Space() error {
 			s.o.Log.Info("spool: mail is accepted again")
 		}
 	}
-	s.checked, s.space = now, err
+	s.checked, s.space, s.margin, s.used = now, err, margin, room{}
 	return err
 }
 
-func (s *Spool) lookForSpace() error {
+func (r room) within(margin room) bool { return r.bytes <= margin.bytes/2 && r.files <= margin.files/2 }
+
+// lookForSpace returns what is to spare.
+func (s *Spool) lookForSpace() (room, error) {
 	sp, err := s.o.FS.Space(s.o.Dir)
 	if err != nil {
-		return fmt.Errorf("spool: %w", err)
+		return room{}, err
 	}
-	if want := max(s.o.MinFree, sp.Bytes/20); sp.FreeBytes < want {
-		return fmt.Errorf("spool: %d bytes free, %d wanted: %w", sp.FreeBytes, want, queue.ErrNoSpace)
+	bytes, files := max(s.o.MinFree, sp.Bytes/20), sp.Inodes/20
+	if sp.FreeBytes < bytes {
+		return room{}, fmt.Errorf("%d bytes free, %d wanted: %w", sp.FreeBytes, bytes, queue.ErrNoSpace)
 	}
-	if want := sp.Inodes / 20; sp.FreeInodes < want {
-		return fmt.Errorf("spool: %d inodes free, %d wanted: %w", sp.FreeInodes, want, queue.ErrNoSpace)
+	if sp.FreeInodes < files {
+		return room{}, fmt.Errorf("%d inodes free, %d wanted: %w", sp.FreeInodes, files, queue.ErrNoSpace)
 	}
-	return nil
+	margin := room{sp.FreeBytes - bytes, sp.FreeInodes - files}
+	if sp.Inodes == 0 {
+		margin.files = math.MaxUint64 // not counted there
+	}
+	return margin, nil
 }
 
 // Remove deletes the content called name. It is no error if there is none.

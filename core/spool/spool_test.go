@@ -301,6 +301,46 @@ func TestD11Space(t *testing.T) {
 	}
 }
 
+// TestD11Margin: what is written counts. A message in the middle, or the next, is refused
+// before the disk is full, though it is not a second since the last look.
+func TestD11Margin(t *testing.T) {
+	m := disktest.NewMem()
+	now := time.Unix(1e9, 0)
+	s := open(t, Options{Dir: "/spool", Threshold: 1000, FS: m, Clock: func() time.Time { return now }})
+	roomy := disk.Space{Bytes: 20 << 20, FreeBytes: 3 << 20, Inodes: 100, FreeInodes: 15}
+	full := func(space disk.Space, begin func() error, then func() error) {
+		t.Helper()
+		now = now.Add(time.Second)
+		m.SetSpace(roomy)
+		if err := begin(); err != nil {
+			t.Fatal(err)
+		}
+		m.SetSpace(space)
+		err := then()
+		for range 2000 {
+			if err != nil {
+				break
+			}
+			err = then()
+		}
+		if !errors.Is(err, queue.ErrNoSpace) {
+			t.Errorf("%+v: %v", space, err)
+		}
+	}
+	w := s.NewWriter()
+	chunk := make([]byte, bufferSize)
+	full(disk.Space{Bytes: 20 << 20, FreeBytes: 1, Inodes: 100, FreeInodes: 15}, s.Space,
+		func() error { _, err := w.Write(chunk); return err })
+	if w.Size() > 2<<20 {
+		t.Errorf("%d bytes were written", w.Size())
+	}
+	w.Abort()
+	inline := func() error { _, _, err := store(s, make([]byte, 1000)); return err }
+	full(disk.Space{Bytes: 20 << 20, FreeBytes: 1, Inodes: 100, FreeInodes: 15}, s.Space, inline)
+	one := func() error { _, _, err := store(s, make([]byte, 1001)); return err }
+	full(disk.Space{Bytes: 20 << 20, FreeBytes: 3 << 20, Inodes: 100, FreeInodes: 4}, s.Space, one)
+}
+
 func TestParallel(t *testing.T) {
 	s := open(t, Options{Dir: t.TempDir(), Threshold: 1000, FS: disktest.NewMem()})
 	var wg sync.WaitGroup

@@ -65,6 +65,9 @@ func (w *Writer) Write(p []byte) (int, error) {
 }
 
 func (w *Writer) create() error {
+	if err := w.s.use(room{files: 1}); err != nil {
+		return err
+	}
 	w.name = newName()
 	f, err := w.s.o.FS.OpenFile(w.s.Path(w.name), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o640)
 	if err != nil {
@@ -77,6 +80,9 @@ func (w *Writer) create() error {
 
 func (w *Writer) flush() error {
 	b := *w.buf
+	if err := w.s.use(room{bytes: uint64(len(b))}); err != nil {
+		return err
+	}
 	n, err := w.file.Write(b)
 	if err == nil && n < len(b) {
 		err = errors.New("short write")
@@ -96,6 +102,9 @@ func (w *Writer) Finish() (mail.Body, error) {
 	}
 	defer w.release()
 	if w.file == nil {
+		if err := w.s.use(room{bytes: uint64(w.size)}); err != nil { // it goes to the log
+			return mail.Body{}, w.fail(err)
+		}
 		w.synced = true
 		var b []byte
 		if w.buf != nil {
