@@ -34,5 +34,6 @@ const (
 // The names of the services in Manifest.interfaces.
 const (
 	InterfaceFilter  = "filter"
+	InterfaceGate    = "gate"
 	InterfaceMailbox = "mailbox"
 )

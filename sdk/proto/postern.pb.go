@@ -397,6 +397,62 @@ func (EditKind) EnumDescriptor() ([]byte, []int) {
 	return file_postern_proto_rawDescGZIP(), []int{5}
 }
 
+// Stages of a session at which a gate can be asked, as bits.
+type Stage int32
+
+const (
+	Stage_STAGE_NONE    Stage = 0
+	Stage_STAGE_CONNECT Stage = 1 // before the banner: the envelope has client address and origin only
+	Stage_STAGE_HELO    Stage = 2 // HELO, EHLO and LHLO; more than once in a session
+	Stage_STAGE_MAIL    Stage = 4 // the envelope has no recipients yet
+	Stage_STAGE_RCPT    Stage = 8 // for each recipient; the envelope has those accepted so far
+)
+
+// Enum value maps for Stage.
+var (
+	Stage_name = map[int32]string{
+		0: "STAGE_NONE",
+		1: "STAGE_CONNECT",
+		2: "STAGE_HELO",
+		4: "STAGE_MAIL",
+		8: "STAGE_RCPT",
+	}
+	Stage_value = map[string]int32{
+		"STAGE_NONE":    0,
+		"STAGE_CONNECT": 1,
+		"STAGE_HELO":    2,
+		"STAGE_MAIL":    4,
+		"STAGE_RCPT":    8,
+	}
+)
+
+func (x Stage) Enum() *Stage {
+	p := new(Stage)
+	*p = x
+	return p
+}
+
+func (x Stage) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Stage) Descriptor() protoreflect.EnumDescriptor {
+	return file_postern_proto_enumTypes[6].Descriptor()
+}
+
+func (Stage) Type() protoreflect.EnumType {
+	return &file_postern_proto_enumTypes[6]
+}
+
+func (x Stage) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Stage.Descriptor instead.
+func (Stage) EnumDescriptor() ([]byte, []int) {
+	return file_postern_proto_rawDescGZIP(), []int{6}
+}
+
 type DescribeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Version of the gateway, for logs.
@@ -447,7 +503,7 @@ type Manifest struct {
 	// Lower case letters, digits and hyphens.
 	Name    string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Version string `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
-	// The services it serves besides Plugin: "filter", "mailbox".
+	// The services it serves besides Plugin: "filter", "gate", "mailbox".
 	Interfaces []string `protobuf:"bytes,3,rep,name=interfaces,proto3" json:"interfaces,omitempty"`
 	Needs      Need     `protobuf:"varint,4,opt,name=needs,proto3,enum=postern.plugin.v1.Need" json:"needs,omitempty"`
 	// Sum of Right values: what a verdict may ask for. A verdict beyond it is a fault.
@@ -455,7 +511,9 @@ type Manifest struct {
 	// Kinds of mail it is called for unless the admin says otherwise; empty: all but copies.
 	Origins []Origin `protobuf:"varint,6,rep,packed,name=origins,proto3,enum=postern.plugin.v1.Origin" json:"origins,omitempty"`
 	// Its result does not survive later changes: it comes after all that change the message.
-	Signs         bool `protobuf:"varint,7,opt,name=signs,proto3" json:"signs,omitempty"`
+	Signs bool `protobuf:"varint,7,opt,name=signs,proto3" json:"signs,omitempty"`
+	// Sum of Stage values: when a gate is asked. A stage that is not named costs nothing.
+	Stages        uint32 `protobuf:"varint,8,opt,name=stages,proto3" json:"stages,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -537,6 +595,13 @@ func (x *Manifest) GetSigns() bool {
 		return x.Signs
 	}
 	return false
+}
+
+func (x *Manifest) GetStages() uint32 {
+	if x != nil {
+		return x.Stages
+	}
+	return 0
 }
 
 type ConfigureRequest struct {
@@ -1058,8 +1123,11 @@ type Envelope struct {
 	// RET of RFC 3461: 0 not said, 1 FULL, 2 HDRS.
 	Ret uint32 `protobuf:"varint,8,opt,name=ret,proto3" json:"ret,omitempty"`
 	// ENVID of RFC 3461, decoded.
-	EnvelopeId    string  `protobuf:"bytes,9,opt,name=envelope_id,json=envelopeId,proto3" json:"envelope_id,omitempty"`
-	Client        *Client `protobuf:"bytes,10,opt,name=client,proto3" json:"client,omitempty"`
+	EnvelopeId string  `protobuf:"bytes,9,opt,name=envelope_id,json=envelopeId,proto3" json:"envelope_id,omitempty"`
+	Client     *Client `protobuf:"bytes,10,opt,name=client,proto3" json:"client,omitempty"`
+	// What gates said at earlier stages: "plugin/name". Of a message they are in
+	// Message.notes instead.
+	Notes         map[string]string `protobuf:"bytes,11,rep,name=notes,proto3" json:"notes,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1160,6 +1228,13 @@ func (x *Envelope) GetEnvelopeId() string {
 func (x *Envelope) GetClient() *Client {
 	if x != nil {
 		return x.Client
+	}
+	return nil
+}
+
+func (x *Envelope) GetNotes() map[string]string {
+	if x != nil {
+		return x.Notes
 	}
 	return nil
 }
@@ -1334,8 +1409,14 @@ func (x *Message) GetNotes() map[string]string {
 }
 
 type FilterRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Message       *Message               `protobuf:"bytes,1,opt,name=message,proto3" json:"message,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Message *Message               `protobuf:"bytes,1,opt,name=message,proto3" json:"message,omitempty"`
+	// Path of an empty file that the gateway made for this call, where the plugin has the
+	// right to replace the body; else empty. To replace it, write the whole new body there,
+	// in wire form, close it, and answer with an edit EDIT_BODY_REPLACE whose body_draft is
+	// this path. A bare CR, a bare LF, a NUL or more than the gateway's limit is a fault of
+	// the plugin. When the call has ended the file is gone.
+	Draft         string `protobuf:"bytes,2,opt,name=draft,proto3" json:"draft,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1375,6 +1456,13 @@ func (x *FilterRequest) GetMessage() *Message {
 		return x.Message
 	}
 	return nil
+}
+
+func (x *FilterRequest) GetDraft() string {
+	if x != nil {
+		return x.Draft
+	}
+	return ""
 }
 
 // Status is an SMTP reply.
@@ -1906,13 +1994,84 @@ func (x *Failure) GetStack() string {
 	return ""
 }
 
+type GateRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// One of them.
+	Stage    Stage     `protobuf:"varint,1,opt,name=stage,proto3,enum=postern.plugin.v1.Stage" json:"stage,omitempty"`
+	Envelope *Envelope `protobuf:"bytes,2,opt,name=envelope,proto3" json:"envelope,omitempty"`
+	// At RCPT: the recipient that is asked about.
+	Recipient *Path `protobuf:"bytes,3,opt,name=recipient,proto3" json:"recipient,omitempty"`
+	// At MAIL: the size that the client declared, in bytes; 0: none.
+	Size          int64 `protobuf:"varint,4,opt,name=size,proto3" json:"size,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GateRequest) Reset() {
+	*x = GateRequest{}
+	mi := &file_postern_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GateRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GateRequest) ProtoMessage() {}
+
+func (x *GateRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GateRequest.ProtoReflect.Descriptor instead.
+func (*GateRequest) Descriptor() ([]byte, []int) {
+	return file_postern_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *GateRequest) GetStage() Stage {
+	if x != nil {
+		return x.Stage
+	}
+	return Stage_STAGE_NONE
+}
+
+func (x *GateRequest) GetEnvelope() *Envelope {
+	if x != nil {
+		return x.Envelope
+	}
+	return nil
+}
+
+func (x *GateRequest) GetRecipient() *Path {
+	if x != nil {
+		return x.Recipient
+	}
+	return nil
+}
+
+func (x *GateRequest) GetSize() int64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
 var File_postern_proto protoreflect.FileDescriptor
 
 const file_postern_proto_rawDesc = "" +
 	"\n" +
 	"\rpostern.proto\x12\x11postern.plugin.v1\"4\n" +
 	"\x0fDescribeRequest\x12!\n" +
-	"\fhost_version\x18\x01 \x01(\tR\vhostVersion\"\xe4\x01\n" +
+	"\fhost_version\x18\x01 \x01(\tR\vhostVersion\"\xfc\x01\n" +
 	"\bManifest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x1e\n" +
@@ -1922,7 +2081,8 @@ const file_postern_proto_rawDesc = "" +
 	"\x05needs\x18\x04 \x01(\x0e2\x17.postern.plugin.v1.NeedR\x05needs\x12\x10\n" +
 	"\x03may\x18\x05 \x01(\rR\x03may\x123\n" +
 	"\aorigins\x18\x06 \x03(\x0e2\x19.postern.plugin.v1.OriginR\aorigins\x12\x14\n" +
-	"\x05signs\x18\a \x01(\bR\x05signs\"\x85\x01\n" +
+	"\x05signs\x18\a \x01(\bR\x05signs\x12\x16\n" +
+	"\x06stages\x18\b \x01(\rR\x06stages\"\x85\x01\n" +
 	"\x10ConfigureRequest\x12\x1a\n" +
 	"\bsettings\x18\x01 \x01(\fR\bsettings\x12\x1a\n" +
 	"\bhostname\x18\x02 \x01(\tR\bhostname\x12\x1e\n" +
@@ -1953,7 +2113,7 @@ const file_postern_proto_rawDesc = "" +
 	"\bprotocol\x18\x06 \x01(\tR\bprotocol\x12\x10\n" +
 	"\x03tls\x18\a \x01(\tR\x03tls\x12\x1a\n" +
 	"\blistener\x18\b \x01(\tR\blistener\x12.\n" +
-	"\x05class\x18\t \x01(\x0e2\x18.postern.plugin.v1.ClassR\x05class\"\xff\x02\n" +
+	"\x05class\x18\t \x01(\x0e2\x18.postern.plugin.v1.ClassR\x05class\"\xf7\x03\n" +
 	"\bEnvelope\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x121\n" +
 	"\x06origin\x18\x02 \x01(\x0e2\x19.postern.plugin.v1.OriginR\x06origin\x12:\n" +
@@ -1969,7 +2129,12 @@ const file_postern_proto_rawDesc = "" +
 	"\venvelope_id\x18\t \x01(\tR\n" +
 	"envelopeId\x121\n" +
 	"\x06client\x18\n" +
-	" \x01(\v2\x19.postern.plugin.v1.ClientR\x06client\"\x88\x01\n" +
+	" \x01(\v2\x19.postern.plugin.v1.ClientR\x06client\x12<\n" +
+	"\x05notes\x18\v \x03(\v2&.postern.plugin.v1.Envelope.NotesEntryR\x05notes\x1a8\n" +
+	"\n" +
+	"NotesEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x88\x01\n" +
 	"\x04Body\x12\x16\n" +
 	"\x06inline\x18\x01 \x01(\fR\x06inline\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\tR\x04path\x12\x16\n" +
@@ -1989,9 +2154,10 @@ const file_postern_proto_rawDesc = "" +
 	"\n" +
 	"NotesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"E\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"[\n" +
 	"\rFilterRequest\x124\n" +
-	"\amessage\x18\x01 \x01(\v2\x1a.postern.plugin.v1.MessageR\amessage\"d\n" +
+	"\amessage\x18\x01 \x01(\v2\x1a.postern.plugin.v1.MessageR\amessage\x12\x14\n" +
+	"\x05draft\x18\x02 \x01(\tR\x05draft\"d\n" +
 	"\x06Status\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\x05R\x04code\x12\x1a\n" +
 	"\benhanced\x18\x02 \x03(\x05R\benhanced\x12\x12\n" +
@@ -2041,7 +2207,12 @@ const file_postern_proto_rawDesc = "" +
 	"\x0fDeliverResponse\x121\n" +
 	"\x06status\x18\x01 \x01(\v2\x19.postern.plugin.v1.StatusR\x06status\"\x1f\n" +
 	"\aFailure\x12\x14\n" +
-	"\x05stack\x18\x01 \x01(\tR\x05stack*&\n" +
+	"\x05stack\x18\x01 \x01(\tR\x05stack\"\xc1\x01\n" +
+	"\vGateRequest\x12.\n" +
+	"\x05stage\x18\x01 \x01(\x0e2\x18.postern.plugin.v1.StageR\x05stage\x127\n" +
+	"\benvelope\x18\x02 \x01(\v2\x1b.postern.plugin.v1.EnvelopeR\benvelope\x125\n" +
+	"\trecipient\x18\x03 \x01(\v2\x17.postern.plugin.v1.PathR\trecipient\x12\x12\n" +
+	"\x04size\x18\x04 \x01(\x03R\x04size*&\n" +
 	"\x04Need\x12\x0f\n" +
 	"\vNEED_HEADER\x10\x00\x12\r\n" +
 	"\tNEED_BODY\x10\x01*\xbf\x01\n" +
@@ -2085,7 +2256,17 @@ const file_postern_proto_rawDesc = "" +
 	"\x15EDIT_RECIPIENT_REMOVE\x10\x05\x12\r\n" +
 	"\tEDIT_COPY\x10\x06\x12\x15\n" +
 	"\x11EDIT_REVERSE_PATH\x10\a\x12\x15\n" +
-	"\x11EDIT_BODY_REPLACE\x10\b2\xc8\x02\n" +
+	"\x11EDIT_BODY_REPLACE\x10\b*Z\n" +
+	"\x05Stage\x12\x0e\n" +
+	"\n" +
+	"STAGE_NONE\x10\x00\x12\x11\n" +
+	"\rSTAGE_CONNECT\x10\x01\x12\x0e\n" +
+	"\n" +
+	"STAGE_HELO\x10\x02\x12\x0e\n" +
+	"\n" +
+	"STAGE_MAIL\x10\x04\x12\x0e\n" +
+	"\n" +
+	"STAGE_RCPT\x10\b2\xc8\x02\n" +
 	"\x06Plugin\x12K\n" +
 	"\bDescribe\x12\".postern.plugin.v1.DescribeRequest\x1a\x1b.postern.plugin.v1.Manifest\x12V\n" +
 	"\tConfigure\x12#.postern.plugin.v1.ConfigureRequest\x1a$.postern.plugin.v1.ConfigureResponse\x12M\n" +
@@ -2094,7 +2275,9 @@ const file_postern_proto_rawDesc = "" +
 	"\x06Filter\x12F\n" +
 	"\x06Filter\x12 .postern.plugin.v1.FilterRequest\x1a\x1a.postern.plugin.v1.Verdict2[\n" +
 	"\aMailbox\x12P\n" +
-	"\aDeliver\x12!.postern.plugin.v1.DeliverRequest\x1a\".postern.plugin.v1.DeliverResponseB1Z/github.com/postern-mail/postern/sdk/proto;protob\x06proto3"
+	"\aDeliver\x12!.postern.plugin.v1.DeliverRequest\x1a\".postern.plugin.v1.DeliverResponse2J\n" +
+	"\x04Gate\x12B\n" +
+	"\x04Gate\x12\x1e.postern.plugin.v1.GateRequest\x1a\x1a.postern.plugin.v1.VerdictB1Z/github.com/postern-mail/postern/sdk/proto;protob\x06proto3"
 
 var (
 	file_postern_proto_rawDescOnce sync.Once
@@ -2108,8 +2291,8 @@ func file_postern_proto_rawDescGZIP() []byte {
 	return file_postern_proto_rawDescData
 }
 
-var file_postern_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_postern_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_postern_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
+var file_postern_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_postern_proto_goTypes = []any{
 	(Need)(0),                 // 0: postern.plugin.v1.Need
 	(Right)(0),                // 1: postern.plugin.v1.Right
@@ -2117,82 +2300,91 @@ var file_postern_proto_goTypes = []any{
 	(Class)(0),                // 3: postern.plugin.v1.Class
 	(Action)(0),               // 4: postern.plugin.v1.Action
 	(EditKind)(0),             // 5: postern.plugin.v1.EditKind
-	(*DescribeRequest)(nil),   // 6: postern.plugin.v1.DescribeRequest
-	(*Manifest)(nil),          // 7: postern.plugin.v1.Manifest
-	(*ConfigureRequest)(nil),  // 8: postern.plugin.v1.ConfigureRequest
-	(*ConfigureResponse)(nil), // 9: postern.plugin.v1.ConfigureResponse
-	(*HealthRequest)(nil),     // 10: postern.plugin.v1.HealthRequest
-	(*HealthResponse)(nil),    // 11: postern.plugin.v1.HealthResponse
-	(*DrainRequest)(nil),      // 12: postern.plugin.v1.DrainRequest
-	(*DrainResponse)(nil),     // 13: postern.plugin.v1.DrainResponse
-	(*Path)(nil),              // 14: postern.plugin.v1.Path
-	(*Recipient)(nil),         // 15: postern.plugin.v1.Recipient
-	(*Client)(nil),            // 16: postern.plugin.v1.Client
-	(*Envelope)(nil),          // 17: postern.plugin.v1.Envelope
-	(*Body)(nil),              // 18: postern.plugin.v1.Body
-	(*Message)(nil),           // 19: postern.plugin.v1.Message
-	(*FilterRequest)(nil),     // 20: postern.plugin.v1.FilterRequest
-	(*Status)(nil),            // 21: postern.plugin.v1.Status
-	(*Outcome)(nil),           // 22: postern.plugin.v1.Outcome
-	(*Verdict)(nil),           // 23: postern.plugin.v1.Verdict
-	(*Edit)(nil),              // 24: postern.plugin.v1.Edit
-	(*Recipients)(nil),        // 25: postern.plugin.v1.Recipients
-	(*DeliverRequest)(nil),    // 26: postern.plugin.v1.DeliverRequest
-	(*DeliverResponse)(nil),   // 27: postern.plugin.v1.DeliverResponse
-	(*Failure)(nil),           // 28: postern.plugin.v1.Failure
-	nil,                       // 29: postern.plugin.v1.Message.ScoresEntry
-	nil,                       // 30: postern.plugin.v1.Message.NotesEntry
-	nil,                       // 31: postern.plugin.v1.Verdict.PerRecipientEntry
-	nil,                       // 32: postern.plugin.v1.Verdict.ScoresEntry
-	nil,                       // 33: postern.plugin.v1.Verdict.NotesEntry
+	(Stage)(0),                // 6: postern.plugin.v1.Stage
+	(*DescribeRequest)(nil),   // 7: postern.plugin.v1.DescribeRequest
+	(*Manifest)(nil),          // 8: postern.plugin.v1.Manifest
+	(*ConfigureRequest)(nil),  // 9: postern.plugin.v1.ConfigureRequest
+	(*ConfigureResponse)(nil), // 10: postern.plugin.v1.ConfigureResponse
+	(*HealthRequest)(nil),     // 11: postern.plugin.v1.HealthRequest
+	(*HealthResponse)(nil),    // 12: postern.plugin.v1.HealthResponse
+	(*DrainRequest)(nil),      // 13: postern.plugin.v1.DrainRequest
+	(*DrainResponse)(nil),     // 14: postern.plugin.v1.DrainResponse
+	(*Path)(nil),              // 15: postern.plugin.v1.Path
+	(*Recipient)(nil),         // 16: postern.plugin.v1.Recipient
+	(*Client)(nil),            // 17: postern.plugin.v1.Client
+	(*Envelope)(nil),          // 18: postern.plugin.v1.Envelope
+	(*Body)(nil),              // 19: postern.plugin.v1.Body
+	(*Message)(nil),           // 20: postern.plugin.v1.Message
+	(*FilterRequest)(nil),     // 21: postern.plugin.v1.FilterRequest
+	(*Status)(nil),            // 22: postern.plugin.v1.Status
+	(*Outcome)(nil),           // 23: postern.plugin.v1.Outcome
+	(*Verdict)(nil),           // 24: postern.plugin.v1.Verdict
+	(*Edit)(nil),              // 25: postern.plugin.v1.Edit
+	(*Recipients)(nil),        // 26: postern.plugin.v1.Recipients
+	(*DeliverRequest)(nil),    // 27: postern.plugin.v1.DeliverRequest
+	(*DeliverResponse)(nil),   // 28: postern.plugin.v1.DeliverResponse
+	(*Failure)(nil),           // 29: postern.plugin.v1.Failure
+	(*GateRequest)(nil),       // 30: postern.plugin.v1.GateRequest
+	nil,                       // 31: postern.plugin.v1.Envelope.NotesEntry
+	nil,                       // 32: postern.plugin.v1.Message.ScoresEntry
+	nil,                       // 33: postern.plugin.v1.Message.NotesEntry
+	nil,                       // 34: postern.plugin.v1.Verdict.PerRecipientEntry
+	nil,                       // 35: postern.plugin.v1.Verdict.ScoresEntry
+	nil,                       // 36: postern.plugin.v1.Verdict.NotesEntry
 }
 var file_postern_proto_depIdxs = []int32{
 	0,  // 0: postern.plugin.v1.Manifest.needs:type_name -> postern.plugin.v1.Need
 	2,  // 1: postern.plugin.v1.Manifest.origins:type_name -> postern.plugin.v1.Origin
-	14, // 2: postern.plugin.v1.Recipient.path:type_name -> postern.plugin.v1.Path
-	14, // 3: postern.plugin.v1.Recipient.original:type_name -> postern.plugin.v1.Path
+	15, // 2: postern.plugin.v1.Recipient.path:type_name -> postern.plugin.v1.Path
+	15, // 3: postern.plugin.v1.Recipient.original:type_name -> postern.plugin.v1.Path
 	3,  // 4: postern.plugin.v1.Client.class:type_name -> postern.plugin.v1.Class
 	2,  // 5: postern.plugin.v1.Envelope.origin:type_name -> postern.plugin.v1.Origin
-	14, // 6: postern.plugin.v1.Envelope.reverse_path:type_name -> postern.plugin.v1.Path
-	15, // 7: postern.plugin.v1.Envelope.recipients:type_name -> postern.plugin.v1.Recipient
-	16, // 8: postern.plugin.v1.Envelope.client:type_name -> postern.plugin.v1.Client
-	17, // 9: postern.plugin.v1.Message.envelope:type_name -> postern.plugin.v1.Envelope
-	18, // 10: postern.plugin.v1.Message.body:type_name -> postern.plugin.v1.Body
-	29, // 11: postern.plugin.v1.Message.scores:type_name -> postern.plugin.v1.Message.ScoresEntry
-	30, // 12: postern.plugin.v1.Message.notes:type_name -> postern.plugin.v1.Message.NotesEntry
-	19, // 13: postern.plugin.v1.FilterRequest.message:type_name -> postern.plugin.v1.Message
-	4,  // 14: postern.plugin.v1.Outcome.action:type_name -> postern.plugin.v1.Action
-	21, // 15: postern.plugin.v1.Outcome.status:type_name -> postern.plugin.v1.Status
-	22, // 16: postern.plugin.v1.Verdict.outcome:type_name -> postern.plugin.v1.Outcome
-	31, // 17: postern.plugin.v1.Verdict.per_recipient:type_name -> postern.plugin.v1.Verdict.PerRecipientEntry
-	24, // 18: postern.plugin.v1.Verdict.edits:type_name -> postern.plugin.v1.Edit
-	32, // 19: postern.plugin.v1.Verdict.scores:type_name -> postern.plugin.v1.Verdict.ScoresEntry
-	33, // 20: postern.plugin.v1.Verdict.notes:type_name -> postern.plugin.v1.Verdict.NotesEntry
-	5,  // 21: postern.plugin.v1.Edit.kind:type_name -> postern.plugin.v1.EditKind
-	14, // 22: postern.plugin.v1.Edit.path:type_name -> postern.plugin.v1.Path
-	14, // 23: postern.plugin.v1.Edit.reverse_path:type_name -> postern.plugin.v1.Path
-	25, // 24: postern.plugin.v1.Edit.recipients:type_name -> postern.plugin.v1.Recipients
-	14, // 25: postern.plugin.v1.DeliverRequest.recipient:type_name -> postern.plugin.v1.Path
-	19, // 26: postern.plugin.v1.DeliverRequest.message:type_name -> postern.plugin.v1.Message
-	21, // 27: postern.plugin.v1.DeliverResponse.status:type_name -> postern.plugin.v1.Status
-	22, // 28: postern.plugin.v1.Verdict.PerRecipientEntry.value:type_name -> postern.plugin.v1.Outcome
-	6,  // 29: postern.plugin.v1.Plugin.Describe:input_type -> postern.plugin.v1.DescribeRequest
-	8,  // 30: postern.plugin.v1.Plugin.Configure:input_type -> postern.plugin.v1.ConfigureRequest
-	10, // 31: postern.plugin.v1.Plugin.Health:input_type -> postern.plugin.v1.HealthRequest
-	12, // 32: postern.plugin.v1.Plugin.Drain:input_type -> postern.plugin.v1.DrainRequest
-	20, // 33: postern.plugin.v1.Filter.Filter:input_type -> postern.plugin.v1.FilterRequest
-	26, // 34: postern.plugin.v1.Mailbox.Deliver:input_type -> postern.plugin.v1.DeliverRequest
-	7,  // 35: postern.plugin.v1.Plugin.Describe:output_type -> postern.plugin.v1.Manifest
-	9,  // 36: postern.plugin.v1.Plugin.Configure:output_type -> postern.plugin.v1.ConfigureResponse
-	11, // 37: postern.plugin.v1.Plugin.Health:output_type -> postern.plugin.v1.HealthResponse
-	13, // 38: postern.plugin.v1.Plugin.Drain:output_type -> postern.plugin.v1.DrainResponse
-	23, // 39: postern.plugin.v1.Filter.Filter:output_type -> postern.plugin.v1.Verdict
-	27, // 40: postern.plugin.v1.Mailbox.Deliver:output_type -> postern.plugin.v1.DeliverResponse
-	35, // [35:41] is the sub-list for method output_type
-	29, // [29:35] is the sub-list for method input_type
-	29, // [29:29] is the sub-list for extension type_name
-	29, // [29:29] is the sub-list for extension extendee
-	0,  // [0:29] is the sub-list for field type_name
+	15, // 6: postern.plugin.v1.Envelope.reverse_path:type_name -> postern.plugin.v1.Path
+	16, // 7: postern.plugin.v1.Envelope.recipients:type_name -> postern.plugin.v1.Recipient
+	17, // 8: postern.plugin.v1.Envelope.client:type_name -> postern.plugin.v1.Client
+	31, // 9: postern.plugin.v1.Envelope.notes:type_name -> postern.plugin.v1.Envelope.NotesEntry
+	18, // 10: postern.plugin.v1.Message.envelope:type_name -> postern.plugin.v1.Envelope
+	19, // 11: postern.plugin.v1.Message.body:type_name -> postern.plugin.v1.Body
+	32, // 12: postern.plugin.v1.Message.scores:type_name -> postern.plugin.v1.Message.ScoresEntry
+	33, // 13: postern.plugin.v1.Message.notes:type_name -> postern.plugin.v1.Message.NotesEntry
+	20, // 14: postern.plugin.v1.FilterRequest.message:type_name -> postern.plugin.v1.Message
+	4,  // 15: postern.plugin.v1.Outcome.action:type_name -> postern.plugin.v1.Action
+	22, // 16: postern.plugin.v1.Outcome.status:type_name -> postern.plugin.v1.Status
+	23, // 17: postern.plugin.v1.Verdict.outcome:type_name -> postern.plugin.v1.Outcome
+	34, // 18: postern.plugin.v1.Verdict.per_recipient:type_name -> postern.plugin.v1.Verdict.PerRecipientEntry
+	25, // 19: postern.plugin.v1.Verdict.edits:type_name -> postern.plugin.v1.Edit
+	35, // 20: postern.plugin.v1.Verdict.scores:type_name -> postern.plugin.v1.Verdict.ScoresEntry
+	36, // 21: postern.plugin.v1.Verdict.notes:type_name -> postern.plugin.v1.Verdict.NotesEntry
+	5,  // 22: postern.plugin.v1.Edit.kind:type_name -> postern.plugin.v1.EditKind
+	15, // 23: postern.plugin.v1.Edit.path:type_name -> postern.plugin.v1.Path
+	15, // 24: postern.plugin.v1.Edit.reverse_path:type_name -> postern.plugin.v1.Path
+	26, // 25: postern.plugin.v1.Edit.recipients:type_name -> postern.plugin.v1.Recipients
+	15, // 26: postern.plugin.v1.DeliverRequest.recipient:type_name -> postern.plugin.v1.Path
+	20, // 27: postern.plugin.v1.DeliverRequest.message:type_name -> postern.plugin.v1.Message
+	22, // 28: postern.plugin.v1.DeliverResponse.status:type_name -> postern.plugin.v1.Status
+	6,  // 29: postern.plugin.v1.GateRequest.stage:type_name -> postern.plugin.v1.Stage
+	18, // 30: postern.plugin.v1.GateRequest.envelope:type_name -> postern.plugin.v1.Envelope
+	15, // 31: postern.plugin.v1.GateRequest.recipient:type_name -> postern.plugin.v1.Path
+	23, // 32: postern.plugin.v1.Verdict.PerRecipientEntry.value:type_name -> postern.plugin.v1.Outcome
+	7,  // 33: postern.plugin.v1.Plugin.Describe:input_type -> postern.plugin.v1.DescribeRequest
+	9,  // 34: postern.plugin.v1.Plugin.Configure:input_type -> postern.plugin.v1.ConfigureRequest
+	11, // 35: postern.plugin.v1.Plugin.Health:input_type -> postern.plugin.v1.HealthRequest
+	13, // 36: postern.plugin.v1.Plugin.Drain:input_type -> postern.plugin.v1.DrainRequest
+	21, // 37: postern.plugin.v1.Filter.Filter:input_type -> postern.plugin.v1.FilterRequest
+	27, // 38: postern.plugin.v1.Mailbox.Deliver:input_type -> postern.plugin.v1.DeliverRequest
+	30, // 39: postern.plugin.v1.Gate.Gate:input_type -> postern.plugin.v1.GateRequest
+	8,  // 40: postern.plugin.v1.Plugin.Describe:output_type -> postern.plugin.v1.Manifest
+	10, // 41: postern.plugin.v1.Plugin.Configure:output_type -> postern.plugin.v1.ConfigureResponse
+	12, // 42: postern.plugin.v1.Plugin.Health:output_type -> postern.plugin.v1.HealthResponse
+	14, // 43: postern.plugin.v1.Plugin.Drain:output_type -> postern.plugin.v1.DrainResponse
+	24, // 44: postern.plugin.v1.Filter.Filter:output_type -> postern.plugin.v1.Verdict
+	28, // 45: postern.plugin.v1.Mailbox.Deliver:output_type -> postern.plugin.v1.DeliverResponse
+	24, // 46: postern.plugin.v1.Gate.Gate:output_type -> postern.plugin.v1.Verdict
+	40, // [40:47] is the sub-list for method output_type
+	33, // [33:40] is the sub-list for method input_type
+	33, // [33:33] is the sub-list for extension type_name
+	33, // [33:33] is the sub-list for extension extendee
+	0,  // [0:33] is the sub-list for field type_name
 }
 
 func init() { file_postern_proto_init() }
@@ -2205,10 +2397,10 @@ func file_postern_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_postern_proto_rawDesc), len(file_postern_proto_rawDesc)),
-			NumEnums:      6,
-			NumMessages:   28,
+			NumEnums:      7,
+			NumMessages:   30,
 			NumExtensions: 0,
-			NumServices:   3,
+			NumServices:   4,
 		},
 		GoTypes:           file_postern_proto_goTypes,
 		DependencyIndexes: file_postern_proto_depIdxs,

@@ -497,3 +497,115 @@ var Mailbox_ServiceDesc = grpc.ServiceDesc{
 	Streams:  []grpc.StreamDesc{},
 	Metadata: "postern.proto",
 }
+
+const (
+	Gate_Gate_FullMethodName = "/postern.plugin.v1.Gate/Gate"
+)
+
+// GateClient is the client API for Gate service.
+//
+// For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
+//
+// Gate is asked while a client is still talking, at the stages that the manifest names.
+// Interface "gate".
+type GateClient interface {
+	// Gate is called concurrently. The verdict is continue, reject, tempfail or unscanned,
+	// with notes; it has no edits, scores or outcomes for single recipients.
+	Gate(ctx context.Context, in *GateRequest, opts ...grpc.CallOption) (*Verdict, error)
+}
+
+type gateClient struct {
+	cc grpc.ClientConnInterface
+}
+
+func NewGateClient(cc grpc.ClientConnInterface) GateClient {
+	return &gateClient{cc}
+}
+
+func (c *gateClient) Gate(ctx context.Context, in *GateRequest, opts ...grpc.CallOption) (*Verdict, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Verdict)
+	err := c.cc.Invoke(ctx, Gate_Gate_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// GateServer is the server API for Gate service.
+// All implementations must embed UnimplementedGateServer
+// for forward compatibility.
+//
+// Gate is asked while a client is still talking, at the stages that the manifest names.
+// Interface "gate".
+type GateServer interface {
+	// Gate is called concurrently. The verdict is continue, reject, tempfail or unscanned,
+	// with notes; it has no edits, scores or outcomes for single recipients.
+	Gate(context.Context, *GateRequest) (*Verdict, error)
+	mustEmbedUnimplementedGateServer()
+}
+
+// UnimplementedGateServer must be embedded to have
+// forward compatible implementations.
+//
+// NOTE: this should be embedded by value instead of pointer to avoid a nil
+// pointer dereference when methods are called.
+type UnimplementedGateServer struct{}
+
+func (UnimplementedGateServer) Gate(context.Context, *GateRequest) (*Verdict, error) {
+	return nil, status.Error(codes.Unimplemented, "method Gate not implemented")
+}
+func (UnimplementedGateServer) mustEmbedUnimplementedGateServer() {}
+func (UnimplementedGateServer) testEmbeddedByValue()              {}
+
+// UnsafeGateServer may be embedded to opt out of forward compatibility for this service.
+// Use of this interface is not recommended, as added methods to GateServer will
+// result in compilation errors.
+type UnsafeGateServer interface {
+	mustEmbedUnimplementedGateServer()
+}
+
+func RegisterGateServer(s grpc.ServiceRegistrar, srv GateServer) {
+	// If the following call panics, it indicates UnimplementedGateServer was
+	// embedded by pointer and is nil.  This will cause panics if an
+	// unimplemented method is ever invoked, so we test this at initialization
+	// time to prevent it from happening at runtime later due to I/O.
+	if t, ok := srv.(interface{ testEmbeddedByValue() }); ok {
+		t.testEmbeddedByValue()
+	}
+	s.RegisterService(&Gate_ServiceDesc, srv)
+}
+
+func _Gate_Gate_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GateRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(GateServer).Gate(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Gate_Gate_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(GateServer).Gate(ctx, req.(*GateRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+// Gate_ServiceDesc is the grpc.ServiceDesc for Gate service.
+// It's only intended for direct use with grpc.RegisterService,
+// and not to be introspected or modified (even as a copy)
+var Gate_ServiceDesc = grpc.ServiceDesc{
+	ServiceName: "postern.plugin.v1.Gate",
+	HandlerType: (*GateServer)(nil),
+	Methods: []grpc.MethodDesc{
+		{
+			MethodName: "Gate",
+			Handler:    _Gate_Gate_Handler,
+		},
+	},
+	Streams:  []grpc.StreamDesc{},
+	Metadata: "postern.proto",
+}
