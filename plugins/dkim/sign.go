@@ -16,14 +16,15 @@ import (
 // oversigned fields are signed once more often than they are there, so that nobody can add
 // one (RFC 6376 §5.4.2): From always, and what people read or answer to.
 func oversigned() []string {
-	return []string{"From", "Reply-To", "Subject", "Date", "Message-ID", "To", "Cc"}
+	return []string{"From", "Reply-To", "Subject", "To", "Cc"}
 }
 
 // signed fields are signed as often as they are there; those of them that say how the body
-// is to be read, once more if they are there at all. Fields that transport changes or lists
+// is to be read, and those that later servers add where they are missing (Postfix does, to
+// mail of its own networks), once more if they are there at all. Fields that transport changes or lists
 // add later (Received, Return-Path, List-Id...) are left out, unless they are there.
 func signed() (withOne, plain []string) {
-	return []string{"MIME-Version", "Content-Type", "Content-Transfer-Encoding"},
+	return []string{"Date", "Message-ID", "MIME-Version", "Content-Type", "Content-Transfer-Encoding"},
 		[]string{"Sender", "In-Reply-To", "References", "Content-ID", "Content-Description",
 			"Resent-From", "Resent-To", "Resent-Cc", "Resent-Date", "Resent-Message-ID",
 			"List-Id", "List-Help", "List-Unsubscribe", "List-Unsubscribe-Post", "List-Subscribe", "List-Post", "List-Owner", "List-Archive"}
