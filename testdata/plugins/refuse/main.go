@@ -1,5 +1,5 @@
-// Command refuse is a small plugin: it refuses mail whose Subject has the word "refuse",
-// for all recipients, or with "refuse one" for the first one only.
+// Command refuse is a small plugin: mail with the Subject "refuse LOCAL" is refused for the
+// recipients with that local part, mail with the Subject "refuse" for all.
 package main
 
 import (
@@ -14,13 +14,20 @@ type plugin struct{}
 
 func (plugin) Filter(_ context.Context, m *mail.Message) (*sdk.Verdict, error) {
 	status := mail.Permanent(550, 7, 1, "Refused by a plugin")
-	switch subject := m.Header.Get("Subject"); {
-	case strings.Contains(subject, "refuse one") && len(m.Envelope.Recipients) > 1:
-		return sdk.Continue().For(0, sdk.Outcome{Action: sdk.ActionReject, Status: status}), nil
-	case strings.Contains(subject, "refuse"):
+	local, ok := strings.CutPrefix(strings.TrimSpace(m.Header.Get("Subject")), "refuse")
+	switch local = strings.TrimSpace(local); {
+	case !ok:
+		return sdk.Continue(), nil
+	case local == "":
 		return sdk.Reject(status), nil
 	}
-	return sdk.Continue(), nil
+	v := sdk.Continue()
+	for i, r := range m.Envelope.Recipients {
+		if r.Path.Local == local {
+			v.For(i, sdk.Outcome{Action: sdk.ActionReject, Status: status})
+		}
+	}
+	return v, nil
 }
 
 func main() {
