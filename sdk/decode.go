@@ -50,6 +50,7 @@ func decodeEnvelope(e *proto.Envelope) mail.Envelope {
 		Return:      mail.Return(e.Ret),
 		EnvelopeID:  e.EnvelopeId,
 		Client:      decodeClient(e.Client),
+		Notes:       e.Notes,
 	}
 	if len(e.Recipients) > 0 {
 		env.Recipients = make([]mail.Recipient, len(e.Recipients))
@@ -79,6 +80,10 @@ func decodeMessage(m *proto.Message) *mail.Message {
 		msg.Body = mail.Body{Inline: b.Inline, Path: b.Path, Offset: b.Offset, Size: b.Size, Sum: b.Sum, Summed: b.Summed}
 	}
 	return msg
+}
+
+func decodeAttempt(r *proto.GateRequest) *Attempt {
+	return &Attempt{Stage: Stage(r.Stage), Envelope: decodeEnvelope(r.Envelope), Recipient: decodePath(r.Recipient), Size: r.Size}
 }
 
 func decodeDelivery(r *proto.DeliverRequest) *Delivery {

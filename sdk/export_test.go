@@ -4,6 +4,7 @@ package sdk
 var (
 	DecodeMessage  = decodeMessage
 	DecodeDelivery = decodeDelivery
+	DecodeAttempt  = decodeAttempt
 	DecodeConfig   = decodeConfig
 	EncodeVerdict  = encodeVerdict
 	EncodeManifest = encodeManifest

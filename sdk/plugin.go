@@ -76,4 +76,6 @@ type Manifest struct {
 	// Signs says that the plugin's result does not survive later changes; it has to come
 	// after every plugin that changes the message.
 	Signs bool
+	// Stages are when a Gate is asked. A stage that is not named costs nothing.
+	Stages Stage
 }

@@ -151,6 +151,13 @@ func TestDeliverySurvivesTheWire(t *testing.T) {
 	same(t, *sdk.DecodeDelivery(overWire(t, req, &proto.DeliverRequest{})), d)
 }
 
+func TestAttemptSurvivesTheWire(t *testing.T) {
+	a := filled[sdk.Attempt](t)
+	same(t, *sdk.DecodeAttempt(overWire(t, wire.GateRequest(&a), &proto.GateRequest{})), a)
+	empty := sdk.Attempt{Stage: sdk.AtConnect}
+	same(t, *sdk.DecodeAttempt(overWire(t, wire.GateRequest(&empty), &proto.GateRequest{})), empty)
+}
+
 func TestConfigSurvivesTheWire(t *testing.T) {
 	c := filled[sdk.Config](t)
 	same(t, sdk.DecodeConfig(overWire(t, wire.ConfigureRequest(c), &proto.ConfigureRequest{})), c)
@@ -158,11 +165,11 @@ func TestConfigSurvivesTheWire(t *testing.T) {
 
 func TestManifestSurvivesTheWire(t *testing.T) {
 	m := filled[sdk.Manifest](t)
-	d, err := wire.Describe(overWire(t, sdk.EncodeManifest(m, []string{"filter", "mailbox"}), &proto.Manifest{}))
+	d, err := wire.Describe(overWire(t, sdk.EncodeManifest(m, []string{"filter", "gate", "mailbox"}), &proto.Manifest{}))
 	if err != nil {
 		t.Fatal(err)
 	}
-	same(t, d, wire.Description{Manifest: m, Filter: true, Mailbox: true})
+	same(t, d, wire.Description{Manifest: m, Filter: true, Gate: true, Mailbox: true})
 }
 
 // The verdict's fields are filled one kind of outcome and edit at a time, because only

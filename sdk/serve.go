@@ -18,7 +18,7 @@ import (
 )
 
 // Serve runs a plugin: it is all that main does. The value implements any of [Filter],
-// [Mailbox] and [Configurer]. Serve returns never; the process ends when the gateway asks
+// [Gate], [Mailbox] and [Configurer]. Serve returns never; the process ends when the gateway asks
 // for it or dies.
 func Serve(impl any, m Manifest) {
 	if os.Getenv(proto.CookieKey) != proto.CookieValue {

@@ -19,11 +19,13 @@ import (
 type server struct {
 	proto.UnimplementedPluginServer
 	proto.UnimplementedFilterServer
+	proto.UnimplementedGateServer
 	proto.UnimplementedMailboxServer
 
 	impl     any
 	manifest Manifest
 	filter   Filter
+	gate     Gate
 	mailbox  Mailbox
 	begun    func() // called when the host makes its first call
 }
@@ -32,9 +34,13 @@ type server struct {
 func newServer(impl any, m Manifest, begun func()) (*server, error) {
 	s := &server{impl: impl, manifest: m, begun: begun}
 	s.filter, _ = impl.(Filter)
+	s.gate, _ = impl.(Gate)
 	s.mailbox, _ = impl.(Mailbox)
 	if len(s.interfaces()) == 0 {
-		return nil, fmt.Errorf("%T implements none of sdk.Filter and sdk.Mailbox; check the signatures of its methods", impl)
+		return nil, fmt.Errorf("%T implements none of sdk.Filter, sdk.Gate and sdk.Mailbox; check the signatures of its methods", impl)
+	}
+	if (s.gate != nil) != (m.Stages != 0) {
+		return nil, fmt.Errorf("%T has to implement sdk.Gate and the manifest to name the Stages at which it is asked: one without the other does nothing", impl)
 	}
 	return s, nil
 }
@@ -43,6 +49,9 @@ func (s *server) interfaces() []string {
 	var names []string
 	if s.filter != nil {
 		names = append(names, proto.InterfaceFilter)
+	}
+	if s.gate != nil {
+		names = append(names, proto.InterfaceGate)
 	}
 	if s.mailbox != nil {
 		names = append(names, proto.InterfaceMailbox)
@@ -55,6 +64,9 @@ func (s *server) register(r grpc.ServiceRegistrar) {
 	proto.RegisterPluginServer(r, s)
 	if s.filter != nil {
 		proto.RegisterFilterServer(r, s)
+	}
+	if s.gate != nil {
+		proto.RegisterGateServer(r, s)
 	}
 	if s.mailbox != nil {
 		proto.RegisterMailboxServer(r, s)
@@ -94,6 +106,17 @@ func (s *server) Filter(ctx context.Context, r *proto.FilterRequest) (*proto.Ver
 	}
 	if v == nil {
 		return nil, status.Error(codes.Internal, "the filter returned neither a verdict nor an error")
+	}
+	return encodeVerdict(v), nil
+}
+
+func (s *server) Gate(ctx context.Context, r *proto.GateRequest) (*proto.Verdict, error) {
+	v, err := s.gate.Gate(ctx, decodeAttempt(r))
+	if err != nil {
+		return nil, failure(err)
+	}
+	if v == nil {
+		return nil, status.Error(codes.Internal, "the gate returned neither a verdict nor an error")
 	}
 	return encodeVerdict(v), nil
 }

@@ -133,4 +133,7 @@ type Envelope struct {
 	Return      Return
 	EnvelopeID  string // ENVID, decoded (RFC 3461 §4.4)
 	Client      Client
+	// Notes are what gates said in the session and the transaction, "plugin/name". Once
+	// the message is in they are in [Message] instead.
+	Notes map[string]string
 }

@@ -1,6 +1,7 @@
 // Package sdktest checks plugins. [Filter] and [Mailbox] hold an author's value against the
 // contract in the process of the test: the verdict goes through the same checks as in the
-// gateway. It needs no gateway and no network.
+// gateway. [Binary] does the same, and much more, with the executable, in a process of its own.
+// Neither needs a gateway or a network.
 package sdktest
 
 import (
@@ -38,6 +39,30 @@ func Filter(t testing.TB, f sdk.Filter, man sdk.Manifest, m *mail.Message) (*sdk
 		return nil, errors.New("no verdict")
 	}
 	if err := wire.Check(v, man, &m.Envelope); err != nil {
+		t.Errorf("the verdict breaks the contract: %v", err)
+	}
+	return v, nil
+}
+
+// Gate calls a gate as the gateway does. It fails the test when the gate did not ask for
+// the stage, and when the verdict breaks the contract or goes beyond the manifest. It
+// returns the answer.
+func Gate(t testing.TB, g sdk.Gate, man sdk.Manifest, a *sdk.Attempt) (*sdk.Verdict, error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	if man.Stages&a.Stage == 0 {
+		t.Errorf("the manifest does not ask for %s: the gateway would not call", a.Stage)
+	}
+	v, err := g.Gate(ctx, a)
+	switch {
+	case err != nil:
+		return nil, err
+	case v == nil:
+		t.Error("the gate returned neither a verdict nor an error")
+		return nil, errors.New("no verdict")
+	}
+	if err := wire.CheckGate(v, man); err != nil {
 		t.Errorf("the verdict breaks the contract: %v", err)
 	}
 	return v, nil

@@ -44,6 +44,20 @@ func Check(v *sdk.Verdict, m sdk.Manifest, env *mail.Envelope) error {
 	return checkFacts(v)
 }
 
+// CheckGate holds a gate's verdict against the contract and the plugin's manifest. There
+// is no message yet: it can be refused or not.
+func CheckGate(v *sdk.Verdict, m sdk.Manifest) error {
+	switch v.Action {
+	case sdk.ActionContinue, sdk.ActionReject, sdk.ActionTempfail, sdk.ActionUnscanned:
+	default:
+		return fmt.Errorf("a gate cannot %s", v.Action)
+	}
+	if len(v.PerRecipient) > 0 || len(v.Edits) > 0 || len(v.Scores) > 0 {
+		return errors.New("a gate has no edits, scores or outcomes for single recipients")
+	}
+	return Check(v, m, &mail.Envelope{})
+}
+
 func checkOutcome(o sdk.Outcome, may sdk.Right) error {
 	need := rightFor(o.Action)
 	if may&need != need {

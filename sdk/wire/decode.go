@@ -14,11 +14,14 @@ import (
 type Description struct {
 	Manifest sdk.Manifest
 	Filter   bool // it serves the filter interface
+	Gate     bool // it serves the gate interface
 	Mailbox  bool // it serves the mailbox interface
 }
 
 const allRights = sdk.MayReject | sdk.MayDiscard | sdk.MayQuarantine | sdk.MayEditHeader |
 	sdk.MayEditRcpt | sdk.MayCopy | sdk.MayEditReverse | sdk.MayReplaceBody
+
+const allStages = uint32(sdk.AtConnect | sdk.AtHelo | sdk.AtMail | sdk.AtRcpt)
 
 // Describe reads a plugin's manifest.
 func Describe(m *proto.Manifest) (Description, error) {
@@ -51,12 +54,21 @@ func Describe(m *proto.Manifest) (Description, error) {
 		switch name {
 		case proto.InterfaceFilter:
 			d.Filter = true
+		case proto.InterfaceGate:
+			d.Gate = true
 		case proto.InterfaceMailbox:
 			d.Mailbox = true
 		}
 	}
-	if !d.Filter && !d.Mailbox {
+	if !d.Filter && !d.Gate && !d.Mailbox {
 		return d, errors.New("manifest: the plugin serves no interface that this gateway knows")
+	}
+	if m.GetStages()&^allStages != 0 {
+		return d, fmt.Errorf("manifest: stage %#x is unknown; the plugin wants a newer gateway", m.GetStages()&^allStages)
+	}
+	d.Manifest.Stages = sdk.Stage(m.GetStages())
+	if d.Gate != (d.Manifest.Stages != 0) {
+		return d, errors.New("manifest: a gate names the stages at which it is asked, and nothing else does")
 	}
 	return d, nil
 }
@@ -100,6 +112,19 @@ func Verdict(pv *proto.Verdict, m sdk.Manifest, env *mail.Envelope) (*sdk.Verdic
 		v.Edits = append(v.Edits, e)
 	}
 	if err := Check(v, m, env); err != nil {
+		return nil, err
+	}
+	return v, nil
+}
+
+// GateVerdict reads a gate's answer and checks it against the plugin's manifest. An error
+// says what the plugin did wrong.
+func GateVerdict(pv *proto.Verdict, m sdk.Manifest) (*sdk.Verdict, error) {
+	v, err := Verdict(pv, m, &mail.Envelope{})
+	if err != nil {
+		return nil, err
+	}
+	if err := CheckGate(v, m); err != nil {
 		return nil, err
 	}
 	return v, nil

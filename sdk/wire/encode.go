@@ -20,6 +20,11 @@ func FilterRequest(m *mail.Message, needs sdk.Need) (*proto.FilterRequest, error
 	return &proto.FilterRequest{Message: msg}, nil
 }
 
+// GateRequest is the call for what a client is about to do.
+func GateRequest(a *sdk.Attempt) *proto.GateRequest {
+	return &proto.GateRequest{Stage: proto.Stage(a.Stage), Envelope: envelope(&a.Envelope), Recipient: path(a.Recipient), Size: a.Size}
+}
+
 // DeliverRequest is the call for one delivery.
 func DeliverRequest(d *sdk.Delivery) (*proto.DeliverRequest, error) {
 	msg, err := message(d.Message, true)
@@ -48,13 +53,7 @@ func message(m *mail.Message, body bool) (*proto.Message, error) {
 		Envelope: envelope(&m.Envelope),
 		Header:   m.Header.Block(),
 		Scores:   m.Scores,
-		Notes:    m.Notes,
-	}
-	for k, v := range m.Notes {
-		if !utf8.ValidString(k) || !utf8.ValidString(v) {
-			pm.Notes = validNotes(m.Notes)
-			break
-		}
+		Notes:    notes(m.Notes),
 	}
 	if body {
 		if len(m.Body.Inline) > proto.MaxInline {
@@ -77,6 +76,7 @@ func envelope(e *mail.Envelope) *proto.Envelope {
 		Ret:         uint32(e.Return),
 		EnvelopeId:  text(e.EnvelopeID),
 		Client:      client(&e.Client),
+		Notes:       notes(e.Notes),
 	}
 	if len(e.Recipients) > 0 {
 		pe.Recipients = make([]*proto.Recipient, len(e.Recipients))
@@ -131,6 +131,16 @@ func texts(ss []string) []string {
 		out = append(out, text(s))
 	}
 	return out
+}
+
+// notes returns the map itself where it can travel as it is.
+func notes(notes map[string]string) map[string]string {
+	for k, v := range notes {
+		if !utf8.ValidString(k) || !utf8.ValidString(v) {
+			return validNotes(notes)
+		}
+	}
+	return notes
 }
 
 func validNotes(notes map[string]string) map[string]string {
