@@ -34,6 +34,9 @@ func withDirectory(file string, f func(*directory.Directory) error) error {
 	if err != nil {
 		return err
 	}
+	if err := becomeOwner(c.DataDir); err != nil {
+		return err
+	}
 	if err := os.MkdirAll(c.DataDir, 0o710); err != nil {
 		return fmt.Errorf("data_dir: %w", err)
 	}
@@ -56,7 +59,7 @@ func address(s string) (mail.Path, error) {
 
 // passwordFlags adds the ways to give a password. None of them shows it to other users.
 func passwordFlags(cmd *cobra.Command, stdin *bool) {
-	cmd.Flags().BoolVar(stdin, "password-stdin", false, "read the password from the first line of standard input")
+	cmd.Flags().BoolVar(stdin, "password-stdin", false, "read the password from the first line of standard input (else: POSTERN_PASSWORD in the environment)")
 }
 
 // readPassword reads a password from standard input, or from POSTERN_PASSWORD.
@@ -89,6 +92,7 @@ func accountAdd(file *string) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			note := ""
 			password := os.Getenv("POSTERN_PASSWORD")
 			if stdin {
 				if password, err = readPassword(cmd.InOrStdin(), true); err != nil {
@@ -97,12 +101,13 @@ func accountAdd(file *string) *cobra.Command {
 			}
 			if password == "" { // nobody knows this one, so nobody logs in
 				password = rand.Text()
+				note = "; without a password: it receives mail and cannot log in"
 			}
 			return withDirectory(*file, func(d *directory.Directory) error {
 				if err := d.AddAccount(cmd.Context(), p, password); err != nil {
 					return err
 				}
-				fmt.Fprintf(cmd.OutOrStdout(), "%s added\n", p)
+				fmt.Fprintf(cmd.OutOrStdout(), "%s added%s\n", p, note)
 				return nil
 			})
 		},

@@ -65,7 +65,7 @@ func check(ctx context.Context, c *config.Config, out io.Writer) error {
 		report(line.what, line.err)
 	}
 	if faults > 0 {
-		return fmt.Errorf("%d faults", faults)
+		return errors.New(count(faults, "fault"))
 	}
 	return nil
 }

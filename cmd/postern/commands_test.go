@@ -2,6 +2,7 @@ package main_test
 
 import (
 	"encoding/json"
+	"errors"
 	"net"
 	"os"
 	"path/filepath"
@@ -207,4 +208,42 @@ copies = {"example.org" = "archive@example.org"}
 	syscall.Kill(pid, syscall.SIGKILL)
 	g.log.waitFrom(t, n, "plugin restarted", has("plugin", "bcc"))
 	g.deliver("a@example.net", []string{"b@example.org"}, "Subject: x\r\n\r\nx")
+}
+
+// TestRootActsAsTheOwner: what root does to the data directory of another user, the gateway of
+// that user can still open.
+func TestRootActsAsTheOwner(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("SKIP: not root")
+	}
+	const nobody = 65534
+	dir, err := os.MkdirTemp("", "postern-owner") // t.TempDir is below a directory of our own
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	os.Chmod(dir, 0o755)
+	data := filepath.Join(dir, "data")
+	if err := errors.Join(os.Mkdir(data, 0o710), os.Chown(data, nobody, nobody)); err != nil {
+		t.Fatal(err)
+	}
+	file := write(t, dir, basics+"[[domain]]\nname = \"example.org\"\ndeliver = \"maildir\"\n")
+	for _, args := range []string{"account add alice@example.org", "dkim keygen example.org --algorithm ed25519", "queue list"} {
+		if out, code := postern(t, "", append(strings.Fields(args), "--config", file)...); code != 0 {
+			t.Errorf("%s: exit code %d\n%s", args, code, out)
+		}
+	}
+	files := 0
+	filepath.WalkDir(data, func(path string, e os.DirEntry, err error) error {
+		files++
+		if info, err := os.Lstat(path); err != nil {
+			t.Error(err)
+		} else if uid := info.Sys().(*syscall.Stat_t).Uid; uid != nobody {
+			t.Errorf("%s belongs to %d", path, uid)
+		}
+		return err
+	})
+	if files < 6 {
+		t.Errorf("%d files and directories", files)
+	}
 }

@@ -46,11 +46,15 @@ func dkimKeygen(file *string) *cobra.Command {
 			}
 			if dir == "" {
 				dir = filepath.Join(c.DataDir, "dkim")
+				if err := becomeOwner(c.DataDir); err != nil {
+					return err
+				}
 			}
-			path := dkim.KeyFile(dir, domain, selector)
+			path, state := dkim.KeyFile(dir, domain, selector), "stays as it is"
 			record, err := dkim.ReadRecord(dir, domain, selector)
 			if errors.Is(err, os.ErrNotExist) {
 				path, record, err = dkim.Generate(dir, domain, selector, algorithm)
+				state = "is new"
 			}
 			if err != nil {
 				return err
@@ -59,7 +63,7 @@ func dkimKeygen(file *string) *cobra.Command {
 			if asJSON {
 				return json.NewEncoder(out).Encode(map[string]string{"key_file": path, "name": record.Name, "value": record.Value})
 			}
-			fmt.Fprintf(out, "The key is in %s. Publish this record, then list %s in the settings of the plugin dkim:\n\n%s\n", path, domain, record.Zone())
+			fmt.Fprintf(out, "The key in %s %s. Publish this record, then list %s in the settings of the plugin dkim:\n\n%s\n", path, state, domain, record.Zone())
 			return nil
 		},
 	}

@@ -121,7 +121,7 @@ func (g *gateway) assemble(c *config.Config, p *prepared) error {
 	if err != nil {
 		return fmt.Errorf("control socket: %w", err)
 	}
-	g.control = admin.NewServer(&admin.Queue{Store: g.store, Trace: g.trace, Clock: g.clock}, g, g.log)
+	g.control = admin.NewServer(&admin.Queue{Store: g.store, Trace: g.trace, Clock: g.clock, Reopen: g.delivery.Reopen}, g, g.log)
 	go func() {
 		if err := g.control.Serve(l); err != nil {
 			g.log.Error("control socket failed", "error", err)
@@ -306,9 +306,13 @@ func (g *gateway) openSockets(c *config.Config) (map[string]*socket, error) {
 		if g.sockets[key] != nil {
 			continue
 		}
-		s, err := openSocket(c.Listeners[i].Network())
+		network, address := c.Listeners[i].Network()
+		s, err := openSocket(network, address)
 		if err != nil {
 			closeSockets(opened)
+			if network == "tcp" && errors.Is(err, os.ErrPermission) {
+				err = fmt.Errorf("%w: ports below 1024 need root or the capability CAP_NET_BIND_SERVICE", err)
+			}
 			return nil, fmt.Errorf("cannot listen on %s: %w", c.Listeners[i].Address, err)
 		}
 		opened[key] = s

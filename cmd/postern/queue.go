@@ -39,6 +39,9 @@ func steer(ctx context.Context, file string) (steering, func(), error) {
 	if _, err := os.Stat(c.DataDir); err != nil {
 		return nil, nil, fmt.Errorf("no gateway is running and there is no data directory %s yet", c.DataDir)
 	}
+	if err := becomeOwner(c.DataDir); err != nil {
+		return nil, nil, err
+	}
 	k, err := openKeeping(c, quietLog(c))
 	if err != nil {
 		return nil, nil, err
@@ -121,10 +124,21 @@ func nextText(r admin.Recipient) string {
 	return "in " + wait.String()
 }
 
+// count is a number with what it counts.
+func count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
 // printable keeps a terminal safe from what remote hosts say.
 func printable(s string) string {
 	return strings.Map(func(r rune) rune {
-		if r < ' ' || misleading(r) {
+		switch {
+		case r == '\t':
+			return ' '
+		case r < ' ' || misleading(r):
 			return '?'
 		}
 		return r
@@ -244,7 +258,13 @@ func queueChange(file *string, change admin.Change, short string, all bool) *cob
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "%s: %d recipients\n", change, n)
+			note := ""
+			if n == 0 && change == admin.Retry && !sel.All {
+				note = " (held mail goes on after a release; what is being attempted needs no retry)"
+			} else if n == 0 && change == admin.Release && !sel.All {
+				note = " (it is not held)"
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "%s: %s%s\n", change, count(n, "recipient"), note)
 			return nil
 		},
 	}

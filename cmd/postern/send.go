@@ -64,7 +64,9 @@ type submission struct {
 
 func (s *submission) run(ctx context.Context, c *config.Config) error {
 	client, err := admin.Dial(ctx, controlSocket(c))
-	if err != nil {
+	if errors.Is(err, os.ErrPermission) {
+		return fmt.Errorf("only root and the user of the gateway may talk to it: %w", err)
+	} else if err != nil {
 		return fmt.Errorf("no gateway is running for this configuration: start it with postern serve (%w)", err)
 	}
 	from, to, err := s.paths(c)

@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"sort"
@@ -81,6 +82,8 @@ type Queue struct {
 	Store queue.Store
 	Trace trace.Recorder
 	Clock func() time.Time
+	// Reopen is told the next hops of what a retry or release makes due; nil without a gateway.
+	Reopen func(destinations []string)
 }
 
 // List calls yield for every recipient in the queue, oldest first, until it returns false.
@@ -173,6 +176,13 @@ func (q *Queue) Change(ctx context.Context, c Change, s Selection) (int, error) 
 				return total, err
 			}
 		}
+	}
+	if q.Reopen != nil && (c == Retry || c == Release) {
+		hops := make(map[string]bool)
+		for _, r := range results {
+			hops[r.Record.Destination] = true
+		}
+		q.Reopen(slices.Collect(maps.Keys(hops)))
 	}
 	if busy > 0 && c == Hold {
 		return total, fmt.Errorf("%d recipients are being attempted now and were not held (%d were): try again", busy, total)

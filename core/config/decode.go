@@ -18,6 +18,9 @@ type fromTOML interface{ fromTOML(value any) error }
 // later are keys that are planned: they get a clear refusal instead of "unknown key".
 var later = []string{"plugin.user", "plugin.memory", "plugin.processes", "plugin.sha256", "plugin.mode"}
 
+// topLevel are the keys outside any table: below a table's header TOML takes them for the table's.
+var topLevel = []string{"hostname", "data_dir", "postmaster", "unsafe_spool"}
+
 // decoder moves what the TOML library parsed into the structs and collects every problem
 // on the way. (The library's own decoding stops at the first wrong type and has no lines.)
 type decoder struct {
@@ -85,6 +88,8 @@ func (d *decoder) unknown(path, key string, fields map[string]reflect.Value) {
 		}
 	}
 	switch _, ok := fields["password_file"]; {
+	case path != "" && !strings.Contains(path, ".") && slices.Contains(topLevel, key):
+		text += "; it belongs at the top of the file, before the first [section]"
 	case key == "password" && ok:
 		text += "; passwords are not kept in this file: use password_file or password_env"
 	case best != "":

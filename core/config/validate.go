@@ -195,7 +195,9 @@ func (v *validator) secret(key, path string) {
 	if path == "" {
 		return
 	}
-	if err := checkSecret(path); err != nil {
+	if _, err := os.Stat(path); err != nil {
+		v.problem(key, "%s: %v", path, plainError(err))
+	} else if err := checkSecret(path); err != nil {
 		v.problem(key, "%s %v", path, err)
 	}
 }

@@ -157,6 +157,12 @@ func (d *Delivery) claim(ctx context.Context) time.Duration {
 	return min(max(wait, time.Millisecond), idle)
 }
 
+// Reopen lets next hops be tried at once that are left alone because they could not be reached.
+func (d *Delivery) Reopen(destinations []string) {
+	d.destinations.reopen(destinations)
+	d.wake()
+}
+
 // release ends an attempt.
 func (d *Delivery) release() {
 	d.mu.Lock()

@@ -397,3 +397,25 @@ func TestUnreached(t *testing.T) {
 		}
 	}
 }
+
+// TestReopen: who says that a next hop is there again need not wait for the end of its pause.
+func TestReopen(t *testing.T) {
+	d := destinations{m: map[string]*destination{}}
+	fail := func() {
+		d.begin("smtp:a")
+		d.end("smtp:a", false, 20, epoch)
+	}
+	fail()
+	fail()
+	if n := d.room("smtp:a", 20, epoch); n != 0 {
+		t.Fatalf("room for %d at a next hop that is left alone", n)
+	}
+	d.reopen([]string{"smtp:unknown", "smtp:a"})
+	if n := d.room("smtp:a", 20, epoch); n != 1 {
+		t.Errorf("room for %d after reopen, want one probe", n)
+	}
+	fail()
+	if wait := d.reopens(epoch); wait != 2*firstPause {
+		t.Errorf("the next pause is %v, want %v", wait, 2*firstPause)
+	}
+}

@@ -96,6 +96,18 @@ func (d *destinations) reopens(now time.Time) time.Duration {
 	return first
 }
 
+// reopen ends the pauses of some next hops: somebody knows that they may be there again. When
+// they are not, the next pause is as long as it would have been.
+func (d *destinations) reopen(keys []string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, key := range keys {
+		if s := d.m[key]; s != nil {
+			s.until = time.Time{}
+		}
+	}
+}
+
 // unreached reports whether every recipient failed because the next hop was not there or
 // did not want to talk: a network or routing status (RFC 3463 §3.5), or a 421.
 func unreached(results []result) bool {

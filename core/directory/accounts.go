@@ -73,7 +73,7 @@ func (d *Directory) canonical(ctx context.Context, p mail.Path) (mail.Path, erro
 		return mail.Path{}, err
 	}
 	if !ok {
-		return mail.Path{}, fmt.Errorf("domain %s: %w; add it first", p.Domain, ErrUnknown)
+		return mail.Path{}, fmt.Errorf("domain %s: %w; name it in a [[domain]] of the configuration first", p.Domain, ErrUnknown)
 	}
 	return mail.Path{Local: p.Local, Domain: name}.Fold(), nil
 }

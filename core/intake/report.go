@@ -1,6 +1,7 @@
 package intake
 
 import (
+	"slices"
 	"time"
 
 	"github.com/postern-mail/postern/core/dsn"
@@ -25,6 +26,9 @@ type Notice struct {
 // A copy made by a plugin has a reverse-path of its own and is reported there, never to
 // the sender of the message.
 func (in *Intake) Reports(e *queue.Entry, notices []Notice) []queue.Add {
+	if e.Envelope.ReversePath.IsZero() && slices.ContainsFunc(notices, func(n Notice) bool { return n.Action == dsn.Failed }) {
+		in.Log.Info("no report for a null reverse-path", "id", e.ID.String())
+	}
 	var adds []queue.Add
 	for _, kind := range [][]dsn.Action{{dsn.Failed, dsn.Expired}, {dsn.Delayed}, {dsn.Delivered, dsn.Relayed}} {
 		var told []dsn.Recipient
@@ -36,9 +40,6 @@ func (in *Intake) Reports(e *queue.Entry, notices []Notice) []queue.Add {
 			}
 		}
 		if len(told) == 0 {
-			if len(notices) > 0 && e.Envelope.ReversePath.IsZero() && notices[0].Action == dsn.Failed {
-				in.Log.Info("no report for a null reverse-path", "id", e.ID.String())
-			}
 			continue
 		}
 		if add, ok := in.report(e, told); ok {
