@@ -2,6 +2,7 @@ package local
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -274,16 +275,20 @@ func (s *Store) items(id queue.ID, items []queue.Item) ([]queue.Item, error) {
 		leased[k] = s.x.rcpts.at(e.first+k).flags&flagLeased != 0
 	}
 	var records []queue.Record
+	var family queue.ID
 	if c, ok := s.x.cache.m[id]; ok && s.untouched(i) {
-		records = c.records
+		records, family = c.records, c.entry.Family
 		s.mu.Unlock()
 	} else {
 		sn := s.snapshot(i)
 		s.mu.Unlock()
 		defer s.release(sn)
-		b, err := sn.read(sn.at)
+		b, err := sn.read(loc{sn.at.seg, sn.at.off, sn.at.size + min(sn.message, familyEnd)})
 		if err == nil {
 			records, err = sn.records(b)
+		}
+		if err == nil {
+			family = familyOf(b[sn.at.size:])
 		}
 		if err != nil {
 			if err = s.unreadable(&sn, err); errors.Is(err, queue.ErrGone) {
@@ -294,10 +299,22 @@ func (s *Store) items(id queue.ID, items []queue.Item) ([]queue.Item, error) {
 	}
 	for k, rec := range records {
 		if !rec.State.Final() {
-			items = append(items, queue.Item{ID: id, Recipient: k, Record: rec, Leased: leased[k]})
+			items = append(items, queue.Item{ID: id, Family: family, Recipient: k, Record: rec, Leased: leased[k]})
 		}
 	}
 	return items, nil
+}
+
+// familyEnd is how much of a message item the family takes: header, version, family.
+const familyEnd = itemHeader + 1 + 8
+
+// familyOf reads the family from the beginning of a message item. Nothing checks it there:
+// it is for people, who find a message by it.
+func familyOf(b []byte) queue.ID {
+	if len(b) < familyEnd || b[0] != itemMessage {
+		return 0
+	}
+	return queue.ID(binary.LittleEndian.Uint64(b[familyEnd-8:]))
 }
 
 // wallTime turns a due time back into a time of day.

@@ -81,3 +81,31 @@ func (s *suite) idleRace() {
 		s.must(s.result(leases[0], to(queue.Delivered)))
 	}
 }
+
+// testFamily finds every version of a message by the id of the first.
+func testFamily(s *suite) {
+	a := s.entry("a@example.com", "b@example.com")
+	b := s.entry("c@example.com")
+	b.Entry.Family = a.Entry.ID
+	s.must(s.Commit(s.Context(), queue.Batch{Add: []queue.Add{a, b}}))
+	look := func() {
+		s.Helper()
+		n := 0
+		s.must(s.Scan(s.Context(), func(i queue.Item) bool {
+			if n++; i.Family != a.Entry.ID {
+				s.Errorf("recipient %d of %s has family %s, want %s", i.Recipient, i.ID, i.Family, a.Entry.ID)
+			}
+			return true
+		}))
+		if n != 3 {
+			s.Errorf("%d items, want 3", n)
+		}
+	}
+	look()
+	s.reopen()
+	look()
+	for _, l := range s.claim(9, nil) {
+		s.must(s.result(l, to(queue.Held)))
+	}
+	look()
+}

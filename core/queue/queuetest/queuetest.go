@@ -31,7 +31,7 @@ func Run(t *testing.T, open Open) {
 		{"FreshAtOnce", testFreshAtOnce}, {"Retry", testRetry}, {"AfterRestart", testAfterRestart},
 		{"OneLeasePerDestination", testOneLease}, {"Fairness", testFairness}, {"Room", testRoom},
 		{"LeaseExpires", testLeaseExpires}, {"Extend", testExtend}, {"Release", testRelease},
-		{"HeldAndParked", testHeldAndParked}, {"Idle", testIdle}, {"Marks", testMarks}, {"Scan", testScan},
+		{"HeldAndParked", testHeldAndParked}, {"Idle", testIdle}, {"Family", testFamily}, {"Marks", testMarks}, {"Scan", testScan},
 		{"Changed", testChanged}, {"NextDue", testNextDue}, {"Replaced", testReplaced},
 		{"Parallel", testParallel}, {"Cancelled", testCancelled},
 	} {
