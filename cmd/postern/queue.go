@@ -198,7 +198,7 @@ func printMessage(w io.Writer, m admin.Message) {
 		}
 	}
 	for line := range strings.SplitSeq(strings.TrimRight(m.Header, "\r\n"), "\n") {
-		fmt.Fprintf(w, "  | %s\n", printable(strings.TrimRight(line, "\r")))
+		fmt.Fprintf(w, "  | %s\n", printable(strings.ReplaceAll(strings.TrimRight(line, "\r"), "\t", "    ")))
 	}
 }
 
