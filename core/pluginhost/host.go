@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -38,6 +39,8 @@ type Spec struct {
 	Command  []string
 	Settings []byte        // TOML
 	Timeout  time.Duration // of one call; 0: 30 s
+
+	program string // what the files of Command were like when it was launched
 }
 
 func (s Spec) argv(self string) []string {
@@ -49,7 +52,18 @@ func (s Spec) argv(self string) []string {
 
 func (s Spec) equal(t Spec) bool {
 	return s.Name == t.Name && s.Use == t.Use && s.Timeout == t.Timeout &&
-		slices.Equal(s.Command, t.Command) && string(s.Settings) == string(t.Settings)
+		slices.Equal(s.Command, t.Command) && string(s.Settings) == string(t.Settings) && s.program == t.program
+}
+
+// stamp tells a program, or the script that it runs, from a later one at the same place.
+func stamp(command []string) string {
+	var b strings.Builder
+	for _, path := range command {
+		if info, err := os.Stat(path); err == nil && filepath.IsAbs(path) && info.Mode().IsRegular() {
+			fmt.Fprintf(&b, "%s %d %d\n", path, info.Size(), info.ModTime().UnixNano())
+		}
+	}
+	return b.String()
 }
 
 func (s Spec) check() error {
@@ -145,7 +159,8 @@ func (h *Host) release() {
 	h.dir.close()
 }
 
-// Reload makes specs the plugins that run. Those that did not change keep their process.
+// Reload makes specs the plugins that run. Those that did not change, neither the spec nor
+// the program, keep their process.
 // The new ones are started beside the old, and when all are configured and healthy they
 // take over at once; the old ones finish what they have and end in the background. After
 // an error everything is as it was.
@@ -157,7 +172,9 @@ func (h *Host) Reload(ctx context.Context, specs []Spec) error {
 	}
 	var faults []error
 	seen := make(map[string]bool)
-	for _, s := range specs {
+	specs = slices.Clone(specs)
+	for i, s := range specs {
+		specs[i].program = stamp(s.Command)
 		if err := s.check(); err != nil {
 			faults = append(faults, err)
 		}

@@ -1,6 +1,8 @@
 package pluginhost
 
 import (
+	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
@@ -191,4 +193,35 @@ func openFiles(t *testing.T) int {
 		t.Fatal(err)
 	}
 	return len(names)
+}
+
+// A program that was replaced is started again by a reload; one that was not keeps its process.
+func TestReloadOfANewProgram(t *testing.T) {
+	t.Parallel()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	program := filepath.Join(t.TempDir(), "filter")
+	install := func(comment string) {
+		text := "#!/bin/sh\n# " + comment + "\nexec '" + self + "' plugin serve filter\n"
+		if err := os.WriteFile(program+".new", []byte(text), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(program+".new", program); err != nil {
+			t.Fatal(err)
+		}
+	}
+	install("one")
+	spec := Spec{Name: "f", Command: []string{program}, Timeout: 5 * time.Second}
+	h, _ := start(t, fastTiming(), spec)
+	old := pidOf(t, h, "f")
+	if err := h.Reload(t.Context(), []Spec{spec}); err != nil || pidOf(t, h, "f") != old {
+		t.Errorf("error %v; a plugin that did not change was restarted", err)
+	}
+	install("another")
+	if err := h.Reload(t.Context(), []Spec{spec}); err != nil || pidOf(t, h, "f") == old {
+		t.Errorf("error %v; the old program still runs", err)
+	}
+	eventually(t, 5*time.Second, "old process gone", func() bool { return gone(old) })
 }
