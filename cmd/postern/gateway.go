@@ -307,7 +307,7 @@ func (g *gateway) openSockets(c *config.Config) (map[string]*socket, error) {
 			continue
 		}
 		network, address := c.Listeners[i].Network()
-		s, err := openSocket(network, address)
+		s, err := openSocket(network, address, g.log)
 		if err != nil {
 			closeSockets(opened)
 			if network == "tcp" && errors.Is(err, os.ErrPermission) {

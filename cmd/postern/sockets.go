@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"log/slog"
 	"net"
 	"os"
 	"sync"
@@ -13,6 +14,7 @@ import (
 // new one without refusing a connection.
 type socket struct {
 	net.Listener
+	log   *slog.Logger
 	begin sync.Once // accepting
 	mu    sync.Mutex
 	cur   *facade
@@ -26,7 +28,7 @@ type facade struct {
 	once  sync.Once
 }
 
-func openSocket(network, address string) (*socket, error) {
+func openSocket(network, address string, log *slog.Logger) (*socket, error) {
 	if network == "unix" {
 		removeStale(address)
 	}
@@ -34,7 +36,7 @@ func openSocket(network, address string) (*socket, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &socket{Listener: l}, nil
+	return &socket{Listener: l, log: log}, nil
 }
 
 // removeStale removes a socket file that nobody listens on any more.
@@ -72,6 +74,7 @@ func (s *socket) accept() {
 			return
 		}
 		if err != nil { // out of files, as a rule: wait for some to be closed (D-09)
+			s.log.Error("cannot accept connections", "listener", s.Addr().String(), "error", err, "pause", pause)
 			time.Sleep(pause)
 			pause = min(2*pause, time.Second)
 			continue
