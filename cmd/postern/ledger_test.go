@@ -280,7 +280,7 @@ func (s *sink) has(m *letter, to string) bool {
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	deadline := time.Now().Add(patience)
-	for tick := time.NewTicker(5 * time.Millisecond); !ok(); <-tick.C {
+	for tick := time.NewTicker(20 * time.Millisecond); !ok(); <-tick.C {
 		if time.Now().After(deadline) {
 			t.Fatalf("never happened: %s", what)
 		}

@@ -179,21 +179,32 @@ func TestD05SyncFails(t *testing.T) {
 		size    int
 		code    int
 		segment bool // only calls on the current segment
+		goesOn  bool // the same process takes the next message; else it is killed at once
 	}{
 		{name: "log", inject: []string{"fdatasync:error=EIO"}, size: small, code: 451, segment: true},
+		{name: "log", inject: []string{"fdatasync:error=EIO"}, size: small, code: 451, segment: true, goesOn: true},
 		{name: "log once", inject: []string{"fdatasync:error=EIO:when=1"}, size: small, code: 451},
-		{name: "log everything", inject: []string{"fsync,fdatasync:error=EIO"}, size: small, code: 451},
+		// Without any disk the refusal is final once there is one again.
+		{name: "log everything", inject: []string{"fsync,fdatasync:error=EIO"}, size: small, code: 451, goesOn: true},
 		{name: "log write", inject: []string{"pwrite64:error=EIO"}, size: small, code: 451, segment: true},
 		{name: "log of large", inject: []string{"fdatasync:error=EIO"}, size: large, code: 451, segment: true},
 		{name: "content", inject: []string{"fdatasync:error=EIO"}, size: large, code: 451},
+		{name: "content", inject: []string{"fdatasync:error=EIO"}, size: large, code: 451, goesOn: true},
 		{name: "content directory", inject: []string{"fsync:error=EIO"}, size: large, code: 451},
+		{name: "content directory", inject: []string{"fsync:error=EIO"}, size: large, code: 451, goesOn: true},
 		{name: "log full", inject: []string{"pwrite64:error=ENOSPC"}, size: small, code: 452, segment: true},
+		{name: "log full", inject: []string{"pwrite64:error=ENOSPC"}, size: small, code: 452, segment: true, goesOn: true},
 		{name: "log sync full", inject: []string{"fdatasync:error=EDQUOT"}, size: small, code: 452, segment: true},
 		{name: "content sync full", inject: []string{"fdatasync:error=ENOSPC"}, size: large, code: 452},
 		{name: "content open full", inject: []string{"openat:error=ENOSPC"}, size: large, code: 452},
+		{name: "content open full", inject: []string{"openat:error=ENOSPC"}, size: large, code: 452, goesOn: true},
 		{name: "content open read-only", inject: []string{"openat:error=EROFS"}, size: large, code: 451},
 	} {
-		t.Run(c.name, func(t *testing.T) {
+		name := c.name
+		if c.goesOn {
+			name += ", goes on"
+		}
+		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s, l, dir := newSink(t), newLedger(t), t.TempDir()
 			g := startIn(t, dir, relayTo(s))
@@ -216,7 +227,8 @@ func TestD05SyncFails(t *testing.T) {
 			if err != nil || code != c.code {
 				t.Errorf("got %d %v, want %d", code, err, c.code)
 			}
-			if c.name == "log everything" { // no disk at all: the refusal is final once there is one again
+			if c.goesOn {
+				l.accepted(g, l.write(c.size, "rcpt@example.com"))
 				l.accepted(g, l.write(small, "rcpt@example.com"))
 			}
 			g.kill()
