@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -53,9 +54,10 @@ func check(ctx context.Context, c *config.Config, out io.Writer) error {
 		faults++
 		fmt.Fprintf(out, "FAULT  %s: %s\n", what, strings.ReplaceAll(err.Error(), "\n", "\n       "))
 	}
+	log := slog.New(warnings{out})
 	report("configuration file "+c.File(), nil)
-	report("data directory "+c.DataDir, checkDataDir(c))
-	report("TLS certificate", checkCertificate(c))
+	report("data directory "+c.DataDir, checkDataDir(c, log))
+	report("TLS certificate", checkCertificate(c, log))
 	_, err := routes(c, nil)
 	report("next hops", err)
 	_, err = smtpclient.New(clientOptionsWithoutDNS(c))
@@ -78,7 +80,7 @@ func clientOptionsWithoutDNS(c *config.Config) smtpclient.Options {
 
 // checkDataDir looks whether a queue could be kept there. It makes nothing but a file that
 // it removes again.
-func checkDataDir(c *config.Config) error {
+func checkDataDir(c *config.Config, log *slog.Logger) error {
 	dir := c.DataDir
 	for { // the nearest that exists
 		info, err := os.Stat(dir)
@@ -102,14 +104,15 @@ func checkDataDir(c *config.Config) error {
 	os.Remove(f.Name())
 	probe := *c
 	probe.DataDir = dir
-	return checkDisk(&probe, quietLog(c))
+	return checkDisk(&probe, log)
 }
 
-func checkCertificate(c *config.Config) error {
+func checkCertificate(c *config.Config, log *slog.Logger) error {
 	if c.TLS.Certificate == "" {
-		return nil // one is made at the start
+		log.Warn("no TLS certificate is configured: serve makes a self-signed one, which clients that verify will refuse")
+		return nil
 	}
-	_, err := tlsconf.Load(tlsconf.Options{Certificate: c.TLS.Certificate, Key: c.TLS.Key, Hostname: c.Hostname.String(), Log: quietLog(c)})
+	_, err := tlsconf.Load(tlsconf.Options{Certificate: c.TLS.Certificate, Key: c.TLS.Key, Hostname: c.Hostname.String(), Log: log})
 	return err
 }
 
@@ -145,6 +148,20 @@ func checkRelay(ctx context.Context, c *config.Config) error {
 		}
 	}
 	return nil
+}
+
+// warnings prints what serve would warn of as lines of the check.
+type warnings struct{ out io.Writer }
+
+func (w warnings) Enabled(_ context.Context, l slog.Level) bool { return l >= slog.LevelWarn }
+func (w warnings) WithAttrs([]slog.Attr) slog.Handler           { return w }
+func (w warnings) WithGroup(string) slog.Handler                { return w }
+
+func (w warnings) Handle(_ context.Context, r slog.Record) error {
+	line := "warn   " + r.Message
+	r.Attrs(func(a slog.Attr) bool { line += " " + a.String(); return true })
+	_, err := fmt.Fprintln(w.out, printable(line))
+	return err
 }
 
 type checkLine struct {

@@ -37,7 +37,9 @@ func TestFirstScreen(t *testing.T) {
 	if out := g.must("queue", "list"); out != "The queue is empty.\n" {
 		t.Errorf("%s", out)
 	}
-	g.must("check")
+	if out := g.must("check"); !strings.Contains(out, "warn   no TLS certificate is configured") {
+		t.Errorf("check does not warn of what serve warns of:\n%s", out)
+	}
 	if code := g.stop(); code != 0 {
 		t.Errorf("exit code %d", code)
 	}
