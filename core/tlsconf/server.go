@@ -149,14 +149,15 @@ func (s *Server) warn(leaf *x509.Certificate) {
 	}
 }
 
-// checkKeyMode refuses a private key that group or others may read.
+// checkKeyMode refuses a private key that everybody may read or the group may write. The group
+// may read it: that is how a gateway without root shares a certificate with other services.
 func checkKeyMode(file string) error {
 	info, err := os.Stat(file)
 	if err != nil {
 		return fmt.Errorf("tls: private key: %w", err)
 	}
-	if mode := info.Mode().Perm(); mode&0o077 != 0 && runtime.GOOS != "windows" {
-		return fmt.Errorf("tls: private key %s has mode %04o and can be read by others; run: chmod 600 %s", file, mode, file)
+	if mode := info.Mode().Perm(); mode&0o027 != 0 && runtime.GOOS != "windows" {
+		return fmt.Errorf("tls: private key %s has mode %04o, which lets others in; run: chmod 600 %s", file, mode, file)
 	}
 	return nil
 }

@@ -117,14 +117,14 @@ func TestT14ReloadKeepsOldOnError(t *testing.T) {
 
 func TestT15KeyMode(t *testing.T) {
 	cert, key := pair(t, t.TempDir(), "mx.test", time.Now())
-	for _, mode := range []os.FileMode{0o644, 0o640, 0o604, 0o620} {
+	for _, mode := range []os.FileMode{0o644, 0o604, 0o620, 0o660} {
 		os.Chmod(key, mode)
 		_, err := Load(Options{Certificate: cert, Key: key})
 		if err == nil || !strings.Contains(err.Error(), "chmod 600 "+key) {
 			t.Errorf("%o: %v", mode, err)
 		}
 	}
-	for _, mode := range []os.FileMode{0o600, 0o400} {
+	for _, mode := range []os.FileMode{0o600, 0o400, 0o640, 0o440} {
 		os.Chmod(key, mode)
 		if _, err := Load(Options{Certificate: cert, Key: key}); err != nil {
 			t.Errorf("%o: %v", mode, err)
