@@ -122,6 +122,10 @@ func (p *Plugin) keyFor(author mail.Domain) *key {
 	return best
 }
 
+// maxFrom bounds the value of a From field that is parsed, in bytes: parsers take more than
+// linear time.
+const maxFrom = 64 << 10
+
 // authorDomain is the domain of the first address in From. A message without exactly one
 // From field is not signed: a signature would vouch for whichever one a reader shows.
 func authorDomain(h mail.Header) (mail.Domain, error) {
@@ -129,6 +133,9 @@ func authorDomain(h mail.Header) (mail.Domain, error) {
 		return mail.Domain{}, fmt.Errorf("the message has %d From fields", n)
 	}
 	from := h.Get("From")
+	if len(from) > maxFrom {
+		return mail.Domain{}, errors.New("the From field is too long")
+	}
 	address := ""
 	if list, err := (&netmail.AddressParser{}).ParseList(from); err == nil && len(list) > 0 {
 		address = list[0].Address
@@ -155,11 +162,18 @@ func looseAddress(from string) string {
 	return strings.TrimSpace(from)
 }
 
+// maxOwn bounds how many signatures are removed: nobody has so many, and the edits of a
+// verdict are limited.
+const maxOwn = 100
+
 // removeOwn removes signatures that we made when the message came through here before: of
 // ours there is one, and it is valid for what leaves. Other people's are left alone.
 func removeOwn(h mail.Header, k *key) []sdk.Edit {
 	var edits []sdk.Edit
 	for i, v := range h.Values("DKIM-Signature") {
+		if len(edits) == maxOwn {
+			break
+		}
 		if d, err := mail.ParseDomain(tag(v, "d")); err == nil && d == k.domain && strings.EqualFold(tag(v, "s"), k.selector) {
 			// Before those that were found already, so that their numbers stay right.
 			edits = append([]sdk.Edit{{Kind: sdk.HeaderRemove, Name: "DKIM-Signature", Index: i}}, edits...)

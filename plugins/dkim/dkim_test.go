@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	msgauth "github.com/emersion/go-msgauth/dkim"
 
@@ -182,6 +183,40 @@ func TestH11OneOwnSignature(t *testing.T) {
 	}
 	if own != 1 || !strings.Contains(twice, foreign) {
 		t.Errorf("%d own signatures in:\n%s", own, twice)
+	}
+}
+
+// TestH01HugeHeaders: a sender who fills the header cannot keep the plugin busy. Each of
+// these took longer than a call may, or had more edits than a verdict may.
+func TestH01HugeHeaders(t *testing.T) {
+	r := newRig(t, "ed25519", "example.org")
+	const mib = 1 << 20
+	for name, c := range map[string]struct {
+		fields string
+		signed bool
+	}{
+		"folds of a signed field":    {"References: <a@b>\r\n" + strings.Repeat(" x\r\n", mib/4), true},
+		"folds of another field":     {"X-Folds: a\r\n" + strings.Repeat(" x\r\n", mib/4), true},
+		"signatures that look own":   {strings.Repeat("DKIM-Signature: d=example.org; s=s1\r\n", mib/38), true},
+		"a second From, with quotes": {"From: " + strings.Repeat("\"a\"\r\n ", mib/6) + "<ann@example.org>\r\n", false},
+	} {
+		start := time.Now()
+		_, v := r.signed(t, c.fields+plain)
+		if took := time.Since(start); took > 5*time.Second {
+			t.Errorf("%s: took %s", name, took)
+		}
+		if got := len(v.Edits) > 0; got != c.signed {
+			t.Errorf("%s: %d edits", name, len(v.Edits))
+		}
+	}
+	_, v := r.signed(t, strings.Replace(plain, "Ann <", strings.Repeat("\"a\"\r\n ", mib/6)+" <", 1))
+	if len(v.Edits) != 0 || v.Notes["unsigned"] != "the From field is too long" {
+		t.Errorf("%d edits, notes %v", len(v.Edits), v.Notes)
+	}
+	folds := "References:\r\n <a@b>\r\n\t \r\n" + strings.Repeat(" <x@y>\r\n", 1000) + "X-Other: a\r\n b\r\n"
+	wire, _ := r.signed(t, folds+strings.Replace(plain, "Subject: hello", "Subject :\r\n\thello  \r\n  you", 1))
+	if vs := r.verify(t, wire); len(vs) != 1 || vs[0].Err != nil {
+		t.Errorf("folded fields: %+v", vs)
 	}
 }
 

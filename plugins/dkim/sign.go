@@ -68,18 +68,19 @@ func (b *buffers) get() *[]byte {
 
 // sign returns the value of the DKIM-Signature field.
 func sign(ctx context.Context, m *mail.Message, k *key) (string, error) {
+	keys := headerKeys(m.Header)
 	s, err := dkim.NewSigner(&dkim.SignOptions{
 		Domain:                 k.domain.String(),
 		Selector:               k.selector,
 		Signer:                 k.signer,
 		HeaderCanonicalization: dkim.CanonicalizationRelaxed,
 		BodyCanonicalization:   dkim.CanonicalizationRelaxed,
-		HeaderKeys:             headerKeys(m.Header),
+		HeaderKeys:             keys,
 	})
 	if err != nil {
 		return "", err
 	}
-	werr := write(ctx, s, m, &k.buffers)
+	werr := write(ctx, s, m, keys, &k.buffers)
 	if err := errors.Join(werr, s.Close()); err != nil { // Close ends the signer's goroutine
 		return "", err
 	}
@@ -91,9 +92,13 @@ func sign(ctx context.Context, m *mail.Message, k *key) (string, error) {
 }
 
 // write gives the signer the message as a verifier will see it.
-func write(ctx context.Context, w io.Writer, m *mail.Message, bufs *buffers) error {
+func write(ctx context.Context, w io.Writer, m *mail.Message, keys []string, bufs *buffers) error {
 	block := m.Header.Block()
-	if _, err := w.Write(block); err != nil {
+	if separated(block) {
+		if err := writeFields(w, m.Header, keys); err != nil {
+			return err
+		}
+	} else if _, err := w.Write(block); err != nil {
 		return err
 	}
 	body, err := m.Body.Open()
@@ -126,6 +131,27 @@ func write(ctx context.Context, w io.Writer, m *mail.Message, bufs *buffers) err
 		// one; at the end of a body relaxed canonicalization ignores them.
 		_, err = io.WriteString(w, "\r\n\r\n")
 	}
+	return err
+}
+
+// writeFields writes the fields named in keys, each on one line, and the blank line. Relaxed
+// canonicalization unfolds them anyway (RFC 6376 §3.4.2); the signer would copy a field
+// again for every line of it, which takes minutes where a sender fills a header with folds.
+func writeFields(w io.Writer, h mail.Header, keys []string) error {
+	signed := make(map[string]bool, len(keys))
+	for _, k := range keys {
+		signed[strings.ToLower(k)] = true
+	}
+	for _, f := range h.Fields {
+		if !signed[strings.ToLower(f.Name)] {
+			continue
+		}
+		line := append(bytes.ReplaceAll(f.Raw(), []byte("\r\n"), nil), "\r\n"...)
+		if _, err := w.Write(line); err != nil {
+			return err
+		}
+	}
+	_, err := io.WriteString(w, "\r\n")
 	return err
 }
 
