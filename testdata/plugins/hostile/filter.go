@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/postern-mail/postern/sdk"
 	"github.com/postern-mail/postern/sdk/mail"
@@ -17,7 +18,8 @@ import (
 
 // plugin does with a message what its X-Do field says: a word, and an argument to some.
 type plugin struct {
-	cfg struct {
+	always string // what it does with messages that have no X-Do field
+	cfg    struct {
 		// Dir is where it leaves a file pid.N for each process that it starts.
 		Dir string `toml:"dir"`
 		// Die is a file; when it exists, the plugin dies while it is configured.
@@ -45,7 +47,11 @@ func (p *plugin) Filter(ctx context.Context, m *mail.Message) (*sdk.Verdict, err
 }
 
 func (p *plugin) do(ctx context.Context, m *mail.Message) (*sdk.Verdict, error) {
-	word, arg, _ := strings.Cut(m.Header.Get("X-Do"), " ")
+	what := m.Header.Get("X-Do")
+	if what == "" {
+		what = p.always
+	}
+	word, arg, _ := strings.Cut(what, " ")
 	switch word {
 	case "exit": // clean, and in the middle of the call
 		os.Exit(0)
@@ -64,6 +70,7 @@ func (p *plugin) do(ctx context.Context, m *mail.Message) (*sdk.Verdict, error) 
 		select {}
 	case "stop": // does not even answer health checks
 		syscall.Kill(os.Getpid(), syscall.SIGSTOP)
+		time.Sleep(time.Second) // the signal takes a moment
 	case "error":
 		return nil, errors.New("no idea")
 	case "nothing":

@@ -1,6 +1,7 @@
 // Command hostile is a plugin that does everything wrong, to show that the gateway does not
 // mind. Its first argument says how it starts; without one it is a well-behaved filter and
-// mailbox that misbehaves with single messages, as their X-Do field tells it (filter.go).
+// mailbox that misbehaves with single messages, as their X-Do field tells it (filter.go), and
+// with "always WORD" with all of them.
 // "raw" is a plugin written without the SDK, which answers what the SDK never would
 // (raw.go). Everything that it eats or starts is bounded.
 package main
@@ -25,7 +26,9 @@ func main() {
 	case "noise": // prints before the handshake, and is fine otherwise
 		fmt.Println("starting up, please wait")
 		fmt.Print("1 of 1 licences found\n")
-		serve()
+		serve("")
+	case "always":
+		serve(strings.Join(os.Args[2:], " "))
 	case "flood": // prints for ever, but never the handshake
 		for {
 			if _, err := fmt.Println(strings.Repeat("x", 1000)); err != nil {
@@ -52,10 +55,10 @@ func main() {
 	case "orphan": // the middle one of a double fork
 		start(os.Args[2], true, os.Environ(), "child")
 	default:
-		serve()
+		serve("")
 	}
 }
 
-func serve() {
-	sdk.Serve(&plugin{}, sdk.Manifest{Name: "hostile", Version: "6.66", Needs: sdk.NeedBody, May: sdk.MayReject})
+func serve(always string) {
+	sdk.Serve(&plugin{always: always}, sdk.Manifest{Name: "hostile", Version: "6.66", Needs: sdk.NeedBody, May: sdk.MayReject})
 }

@@ -16,11 +16,12 @@ import (
 )
 
 // raw talks gRPC without the SDK. It dies in the calls that its arguments name; with "twice"
-// it answers twice.
+// it answers twice, with "immortal" it outlives the gateway, and with "always WORD" all messages as if their X-Do field said WORD.
 type raw struct {
 	proto.UnimplementedPluginServer
 	proto.UnimplementedFilterServer
-	dieIn []string
+	dieIn  []string
+	always string
 }
 
 func serveRaw(dieIn []string) {
@@ -29,7 +30,16 @@ func serveRaw(dieIn []string) {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
+	if !slices.Contains(dieIn, "immortal") {
+		go func() {
+			os.NewFile(3, "gateway").Read(make([]byte, 1))
+			os.Exit(1)
+		}()
+	}
 	r := &raw{dieIn: dieIn}
+	if i := slices.Index(dieIn, "always"); i >= 0 {
+		r.always = strings.Join(dieIn[i+1:], " ")
+	}
 	s := grpc.NewServer(grpc.UnknownServiceHandler(r.twice), grpc.MaxSendMsgSize(1<<30))
 	proto.RegisterPluginServer(s, r)
 	if !slices.Contains(dieIn, "twice") { // what is not registered goes to twice
@@ -51,7 +61,7 @@ func (r *raw) twice(_ any, stream grpc.ServerStream) error {
 	if err := stream.RecvMsg(&req); err != nil {
 		return err
 	}
-	if mail.NewHeader(req.Message.Header).Has("X-Do") {
+	if mail.NewHeader(req.GetMessage().GetHeader()).Has("X-Do") || r.always != "" {
 		if err := stream.SendMsg(&proto.Verdict{}); err != nil {
 			return err
 		}
@@ -89,7 +99,11 @@ func (r *raw) Filter(_ context.Context, req *proto.FilterRequest) (*proto.Verdic
 	}
 	edit := func(e *proto.Edit) *proto.Verdict { return &proto.Verdict{Edits: []*proto.Edit{e}} }
 	five := []int32{5, 0, 0}
-	switch mail.NewHeader(req.Message.Header).Get("X-Do") {
+	what := mail.NewHeader(req.Message.Header).Get("X-Do")
+	if what == "" {
+		what = r.always
+	}
+	switch what {
 	case "code 999":
 		return reject(&proto.Status{Code: 999, Enhanced: five}), nil
 	case "code 250":

@@ -1,0 +1,78 @@
+package suite
+
+import (
+	"context"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestSuiteFinds: each thing that can be wrong with a plugin is found by the check for it, and
+// a plugin with nothing wrong passes.
+func TestSuiteFinds(t *testing.T) {
+	t.Parallel()
+	bin := filepath.Join(t.TempDir(), "hostile")
+	if out, err := exec.Command("go", "build", "-o", bin, "../../../testdata/plugins/hostile").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for _, tt := range []struct{ args, check, want string }{
+		{"", "", ""},
+		{"noise", "shakes hands", `"starting up, please wait`},
+		{"flood", "shakes hands", "no handshake"},
+		{"exit0", "shakes hands", "ended before its handshake"},
+		{"exit7", "shakes hands", "the licence has expired"},
+		{"version", "shakes hands", `"99"`},
+		{"elsewhere", "shakes hands", "not directly in the directory"},
+		{"raw describe", "says what it is", "exit status 5"},
+		{"raw configure", "unknown setting", "exit status 5"},
+		{"raw health", "is healthy", "exit status 5"},
+		{"raw drain", "drains", "exit status 5"},
+		{"raw", "unknown setting", "would go unnoticed"},
+		{"raw immortal", "gateway is dead", "still runs"},
+		{"raw twice always x", "plain message", "breaks the contract|an error"},
+		{"raw always code 999", "plain message", "reply code 999"},
+		{"raw always crlf", "1000 recipients", "not a line"},
+		{"raw always action", "plain message", "action 77"},
+		{"raw always recipient", "plain message", "no recipient 7"},
+		{"raw always injection", "no body", "not folding"},
+		{"raw always giant", "plain message", "larger than max"},
+		{"always undeclared", "plain message", "does not declare the right"},
+		{"always crash", "plain message", "in the background"},
+		{"always panic", "plain message", "the lock broke"},
+		{"always error", "no body", "no idea"},
+		{"always nothing", "no body", "neither a verdict nor an error"},
+		{"always deaf", "plain message", "no answer before the deadline"},
+		{"always stop", "plain message", "no answer before the deadline"},
+		{"always orphan", "gateway is dead", "processes behind"},
+		{"always stdout", "prints nothing", "1|1|unix|/tmp/other"},
+	} {
+		t.Run(tt.args, func(t *testing.T) {
+			t.Parallel()
+			var failed []string
+			found := false
+			p := Program{Path: bin, Args: strings.Fields(tt.args), Timeout: 10 * time.Second}
+			if strings.Contains(tt.want, "deadline") || strings.Contains(tt.check, "dead") {
+				p.Timeout = 500 * time.Millisecond
+			}
+			ctx, enough := context.WithCancel(t.Context())
+			defer enough()
+			ok := Run(ctx, p, func(r Result) {
+				if r.Err == nil {
+					return
+				}
+				failed = append(failed, r.Name+": "+r.Err.Error())
+				for want := range strings.SplitSeq(tt.want, "|") {
+					found = found || strings.Contains(r.Name, tt.check) && strings.Contains(r.Err.Error(), want)
+				}
+				if found {
+					enough()
+				}
+			})
+			if ok != (tt.want == "") || !ok && !found {
+				t.Errorf("ok %v, want %q from %q; failed:\n%s", ok, tt.want, tt.check, strings.Join(failed, "\n"))
+			}
+		})
+	}
+}
