@@ -62,7 +62,7 @@ func (f *Filter) Manifest() sdk.Manifest { return f.slot.description().Manifest 
 // up.
 func (f *Filter) Filter(ctx context.Context, m *mail.Message) (*sdk.Verdict, error) {
 	var v *sdk.Verdict
-	err := f.slot.call(ctx, func(ctx context.Context, p *process) error {
+	err := f.slot.judged(ctx, func(ctx context.Context, p *process) error {
 		if !p.desc.Filter {
 			return fail(f.slot.name, Error, errNotAFilter)
 		}
@@ -75,7 +75,7 @@ func (f *Filter) Filter(ctx context.Context, m *mail.Message) (*sdk.Verdict, err
 			return err
 		}
 		if v, err = wire.Verdict(pv, p.desc.Manifest, &m.Envelope); err != nil {
-			return fail(f.slot.name, Error, fmt.Errorf("its verdict breaks the contract: %w", err))
+			return garbage(f.slot.name, fmt.Errorf("its verdict breaks the contract: %w", err))
 		}
 		return nil
 	})
@@ -106,7 +106,7 @@ func (b *Mailbox) Deliver(ctx context.Context, d *sdk.Delivery) error {
 		}
 		var ok bool
 		if answer, ok = wire.Delivered(resp); !ok {
-			return fail(b.slot.name, Error, fmt.Errorf("its answer breaks the contract: %w", answer))
+			return garbage(b.slot.name, fmt.Errorf("its answer breaks the contract: %w", answer))
 		}
 		return nil
 	})
@@ -116,75 +116,129 @@ func (b *Mailbox) Deliver(ctx context.Context, d *sdk.Delivery) error {
 	return answer
 }
 
-// call runs do with the process of the moment and a deadline. What do returns is a
-// *Failure or a gRPC error.
-func (sl *slot) call(caller context.Context, do func(context.Context, *process) error) error {
-	s, p, err := sl.enter()
+// call runs do with the process of the moment and a deadline. It returns nil, a *Failure,
+// or the caller's own error.
+func (sl *slot) call(caller context.Context, do question) error {
+	s, p, err := sl.enter(caller)
 	if err != nil {
 		return err
 	}
 	defer p.calls.leave()
 	s.calls.Add(1)
-	timeout := s.spec.Timeout
-	if timeout == 0 {
-		timeout = s.host.timing.callTime
+	ctx, cancel := context.WithTimeout(caller, s.callTime())
+	defer cancel()
+	return s.settle(p, s.perform(ctx, p, do))
+}
+
+func (s *supervisor) callTime() time.Duration {
+	if s.spec.Timeout == 0 {
+		return s.host.timing.callTime
 	}
-	ctx, cancel := context.WithTimeout(caller, timeout)
+	return s.spec.Timeout
+}
+
+// perform runs do in p. It returns nil, a *Failure, or the caller's own error.
+func (s *supervisor) perform(caller context.Context, p *process, do question) error {
+	ctx, cancel := context.WithCancel(caller)
 	defer cancel()
 	// The connection breaks with the process, but a child may hold it.
 	defer context.AfterFunc(p.dead, cancel)()
-	err = do(ctx, p)
+	err := do(ctx, p)
 	if err == nil {
-		p.answered.Add(1)
 		return nil
 	}
 	var f *Failure
 	if !errors.As(err, &f) {
-		err = classify(caller, sl.name, p.isDead(), err)
+		err = classify(caller, s.spec.Name, p.isDead(), err)
 		if !errors.As(err, &f) {
 			return err // the caller's
 		}
 	}
-	s.fault(p, f)
+	if f.reason == Down {
+		select { // the connection may break before the end of the process is noticed
+		case <-p.run.dead:
+			f.died = !p.run.wasKilled()
+		case <-after(100 * time.Millisecond):
+		}
+	}
 	return f
+}
+
+// settle counts the outcome of a call, and looks after the process.
+func (s *supervisor) settle(p *process, err error) error {
+	f, failed := err.(*Failure)
+	switch {
+	case !failed && err == nil:
+		p.answered.Add(1)
+		p.garbage.Store(0)
+		s.answered()
+	case failed:
+		s.fault(p, f)
+	}
+	return err
 }
 
 // fault notes a failure, and looks after the process.
 func (s *supervisor) fault(p *process, f *Failure) {
 	s.failed.Add(1)
 	switch f.reason {
+	case Convicted:
+		return // logged
 	case Down:
 		select { // what it said last tells why
 		case <-p.run.exited:
-			f.Stack = p.run.err.last()
+			if f.Stack == "" {
+				f.Stack = lastBytes(p.run.err.last(), maxStack)
+			}
 		case <-after(100 * time.Millisecond):
 		}
 		return // the death itself is logged
 	case Error:
 		p.answered.Add(1)
-	case Timeout:
-		select { // does it hang?
-		case s.check <- struct{}{}:
-		default:
+		if !f.garbage {
+			p.garbage.Store(0)
+		} else if p.garbage.Add(1) == maxGarbage {
+			s.lookAt()
 		}
+	case Timeout:
+		s.lookAt() // does it hang?
 	}
 	if s.complain.AllowN(s.host.opt.Clock(), 1) {
 		s.log.Error("plugin failed", "reason", f.reason, "error", f.Err, "failures", s.failed.Load())
 	}
 }
 
-// enter finds the live process and counts the call in.
-func (sl *slot) enter() (*supervisor, *process, error) {
+// lookAt has the supervisor look at its process now.
+func (s *supervisor) lookAt() {
+	select {
+	case s.check <- struct{}{}:
+	default:
+	}
+}
+
+// enter finds the live process and counts the call in. While there is none it fails at
+// once, unless there will be one in a moment.
+func (sl *slot) enter(ctx context.Context) (*supervisor, *process, error) {
+	var patience <-chan time.Time
 	for {
 		s := sl.sup.Load()
 		if s == nil {
 			return nil, nil, fail(sl.name, Down, errUnknown)
 		}
 		p := s.cur.Load()
-		if p != nil && p.calls.enter() {
+		if p != nil && !p.isDead() && p.calls.enter() {
 			return s, p, nil
 		}
-		if sl.sup.Load() == s { // and not just replaced
+		if sl.sup.Load() != s { // just replaced
+			continue
+		}
+		if patience == nil {
+			patience = after(reviveWait)
+		}
+		if !s.await(ctx, patience) && sl.sup.Load() == s {
+			if errors.Is(ctx.Err(), context.Canceled) {
+				return nil, nil, fmt.Errorf("plugin %s: %w", sl.name, context.Cause(ctx))
+			}
 			s.failed.Add(1)
 			return nil, nil, fail(sl.name, Down, errDown)
 		}

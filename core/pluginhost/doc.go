@@ -4,9 +4,12 @@
 // What it promises:
 //   - [Start] and [Host.Reload] are all or nothing, and bounded. After an error nothing that
 //     they started is left.
-//   - A call through a wrapper ends by its deadline, at once while the plugin is down, and
-//     with a [*Failure] for everything that is not an answer. A verdict that breaks the
-//     contract or goes beyond the manifest is a failure too and is never passed on.
+//   - A call through a wrapper ends by its deadline, at once while the plugin is down (and
+//     not about to be back), and with a [*Failure] for everything that is not an answer. A
+//     verdict that breaks the contract or goes beyond the manifest is a failure too and is
+//     never passed on.
+//   - A plugin that dies costs no message its answer but the one that kills it, which is
+//     found out and named; see suspects.go.
 //   - A process that dies or hangs is replaced, with back-off; see supervisor.go.
 //   - No plugin outlives the host, however the host ends. Three things see to that: the
 //     kernel (the death signal of a thread that lives as long as the host), the SDK (a pipe

@@ -16,6 +16,9 @@ const (
 	Down    = "down"    // the plugin is not there, or went away during the call
 	Timeout = "timeout" // it did not answer in time
 	Error   = "error"   // it said that it failed, panicked, or broke the contract
+	// Convicted says that the plugin died of this message twice, the second time alone in a
+	// process of its own; see suspects.go. It is not for on_failure: asking again kills again.
+	Convicted = "convicted"
 )
 
 // Failure says that a plugin gave no answer. It is no statement about the message.
@@ -26,7 +29,9 @@ type Failure struct {
 	// if nothing is known.
 	Stack string
 
-	reason string
+	reason  string
+	died    bool // the process ended by itself during the call
+	garbage bool // the answer broke the protocol
 }
 
 // Error is for the log.
@@ -37,11 +42,19 @@ func (f *Failure) Error() string {
 // Unwrap returns what went wrong.
 func (f *Failure) Unwrap() error { return f.Err }
 
-// Reason is [Down], [Timeout] or [Error].
+// Reason is [Down], [Timeout], [Error] or [Convicted].
 func (f *Failure) Reason() string { return f.reason }
+
+// StackTrace is Stack, for those who do not import this package.
+func (f *Failure) StackTrace() string { return f.Stack }
 
 func fail(plugin, reason string, err error) *Failure {
 	return &Failure{Plugin: plugin, Err: err, reason: reason}
+}
+
+// garbage is the failure of a plugin that answered against the protocol.
+func garbage(plugin string, err error) *Failure {
+	return &Failure{Plugin: plugin, Err: err, reason: Error, garbage: true}
 }
 
 var (
@@ -65,9 +78,9 @@ func classify(caller context.Context, plugin string, dead bool, err error) error
 	case code == codes.DeadlineExceeded:
 		return fail(plugin, Timeout, errors.New("no answer before the deadline"))
 	case code == codes.ResourceExhausted:
-		return fail(plugin, Error, fmt.Errorf("a message is too large: %w", text))
+		return garbage(plugin, fmt.Errorf("a message is too large: %w", text))
 	case code == codes.Unimplemented:
-		return fail(plugin, Error, fmt.Errorf("it does not serve this call: %w", text))
+		return garbage(plugin, fmt.Errorf("it does not serve this call: %w", text))
 	}
 	f := fail(plugin, Error, text)
 	for _, d := range st.Details() {

@@ -96,6 +96,9 @@ type Host struct {
 	slots  map[string]*slot
 	order  []string
 	retire sync.WaitGroup // supervisors that are being stopped
+	trials gate           // see suspects.go
+	life   context.Context
+	die    context.CancelFunc // ends what is still going on when the host is closed
 	closed bool
 }
 
@@ -103,6 +106,9 @@ type Host struct {
 type slot struct {
 	name string
 	sup  atomic.Pointer[supervisor] // nil: not configured (any more)
+
+	suspects atomic.Int32
+	court    chan struct{} // held by the one trial at a time
 }
 
 // Start starts and configures all plugins at once. If one of them cannot be, it returns
@@ -121,6 +127,8 @@ func Start(ctx context.Context, opt Options, specs []Spec) (*Host, error) {
 	if opt.timing != nil {
 		h.timing = *opt.timing
 	}
+	h.trials.idle = make(chan struct{})
+	h.life, h.die = context.WithCancel(context.Background())
 	if err := h.open(); err != nil {
 		return nil, err
 	}
@@ -152,6 +160,7 @@ func (h *Host) open() error {
 }
 
 func (h *Host) release() {
+	h.die()
 	h.guard.close()
 	h.fork.close()
 	h.lifeW.Close()
@@ -239,7 +248,7 @@ func (h *Host) swap(specs []Spec, fresh []*process) {
 		}
 		sl := h.slots[s.Name]
 		if sl == nil {
-			sl = &slot{name: s.Name}
+			sl = &slot{name: s.Name, court: make(chan struct{}, 1)}
 			h.slots[s.Name] = sl
 		}
 		h.retireLater(sl.sup.Swap(h.supervise(fresh[i])))
@@ -293,6 +302,13 @@ func (h *Host) Close(ctx context.Context) {
 	}
 	wg.Wait()
 	h.retire.Wait()
+	h.trials.close()
+	select {
+	case <-h.trials.idle:
+	case <-ctx.Done():
+	}
+	h.die()
+	<-h.trials.idle
 	h.release()
 }
 

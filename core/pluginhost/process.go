@@ -33,11 +33,15 @@ type process struct {
 	gp      *plugin.Client
 	api     proto.PluginClient
 	filter  proto.FilterClient
+	gates   proto.GateClient
 	mailbox proto.MailboxClient
 	started time.Time
 	calls   gate
 	// answered counts the calls that it has completed, whatever the answer.
 	answered atomic.Int64
+	garbage  atomic.Int32 // answers in a row that broke the protocol
+	// Of a process that died: a message was the cause, or any message would be.
+	pardoned, hopeless atomic.Bool
 	// dead ends when the process does.
 	dead context.Context
 }
@@ -103,6 +107,7 @@ func (h *Host) connect(ctx context.Context, spec Spec) (*process, error) {
 	}
 	conn := client.(*plugin.GRPCClient).Conn
 	p.api, p.filter, p.mailbox = proto.NewPluginClient(conn), proto.NewFilterClient(conn), proto.NewMailboxClient(conn)
+	p.gates = proto.NewGateClient(conn)
 	dead, died := context.WithCancel(context.Background())
 	p.dead = dead
 	go func() { <-run.dead; died() }()

@@ -51,6 +51,7 @@ type runner struct {
 
 	mu      sync.Mutex
 	reaped  bool
+	killed  bool // by the host, while it ran
 	waitErr error
 	noise   string        // first line that was no handshake
 	dead    chan struct{} // closed when the process has ended
@@ -217,11 +218,22 @@ func (r *runner) how() string {
 	return "ended"
 }
 
+// end says how an ended process ended, with a reason if one is known.
+func (r *runner) end() string { return r.how() }
+
+// wasKilled reports whether the host ended the process, and not the process itself.
+func (r *runner) wasKilled() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.killed
+}
+
 // Kill ends the process and its group. Implements runner.Runner.
 func (r *runner) Kill(context.Context) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.pid != 0 && !r.reaped {
+		r.killed = true
 		syscall.Kill(-r.pid, syscall.SIGKILL)
 		syscall.Kill(r.pid, syscall.SIGKILL) // the group is made by the child itself
 	}

@@ -39,8 +39,10 @@ func defaultTiming() timing {
 
 // Waits that have nothing to do with any plugin's behaviour.
 const (
+	maxGarbage  = 5 // answers in a row that break the protocol: the process is replaced
 	outputGrace = 500 * time.Millisecond
 	killGrace   = 5 * time.Second
+	soonest     = 2 * time.Second // a restart within this is worth to be waited for
 )
 
 func after(d time.Duration) <-chan time.Time { return time.After(d) }
@@ -59,8 +61,14 @@ type supervisor struct {
 	calls, failed atomic.Int64
 	complain      *rate.Limiter // of failures into the log; all of them are counted
 
+	proven      atomic.Bool  // it has answered something
+	convictions atomic.Int32 // since it answered last; see suspects.go
+	pardons     chan struct{}
+
 	mu       sync.Mutex
-	last     *process // the current one or, while down, the one before
+	phase    phase
+	turn     chan struct{} // closed when the phase changes
+	last     *process      // the current one or, while down, the one before
 	restarts int
 	reason   string // why it is down
 	open     bool   // the breaker
@@ -70,13 +78,15 @@ type supervisor struct {
 func (h *Host) supervise(p *process) *supervisor {
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &supervisor{
-		host:   h,
-		spec:   p.spec,
-		log:    h.opt.Log.With("plugin", p.spec.Name),
-		check:  make(chan struct{}, 1),
-		cancel: cancel,
-		done:   make(chan struct{}),
-		last:   p,
+		host:    h,
+		spec:    p.spec,
+		log:     h.opt.Log.With("plugin", p.spec.Name),
+		check:   make(chan struct{}, 1),
+		pardons: make(chan struct{}, 16),
+		turn:    make(chan struct{}),
+		cancel:  cancel,
+		done:    make(chan struct{}),
+		last:    p,
 		// One a second, in the long run.
 		complain: rate.NewLimiter(1, 20),
 	}
@@ -90,13 +100,16 @@ func (s *supervisor) loop(ctx context.Context, p *process) {
 	defer close(s.done)
 	back := backoff{timing: s.host.timing}
 	for {
-		s.watch(ctx, p)
+		s.watch(ctx, p, &back)
 		if ctx.Err() != nil {
+			if s.cur.Load() == nil { // dismissed
+				p.kill()
+			}
 			return // what becomes of the process is stop's business
 		}
 		delay := back.died(s.host.opt.Clock().Sub(p.started), p.answered.Load())
-		s.log.Error("plugin died", "pid", p.run.pid, "how", p.run.how(), "calls", p.answered.Load(), "next", delay)
-		s.down(p.run.how(), &back)
+		s.log.Error("plugin died", "pid", p.run.pid, "how", p.run.end(), "calls", p.answered.Load(), "next", delay)
+		s.down(p.run.how(), &back, delay)
 		s.cur.Store(nil)
 		p.kill() // it is dead; this frees the rest
 		if p = s.restart(ctx, delay, &back); p == nil {
@@ -106,8 +119,8 @@ func (s *supervisor) loop(ctx context.Context, p *process) {
 }
 
 // watch returns when the process is dead or the supervisor is stopped. It kills a process
-// that does not answer.
-func (s *supervisor) watch(ctx context.Context, p *process) {
+// that does not answer, or answers garbage only.
+func (s *supervisor) watch(ctx context.Context, p *process, back *backoff) {
 	tick := time.NewTicker(s.host.timing.health)
 	defer tick.Stop()
 	for {
@@ -116,8 +129,17 @@ func (s *supervisor) watch(ctx context.Context, p *process) {
 			return
 		case <-p.run.exited:
 			return
+		case <-s.pardons:
+			s.forgive(back)
+			continue
 		case <-tick.C:
 		case <-s.check:
+		}
+		if n := p.garbage.Load(); n >= maxGarbage {
+			s.log.Error("plugin answers garbage and is restarted", "pid", p.run.pid, "in_a_row", n)
+			s.dismiss(ctx, p)
+			<-p.run.exited
+			return
 		}
 		if p.healthy(ctx, s.host.timing.health) || ctx.Err() != nil {
 			continue
@@ -134,10 +156,8 @@ func (s *supervisor) watch(ctx context.Context, p *process) {
 // restart launches until there is a process again.
 func (s *supervisor) restart(ctx context.Context, delay time.Duration, back *backoff) *process {
 	for {
-		select {
-		case <-ctx.Done():
+		if !s.pause(ctx, delay, back) {
 			return nil
-		case <-time.After(delay):
 		}
 		p, err := s.host.launch(ctx, s.spec)
 		if ctx.Err() != nil {
@@ -151,22 +171,66 @@ func (s *supervisor) restart(ctx context.Context, delay time.Duration, back *bac
 			s.last, s.reason = p, ""
 			s.restarts++
 			n := s.restarts
-			s.mu.Unlock()
 			s.cur.Store(p)
+			s.turnTo(running)
+			s.mu.Unlock()
 			s.log.Info("plugin restarted", "pid", p.run.pid, "restarts", n)
 			return p
 		}
 		delay = back.failed()
 		s.log.Error("plugin cannot be restarted", "error", err, "next", delay)
-		s.down(err.Error(), back)
+		s.down(err.Error(), back, delay)
 	}
 }
 
+// pause waits before a restart, less long after a pardon. It reports whether to go on.
+func (s *supervisor) pause(ctx context.Context, delay time.Duration, back *backoff) bool {
+	timer := time.NewTimer(delay)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-s.pardons:
+			s.forgive(back)
+			timer.Reset(0)
+		case <-timer.C:
+			return true
+		}
+	}
+}
+
+// forgive takes a death back that was a message's fault.
+func (s *supervisor) forgive(back *backoff) {
+	back.pardon()
+	s.mu.Lock()
+	s.open = back.open
+	s.mu.Unlock()
+}
+
+// dismiss ends a process that still lives: it gets no further calls and a moment for those
+// it has.
+func (s *supervisor) dismiss(ctx context.Context, p *process) {
+	s.mu.Lock()
+	s.cur.Store(nil)
+	s.turnTo(soon)
+	s.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, s.host.timing.health)
+	defer cancel()
+	p.drain(ctx)
+	p.run.Kill(ctx)
+}
+
 // down notes why there is no process, and says so when the breaker opens.
-func (s *supervisor) down(reason string, back *backoff) {
+func (s *supervisor) down(reason string, back *backoff, delay time.Duration) {
 	s.mu.Lock()
 	opened := back.open && !s.open
 	s.open, s.reason = back.open, reason
+	if delay <= soonest {
+		s.turnTo(soon)
+	} else {
+		s.turnTo(down)
+	}
 	s.mu.Unlock()
 	if opened {
 		s.log.Error("plugin breaker opened: it dies again and again", "deaths", back.deaths)
@@ -178,6 +242,9 @@ func (s *supervisor) down(reason string, back *backoff) {
 func (s *supervisor) stop(ctx context.Context) {
 	s.cancel()
 	<-s.done
+	s.mu.Lock()
+	s.turnTo(stopped)
+	s.mu.Unlock()
 	p := s.cur.Load()
 	if p == nil {
 		return
@@ -219,6 +286,12 @@ func (b *backoff) failed() time.Duration {
 	b.deaths++
 	b.open = b.open || b.deaths >= b.timing.breaker
 	return b.grown(b.deaths - 1)
+}
+
+// pardon takes the last death back.
+func (b *backoff) pardon() {
+	b.deaths = max(b.deaths-1, 0)
+	b.open = b.open && b.deaths >= b.timing.breaker
 }
 
 func (b *backoff) grown(doublings int) time.Duration {

@@ -1,0 +1,209 @@
+package pluginhost
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// When a plugin dies, one of the calls in it may have been the cause, and nobody knows
+// which. All of them are suspects: each is asked again, alone, in a process started for it,
+// which stands outside the rotation and ends afterwards. Whose process dies again is
+// convicted. The others get their answers, within the calls that they are.
+//
+// A process that the host itself killed (it hung, or was replaced) makes no suspects, and
+// a call that merely takes too long is no death: nobody is convicted of slowness.
+//
+// A plugin may also be broken altogether, and then no message is to blame. So nobody is
+// convicted before the plugin has answered something, nor of a row of convictions without
+// an answer in between: that death then counts as the plugin's.
+
+const (
+	maxSuspects    = 256             // of one plugin, waiting for their trial; others fail
+	maxConvictions = 3               // in a row, without any answer in between
+	maxStack       = 8 << 10         // bytes of a [Failure]'s Stack
+	reviveWait     = 5 * time.Second // a call waits so long for a plugin that is about to be back
+)
+
+// question is one call to a process: it returns nil, a *Failure, or a gRPC error.
+type question func(context.Context, *process) error
+
+// judged is call for a question that may be asked twice. The first process counts the call
+// as in flight until the trial is over.
+func (sl *slot) judged(caller context.Context, do question) error {
+	s, p, err := sl.enter(caller)
+	if err != nil {
+		return err
+	}
+	defer p.calls.leave()
+	s.calls.Add(1)
+	ctx, cancel := context.WithTimeout(caller, s.callTime())
+	defer cancel()
+	err = s.perform(ctx, p, do)
+	if f, ok := err.(*Failure); ok && f.died {
+		err = sl.try(ctx, s, p, f, do)
+	}
+	return s.settle(p, err)
+}
+
+// try asks again for a suspect of the death of p, and returns what comes of it. Without a
+// trial that is f.
+func (sl *slot) try(ctx context.Context, s *supervisor, p *process, f *Failure, do question) error {
+	if !s.host.trials.enter() {
+		return f
+	}
+	defer s.host.trials.leave()
+	if sl.suspects.Add(1) > maxSuspects {
+		sl.suspects.Add(-1)
+		return f
+	}
+	defer sl.suspects.Add(-1)
+	select {
+	case sl.court <- struct{}{}:
+		defer func() { <-sl.court }()
+	case <-ctx.Done():
+		return f
+	}
+	now := sl.sup.Load() // it may have been replaced meanwhile
+	if now == nil || p.hopeless.Load() {
+		return f
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(s.host.life, cancel)()
+	q, err := s.host.launch(ctx, now.spec)
+	if err != nil {
+		s.log.Error("no process for the trial of a message", "error", err)
+		return f
+	}
+	defer q.kill()
+	err = now.perform(ctx, q, do)
+	second, failed := err.(*Failure)
+	switch {
+	case !failed:
+		if err == nil {
+			now.answered()
+		}
+		return err
+	case !second.died:
+		return second
+	}
+	return now.convict(s, p, q, second)
+}
+
+// convict decides about a message that q died of, alone, as p did before.
+func (s *supervisor) convict(first *supervisor, p, q *process, f *Failure) error {
+	select {
+	case <-q.run.exited:
+	case <-after(outputGrace + time.Second):
+	}
+	how := q.run.end()
+	f.Stack = lastBytes(how+"\n"+q.run.err.last(), maxStack)
+	if !s.proven.Load() || s.convictions.Add(1) > maxConvictions {
+		p.hopeless.Store(true) // the others need not try
+		s.log.Error("plugin dies of any message", "how", how)
+		return f
+	}
+	first.pardon(p)
+	s.log.Error("plugin died twice of a message, which is convicted", "how", how)
+	f.reason, f.Err = Convicted, fmt.Errorf("it died twice on this message (%s)", how)
+	return f
+}
+
+// lastBytes cuts a text at the front: what was said last matters most.
+func lastBytes(s string, n int) string {
+	if len(s) > n {
+		s = s[len(s)-n:]
+	}
+	return printable(s)
+}
+
+// answered notes that the plugin can answer.
+func (s *supervisor) answered() {
+	if !s.proven.Load() {
+		s.proven.Store(true)
+	}
+	if s.convictions.Load() != 0 {
+		s.convictions.Store(0)
+	}
+}
+
+// pardon forgives the death of p, once: a message was its cause, and a hostile client must
+// not be able to open the breaker, or make the plugin wait. A plugin that waits is started
+// at once.
+func (s *supervisor) pardon(p *process) {
+	if !p.pardoned.CompareAndSwap(false, true) {
+		return
+	}
+	s.mu.Lock()
+	if s.phase == down {
+		s.turnTo(soon)
+	}
+	s.mu.Unlock()
+	select {
+	case s.pardons <- struct{}{}:
+	default: // so many wait that the next process starts at once anyway
+	}
+}
+
+// phase says whether it is worth to wait for a process.
+type phase uint8
+
+const (
+	running phase = iota
+	soon          // there will be one in a moment
+	down
+	stopped // for good
+)
+
+// turnTo changes the phase and wakes who waits. The caller holds mu.
+func (s *supervisor) turnTo(p phase) {
+	s.phase = p
+	close(s.turn)
+	s.turn = make(chan struct{})
+}
+
+// await waits for a process that is about to come, or for the end of the trials that decide
+// about it. It reports whether it is worth to look again.
+func (s *supervisor) await(ctx context.Context, patience <-chan time.Time) bool {
+	s.mu.Lock()
+	phase, turn, last := s.phase, s.turn, s.last
+	s.mu.Unlock()
+	var trials chan struct{}
+	switch phase {
+	case running:
+		if !last.isDead() && !last.calls.isClosed() {
+			return true // it has just come
+		}
+	case soon:
+	case down:
+		if !last.calls.busy() {
+			return false
+		}
+		trials = last.calls.idle
+	case stopped:
+		return false
+	}
+	select {
+	case <-turn:
+		return true
+	case <-trials:
+		return true
+	case <-patience:
+	case <-ctx.Done():
+	}
+	return false
+}
+
+// busy reports whether anybody is inside.
+func (g *gate) busy() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.n > 0
+}
+
+func (g *gate) isClosed() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.closed
+}
