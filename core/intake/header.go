@@ -1,8 +1,10 @@
 package intake
 
 import (
+	"bufio"
 	"crypto/rand"
 	"encoding/hex"
+	"io"
 	"strings"
 
 	"github.com/postern-mail/postern/sdk/mail"
@@ -36,11 +38,38 @@ func (m *receiving) fix(h mail.Header) (mail.Header, error) {
 	if m.env.Origin == mail.Submitted && m.env.Client.Class != mail.Relay || m.env.Client.User != "" {
 		m.complete(&h, bcc)
 	}
+	bare := len(h.Block()) == 0 // then ours comes with its separator
 	h.PrependRaw(m.received())
-	if m.body.Size > 0 {
+	if !bare && !h.Separated() && m.fieldsFollow() {
 		h.Separate()
 	}
 	return h, nil
+}
+
+// fieldsFollow reports whether something that looks like a field stands in the body before
+// its first blank line. Where a message lacks the blank line after its header, some readers
+// go on to look for fields there, and would find what we would have removed (H-06). A message
+// that gives them nothing to find passes as it is.
+func (m *receiving) fieldsFollow() bool {
+	body, err := m.body.Open()
+	if err != nil {
+		return true
+	}
+	defer body.Close()
+	r := bufio.NewReaderSize(body, 4096)
+	for begin := true; ; {
+		line, err := r.ReadSlice('\n')
+		if begin && (len(line) == 0 || string(line) == "\r\n") {
+			return false
+		}
+		if begin && mail.IsField(line) {
+			return true
+		}
+		if err != nil && err != bufio.ErrBufferFull {
+			return err != io.EOF // what cannot be read is not trusted
+		}
+		begin = err == nil
+	}
 }
 
 // complete does what RFC 6409 §8 asks of a submission server.

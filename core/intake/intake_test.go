@@ -216,7 +216,8 @@ func TestH06HeaderEndsWhereWeSeeItsEnd(t *testing.T) {
 
 func TestOddMessagesPassUnchanged(t *testing.T) {
 	r := newRig(t)
-	for _, text := range []string{"no header at all\r\n", "Subject: no blank line\r\n", "\r\nonly a body\r\n", "", " leading space\r\n\r\nx\r\n"} {
+	for _, text := range []string{"no header at all\r\n", "Subject: no blank line\r\n", "\r\nonly a body\r\n", "", " leading space\r\n\r\nx\r\n",
+		"Subject: x\r\nno blank line, no field\r\n", "Subject: x\r\nbroken line\r\n\r\nX-Postern-A: in the body\r\n"} {
 		r.receive(envelope(mail.Incoming, "a@x.test"), pipeline.SMTPClient, text)
 		es, _ := r.entries()
 		e := es[len(es)-1]

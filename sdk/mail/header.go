@@ -269,15 +269,24 @@ func (h *Header) Insert(index int, name, value string) error {
 // PrependRaw adds bytes made of whole fields, each with its CRLF, at the top.
 func (h *Header) PrependRaw(fields []byte) { h.splice(0, 0, fields) }
 
+// Separated reports whether the block ends with the blank line that separates it from the
+// body.
+func (h Header) Separated() bool {
+	b := bytes.TrimSuffix(bytes.TrimSuffix(h.raw, []byte("\n")), []byte("\r"))
+	return len(b) < len(h.raw) && (len(b) == 0 || b[len(b)-1] == '\n')
+}
+
 // Separate ends the block with the blank line that it lacks where a line that is no field
 // follows it. Readers do not agree on what such a line is: some go on to look for fields
 // after it. With the blank line all see the same header.
 func (h *Header) Separate() {
-	b := bytes.TrimSuffix(bytes.TrimSuffix(h.raw, []byte("\n")), []byte("\r"))
-	if len(b) == len(h.raw) || len(b) > 0 && b[len(b)-1] != '\n' {
+	if !h.Separated() {
 		h.raw = append(h.raw[:len(h.raw):len(h.raw)], '\r', '\n')
 	}
 }
+
+// IsField reports whether a line begins as a header field does.
+func IsField(line []byte) bool { return isField(line) }
 
 // Change replaces the value of the index-th field called name (from 0). It reports
 // whether there was one.
