@@ -208,3 +208,34 @@ func TestDKIMWithoutKey(t *testing.T) {
 		}
 	}
 }
+
+// What a user submits is signed, and so is a report that we make ourselves; mail from
+// strangers and for other domains is not.
+func TestDKIMSignsOurs(t *testing.T) {
+	t.Parallel()
+	sink := smtptest.New(t, smtptest.Options{})
+	config := strings.Replace(withSubmission, "127.0.0.0/8", "192.0.2.0/24", 1) + fmt.Sprintf("[smarthost]\naddress = %q\n", sink.Addr()) + withSigning
+	dir, records := signing(t, config)
+	g := startIn(t, dir, config)
+	g.account("alice@example.org")
+	swaksOK(t, g.addr[1], append(login("PLAIN", "alice@example.org", "secret of alice"), "--from", "alice@example.org", "--to", "bob@elsewhere.test")...)
+	verified(t, "submitted", sink.Wait(t, 1, patience)[0].Data, "example.org", "rsa-sha256", records)
+
+	sink.On("RCPT", "550 5.1.1 no such user")
+	swaksOK(t, g.addr[1], append(login("PLAIN", "alice@example.org", "secret of alice"), "--from", "alice@example.org", "--to", "nobody@elsewhere.test")...)
+	all := maildirFiles(t, g.maildir("alice@example.org"), 1)
+	verified(t, "report", all[0], "example.org", "rsa-sha256", records) // mx.example.org is below example.org
+	parseReportText(t, all[0])
+
+	swaksOK(t, g.addr[0], "--from", "alice@example.org", "--to", "alice@example.org", "--header", "Subject: forged")
+	for _, m := range maildirFiles(t, g.maildir("alice@example.org"), 2) {
+		if bytes.Contains(m, []byte("Subject: forged")) && bytes.Contains(m, []byte("DKIM-Signature")) {
+			t.Errorf("a stranger's message was signed:\n%s", m)
+		}
+	}
+	swaksOK(t, g.addr[1], append(login("PLAIN", "alice@example.org", "secret of alice"), "--from", "alice@example.org", "--to", "bob@elsewhere.test",
+		"--header", "From: alice@example.net")...)
+	if m := sink.Wait(t, 2, patience)[1]; bytes.Contains(m.Data, []byte("DKIM-Signature")) {
+		t.Errorf("signed for a domain that has no key:\n%s", m.Data)
+	}
+}
