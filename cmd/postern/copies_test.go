@@ -98,9 +98,7 @@ func TestBCCCopiesEverything(t *testing.T) {
 			t.Errorf("%d: the copy differs:\n%q\n%q", i, cp.Data, message.Data)
 		}
 	}
-	if q := g.queue(); len(q) != 0 {
-		t.Errorf("left in the queue: %v", q)
-	}
+	g.drained()
 	if got := len(g.archive.Messages()); got != 5+2 {
 		t.Errorf("%d messages at the archive, want 7", got)
 	}
@@ -180,9 +178,7 @@ func TestBCCArchiveRefuses(t *testing.T) {
 			if reports != 1 || mails != 1 {
 				t.Errorf("%d reports, %d mails", reports, mails)
 			}
-			if q := g.queue(); len(q) != 0 {
-				t.Errorf("left in the queue: %v", q)
-			}
+			g.drained()
 		})
 	}
 }
