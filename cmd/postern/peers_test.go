@@ -47,20 +47,6 @@ func swaksOK(t testing.TB, addr string, args ...string) (transcript, id string) 
 	return out, m[1]
 }
 
-// drained waits until nothing is queued: the log tells of an outcome before it is committed.
-func (g *gateway) drained() {
-	g.t.Helper()
-	for deadline := time.Now().Add(patience); ; {
-		q := g.queue()
-		if len(q) == 0 {
-			return
-		}
-		if time.Now().After(deadline) {
-			g.t.Fatalf("left in the queue: %v", q)
-		}
-	}
-}
-
 // sent is the message in a transcript of swaks: what followed 354, dots unstuffed.
 func sent(t testing.TB, transcript string) []byte {
 	t.Helper()
