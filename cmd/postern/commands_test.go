@@ -29,7 +29,7 @@ func TestFirstScreen(t *testing.T) {
 		t.Fatalf("%d files in the maildir", len(files))
 	}
 	text, _ := os.ReadFile(files[0])
-	for _, want := range []string{"Return-Path: <", "Delivered-To: postmaster@example.org\r\n", "by mx.example.org (Postern)", "It went through the gateway"} {
+	for _, want := range []string{"Return-Path: <", "Delivered-To: postmaster@example.org\r\n", "by mx.example.org (Postern)", "Message-ID: <", "It went through the gateway"} {
 		if !strings.Contains(strings.ReplaceAll(string(text), "\n", "\r\n"), want) && !strings.Contains(string(text), want) {
 			t.Errorf("no %q in\n%s", want, text)
 		}

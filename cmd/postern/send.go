@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -119,7 +120,8 @@ func (s *submission) message(c *config.Config, from mail.Path, to []mail.Path) (
 	case "":
 		var b bytes.Buffer
 		fmt.Fprintf(&b, "From: %s\r\nTo: %s\r\nSubject: A first message through Postern\r\n", from, to[0])
-		fmt.Fprintf(&b, "Date: %s\r\n\r\n", time.Now().Format("Mon, 2 Jan 2006 15:04:05 -0700"))
+		fmt.Fprintf(&b, "Date: %s\r\n", time.Now().Format("Mon, 2 Jan 2006 15:04:05 -0700"))
+		fmt.Fprintf(&b, "Message-ID: <%s@%s>\r\n\r\n", rand.Text(), c.Hostname)
 		fmt.Fprintf(&b, "This is a test message. It went through the gateway %s.\r\n", c.Hostname)
 		return b.Bytes(), nil
 	case "-":
