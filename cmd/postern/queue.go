@@ -197,6 +197,12 @@ func printMessage(w io.Writer, m admin.Message) {
 			fmt.Fprintf(w, "      %s\n", printable(r.Reason))
 		}
 	}
+	if m.Stack != "" {
+		fmt.Fprintln(w, "  what the plugin said when it died:")
+		for line := range strings.SplitSeq(m.Stack, "\n") {
+			fmt.Fprintf(w, "  ! %s\n", printable(strings.ReplaceAll(line, "\t", "    ")))
+		}
+	}
 	for line := range strings.SplitSeq(strings.TrimRight(m.Header, "\r\n"), "\n") {
 		fmt.Fprintf(w, "  | %s\n", printable(strings.ReplaceAll(strings.TrimRight(line, "\r"), "\t", "    ")))
 	}

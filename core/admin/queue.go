@@ -40,7 +40,8 @@ type Message struct {
 	Received   time.Time   `json:"received"`
 	Size       int64       `json:"size"` // bytes
 	Copy       bool        `json:"copy"`
-	Plugins    []string    `json:"plugins"` // those that have answered
+	Plugins    []string    `json:"plugins"`         // those that have answered
+	Stack      string      `json:"stack,omitempty"` // of the plugin that died of it
 	Recipients []Recipient `json:"recipients"`
 	Header     string      `json:"header"`
 }
@@ -137,7 +138,7 @@ func (q *Queue) Show(ctx context.Context, id string) ([]Message, error) {
 			return nil, err
 		}
 		m := Message{ID: e.ID.String(), Family: e.Family.String(), Origin: e.Envelope.Origin.String(), Received: e.Received.UTC(),
-			Size: int64(len(e.Header.Block())) + e.Body.Size, Copy: e.Copy, Plugins: e.Run.Done, Header: string(e.Header.Block())}
+			Size: int64(len(e.Header.Block())) + e.Body.Size, Copy: e.Copy, Plugins: e.Run.Done, Stack: e.Run.Notes[queue.StackNote], Header: string(e.Header.Block())}
 		for n, r := range records {
 			m.Recipients = append(m.Recipients, describe(e, queue.Item{ID: e.ID, Recipient: n, Record: r}))
 		}

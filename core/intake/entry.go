@@ -83,6 +83,8 @@ func (in *Intake) records(rules *Rules, e *queue.Entry, v *pipeline.Version) []q
 		switch v.Disposition {
 		case pipeline.Quarantine:
 			r.State, r.Reason, r.Expires = queue.Held, v.Reason, now.Add(QuarantineTime)
+		case pipeline.Convict:
+			r.State, r.Reason, r.Expires = queue.Held, v.Reason, now.Add(QuarantineTime)
 		case pipeline.Reject:
 			r.State, r.Expires = queue.Held, now.Add(QuarantineTime)
 			r.Reason, r.Status = "refused after other recipients were accepted: "+v.Reason, v.Status

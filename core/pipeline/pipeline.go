@@ -44,13 +44,20 @@ type Options struct {
 	Timeout time.Duration // for all plugins together; 0: no limit
 	Trace   trace.Recorder
 	Clock   func() time.Time
+	// Convictions are those so far; nil: none.
+	Convictions *Convictions
 }
 
 // Pipeline is the configured order of plugins.
 type Pipeline struct{ Options }
 
 // New returns the pipeline that o describes.
-func New(o Options) *Pipeline { return &Pipeline{o} }
+func New(o Options) *Pipeline {
+	if o.Convictions == nil {
+		o.Convictions = &Convictions{}
+	}
+	return &Pipeline{o}
+}
 
 // Message is what goes into a run.
 type Message struct {
@@ -73,11 +80,12 @@ const (
 	Reject                        // refuse for good
 	Defer                         // refuse for now
 	Park                          // accept, and wait for the plugin that could not be asked
+	Convict                       // accept and hold: a plugin died of it
 )
 
 // String is the name used in traces.
 func (d Disposition) String() string {
-	return [...]string{"deliver", "quarantine", "discard", "reject", "defer", "park"}[d]
+	return [...]string{"deliver", "quarantine", "discard", "reject", "defer", "park", "convict"}[d]
 }
 
 // Version is one version of the message with its disposition.
@@ -90,7 +98,7 @@ type Version struct {
 	Run         queue.Run
 	Disposition Disposition
 	Status      mail.Status // of Reject and Defer
-	Reason      string      // of Quarantine, Discard and Park
+	Reason      string      // of Quarantine, Discard, Park and Convict
 }
 
 // Recipient is a recipient of a version.
@@ -108,7 +116,7 @@ func (p *Pipeline) Run(ctx context.Context, m Message) []Version {
 		ctx, cancel = context.WithTimeout(ctx, p.Timeout)
 		defer cancel()
 	}
-	first := Version{ReversePath: m.Envelope.ReversePath, Header: m.Header, Body: m.Body, Copy: m.Copy, Run: m.Run}
+	first := Version{ReversePath: m.Envelope.ReversePath, Header: m.Header, Body: m.Body, Copy: m.Copy, Run: acquitted(m.Run)}
 	first.Recipients = make([]Recipient, len(m.Envelope.Recipients))
 	for i, r := range m.Envelope.Recipients {
 		first.Recipients[i] = Recipient{r, i}
@@ -151,6 +159,12 @@ func (p *Pipeline) ask(ctx context.Context, step *Step, m Message, v Version) []
 		defer cancel()
 	}
 	begin := p.Clock()
+	if p.Convictions.barred(step.offender(env.Client), begin) {
+		event := trace.Event{Type: trace.Plugin, ID: env.ID, Family: m.Family, Plugin: step.Name, Action: "not asked"}
+		v = step.refuse(v, &event)
+		p.Trace.Record(event)
+		return []Version{v}
+	}
 	verdict, err := step.Filter.Filter(callCtx, msg)
 	event := trace.Event{Type: trace.Plugin, ID: env.ID, Family: m.Family, Plugin: step.Name,
 		Millis: float64(p.Clock().Sub(begin).Microseconds()) / 1000}
@@ -158,7 +172,9 @@ func (p *Pipeline) ask(ctx context.Context, step *Step, m Message, v Version) []
 		err = &unscanned{verdict.Reason}
 	}
 	var split []Version
-	if err != nil {
+	if err != nil && reasonOf(err) == Convicted {
+		split = []Version{p.convict(step, v, env.Client, err, &event)}
+	} else if err != nil {
 		split = []Version{step.failed(v, env.Client.Class, err, &event)}
 	} else {
 		split = step.apply(v, verdict)

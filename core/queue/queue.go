@@ -65,10 +65,14 @@ type Entry struct {
 type Run struct {
 	Complete bool     // every plugin that applies has answered
 	Done     []string // names of the plugins that have answered, in order
-	// Scores and Notes of those plugins, "plugin/name".
+	// Scores and Notes of those plugins, "plugin/name"; and StackNote.
 	Scores map[string]float64
 	Notes  map[string]string
 }
+
+// StackNote is the note with what a plugin said when it died of the message, for messages
+// that are held because of that. No plugin can set it: their notes have a slash.
+const StackNote = "stack"
 
 // Record is what is known of one recipient of an entry.
 type Record struct {
