@@ -93,6 +93,7 @@ smtpd_error_sleep_time = 0
 	if err := os.WriteFile(passwordFile, []byte(smarthostPassword+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	g.settled()
 	g.must("queue", "retry", "--all")
 	g.log.wait(t, "delivered", has("id", id, "to", "bob@elsewhere.test"))
 	g.log.wait(t, "delivered", has("id", id, "to", "carol@elsewhere.test"))
@@ -187,6 +188,7 @@ func TestN20NoCredentialsWithoutTrust(t *testing.T) {
 					t.Errorf("user name in %q", l.Text)
 				}
 			}
+			g.settled()
 			if q := g.queue(); len(q) != 1 || q[0].State != "pending" {
 				t.Errorf("queue: %v", q)
 			}
