@@ -202,6 +202,7 @@ func TestExpand(t *testing.T) {
 	for address, want := range map[string]string{
 		"alice+x@example.org": "alice@example.org",
 		"unknown@example.org": "unknown@example.org",
+		"Unknown@example.net": "Unknown@example.org", // the same mailbox, whoever knows it
 		"Someone@example.com": "Someone@example.com",
 	} {
 		got, err := d.Expand(context.Background(), mail.MustPath(address))

@@ -64,10 +64,21 @@ func (d *Directory) Resolve(ctx context.Context, p mail.Path) ([]mail.Path, erro
 func isPostmaster(p mail.Path) bool { return strings.EqualFold(p.Local, "postmaster") }
 
 // Expand is Resolve for a message that is already accepted: an address elsewhere, or an
-// unknown one of ours (another server knows the mailboxes of that domain), stands for itself.
+// unknown one of ours (another server knows the mailboxes of that domain), stands for itself;
+// the latter at the domain's own name, for a mailbox at an alias of it is the same mailbox.
 func (d *Directory) Expand(ctx context.Context, p mail.Path) ([]mail.Path, error) {
 	targets, err := d.Resolve(ctx, p)
-	if errors.Is(err, ErrNotLocal) || errors.Is(err, ErrNotFound) {
+	switch {
+	case errors.Is(err, ErrNotFound):
+		name, ok, err := d.Local(ctx, p.Domain)
+		if err != nil {
+			return nil, err
+		}
+		if ok {
+			p.Domain = name
+		}
+		return []mail.Path{p}, nil
+	case errors.Is(err, ErrNotLocal):
 		return []mail.Path{p}, nil
 	}
 	return targets, err
