@@ -97,7 +97,7 @@ func printList(cmd *cobra.Command, q steering) error {
 			fmt.Fprintln(w, "ID\tSTATE\tATTEMPTS\tNEXT\tFROM\tRECIPIENT\tREASON")
 		}
 		n++
-		_, err := fmt.Fprintf(w, "%s\t%s\t%d\t%s\t<%s>\t%s\t%s\n", r.ID, stateText(r), r.Attempts, nextText(r), r.From, r.Recipient, printable(r.Reason))
+		_, err := fmt.Fprintf(w, "%s\t%s\t%d\t%s\t<%s>\t%s\t%s\n", r.ID, stateText(r), r.Attempts, nextText(r), printable(r.From), printable(r.Recipient), printable(r.Reason))
 		return err == nil
 	})
 	if err == nil && n == 0 {
@@ -132,7 +132,7 @@ func count(n int, what string) string {
 	return fmt.Sprintf("%d %ss", n, what)
 }
 
-// printable keeps a terminal safe from what remote hosts say.
+// printable keeps a terminal safe from what remote hosts and senders say, addresses too.
 func printable(s string) string {
 	return strings.Map(func(r rune) rune {
 		switch {
@@ -192,7 +192,7 @@ func printMessage(w io.Writer, m admin.Message) {
 		fmt.Fprintf(w, "  plugins done: %s\n", strings.Join(m.Plugins, ", "))
 	}
 	for _, r := range m.Recipients {
-		fmt.Fprintf(w, "  <%s> -> %s  %s, %d attempts, next %s, by %s\n", r.From, r.Recipient, stateText(r), r.Attempts, nextText(r), r.NextHop)
+		fmt.Fprintf(w, "  <%s> -> %s  %s, %d attempts, next %s, by %s\n", printable(r.From), printable(r.Recipient), stateText(r), r.Attempts, nextText(r), r.NextHop)
 		if r.Reason != "" {
 			fmt.Fprintf(w, "      %s\n", printable(r.Reason))
 		}

@@ -1,0 +1,27 @@
+package main_test
+
+import (
+	"strings"
+	"testing"
+)
+
+// TestX07AddressesOnATerminal: an address may hold characters that turn the direction of
+// writing (RFC 6532); on a terminal they would make a line look like another one.
+func TestX07AddressesOnATerminal(t *testing.T) {
+	t.Parallel()
+	g := start(t, basics+"[smarthost]\naddress = \"127.0.0.1:1\"\n")
+	c := dial(t, g.addr[0])
+	c.cmd(250, "EHLO client.example.net")
+	c.cmd(250, "MAIL FROM:<a\u202efrom@client.example> SMTPUTF8")
+	c.cmd(250, "RCPT TO:<b\u202eto@ext.example>")
+	c.cmd(354, "DATA")
+	c.send("Subject: \u202ex\r\n\r\nbody\r\n.\r\n")
+	id := queuedAs(t, c.expect(250))
+	g.log.wait(t, "deferred", has("id", id))
+	for _, args := range [][]string{{"queue", "list"}, {"queue", "show", id}, {"queue", "summary"}} {
+		out := g.must(args...)
+		if strings.ContainsRune(out, '\u202e') || args[1] != "summary" && !strings.Contains(out, "b?to@ext.example") {
+			t.Errorf("%s:\n%q", strings.Join(args, " "), out)
+		}
+	}
+}
