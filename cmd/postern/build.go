@@ -16,6 +16,7 @@ import (
 	"github.com/postern-mail/postern/core/route"
 	"github.com/postern-mail/postern/core/smtpclient"
 	"github.com/postern-mail/postern/core/trace"
+	"github.com/postern-mail/postern/sdk"
 	"github.com/postern-mail/postern/sdk/mail"
 )
 
@@ -168,16 +169,21 @@ func steps(c *config.Config, host *pluginhost.Host) []pipeline.Step {
 		if !ok {
 			continue
 		}
-		origins := []mail.Origin(p.Origins)
-		if len(origins) == 0 {
-			origins = f.Manifest().Origins
-		}
-		if len(origins) == 0 {
-			origins = []mail.Origin{mail.Incoming, mail.Submitted, mail.Internal, mail.Redirected, mail.Fetched}
-		}
-		out = append(out, pipeline.Step{Name: p.Name, Filter: f, Origins: origins, Timeout: time.Duration(p.Timeout), OnFailure: failurePolicy(p.OnFailure)})
+		out = append(out, pipeline.Step{Name: p.Name, Filter: f, Origins: origins(p, f.Manifest()), Timeout: time.Duration(p.Timeout), OnFailure: failurePolicy(p.OnFailure)})
 	}
 	return out
+}
+
+// origins are the mail that a plugin is asked about: the admin's choice, else the plugin's,
+// else everything but copies.
+func origins(p config.Plugin, m sdk.Manifest) []mail.Origin {
+	switch {
+	case len(p.Origins) > 0:
+		return p.Origins
+	case len(m.Origins) > 0:
+		return m.Origins
+	}
+	return []mail.Origin{mail.Incoming, mail.Submitted, mail.Internal, mail.Redirected, mail.Fetched}
 }
 
 func failurePolicy(o config.OnFailure) pipeline.FailurePolicy {

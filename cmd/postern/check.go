@@ -16,6 +16,7 @@ import (
 
 	"github.com/postern-mail/postern/core/config"
 	"github.com/postern-mail/postern/core/directory"
+	"github.com/postern-mail/postern/core/pipeline"
 	"github.com/postern-mail/postern/core/pluginhost"
 	"github.com/postern-mail/postern/core/policy"
 	"github.com/postern-mail/postern/core/smtpclient"
@@ -189,8 +190,13 @@ func checkPlugins(ctx context.Context, c *config.Config) []checkLine {
 	for _, s := range specs {
 		what := "plugin " + s.Name + " starts"
 		if i := slices.IndexFunc(c.Plugins, func(p config.Plugin) bool { return p.Name == s.Name }); i >= 0 {
-			if _, filter := host.Filter(s.Name); filter {
+			_, filter := host.Filter(s.Name)
+			_, gate := host.Gate(s.Name)
+			if filter || gate {
 				what += "; when it fails: " + describeFailure(c.Plugins[i].OnFailure)
+			}
+			if gate && strings.Contains(what, string(pipeline.FailPark)) {
+				what += " (where it is a gate, before there is a message to park: tempfail)"
 			}
 		}
 		lines = append(lines, checkLine{what, nil})

@@ -44,6 +44,7 @@ type gateway struct {
 	directory *directory.Directory
 	host      *pluginhost.Host
 	policy    currentPolicy
+	gates     currentGates
 	intake    *intake.Intake
 	delivery  *delivery.Delivery
 	client    currentClient
@@ -178,7 +179,7 @@ func (g *gateway) prepare(c *config.Config, opened map[string]*socket) (*prepare
 func (g *gateway) serverOptions(c *config.Config, l config.Listener, p *prepared, a *auth.Authenticator) smtpd.Options {
 	o := smtpd.Options{
 		Hostname: c.Hostname.String(), Name: l.Address, Role: smtpd.Role(l.Role), TLS: smtpd.TLSMode(l.TLS), TLSConfig: p.certs.Config(),
-		Auth: smtpd.AuthMode(l.Auth), Policy: &g.policy, Authenticator: a, Intake: &g.door, ProxyFrom: c.Prefixes(l.ProxyFrom), DSN: l.DSN, Log: g.log,
+		Auth: smtpd.AuthMode(l.Auth), Policy: &guard{&g.policy, &g.gates, l.Role == "submission"}, Authenticator: a, Intake: &g.door, ProxyFrom: c.Prefixes(l.ProxyFrom), DSN: l.DSN, Log: g.log,
 		Limits: smtpd.Limits{MessageSize: int64(c.Limits.MessageSize), Recipients: c.Limits.Recipients, Sessions: c.Limits.Connections,
 			PerAddress: c.Limits.ConnectionsPerClient, Errors: c.Limits.Errors},
 		Timeouts: smtpd.Timeouts{Greet: time.Duration(l.GreetDelay)},
@@ -216,6 +217,7 @@ func deliveryRules(c *config.Config, p *prepared) delivery.Rules {
 func (g *gateway) adopt(c *config.Config, p *prepared, opened map[string]*socket) {
 	g.directory.Declare(declared(c), c.Postmaster)
 	g.policy.Store(p.policy)
+	g.gates.Store(newGates(c, g.host, g.log))
 	if old := g.client.Swap(p.client); old != nil {
 		old.Close()
 	}

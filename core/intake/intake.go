@@ -83,6 +83,7 @@ func (in *Intake) Receive(ctx context.Context, env *mail.Envelope, client pipeli
 	now := in.Clock()
 	m := &receiving{in: in, rules: rules, id: in.IDs.New(now), now: now, client: client, env: *env}
 	m.env.ID = m.id.String()
+	m.notes, m.env.Notes = env.Notes, nil
 	defer m.abort()
 	if err := m.read(r); err != nil {
 		return Receipt{}, in.statusOf(err)
@@ -130,8 +131,9 @@ type receiving struct {
 	id     queue.ID
 	now    time.Time
 	client pipeline.Client
-	env    mail.Envelope // recipients expanded by expand
-	owners [][]int       // for each recipient the client gave, its numbers in env.Recipients
+	env    mail.Envelope     // recipients expanded by expand
+	notes  map[string]string // of gates
+	owners [][]int           // for each recipient the client gave, its numbers in env.Recipients
 
 	writer *spool.Writer
 	header mail.Header
@@ -204,7 +206,7 @@ func (m *receiving) expand(ctx context.Context) error {
 }
 
 func (m *receiving) run(ctx context.Context) pipeline.Settlement {
-	versions := m.rules.Pipeline.Run(ctx, pipeline.Message{Envelope: m.env, Family: m.env.ID, Header: m.header, Body: m.body})
+	versions := m.rules.Pipeline.Run(ctx, pipeline.Message{Envelope: m.env, Family: m.env.ID, Header: m.header, Body: m.body, Run: queue.Run{Notes: m.notes}})
 	return pipeline.Settle(versions, len(m.env.Recipients), m.client)
 }
 

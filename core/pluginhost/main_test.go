@@ -80,6 +80,8 @@ func servePlugin(name string) {
 		time.Sleep(time.Hour)
 	case "raw":
 		serveRaw()
+	case "rawgate":
+		serveRawGate()
 	case "box":
 		sdk.Serve(&box{}, m)
 	case "header":

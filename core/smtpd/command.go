@@ -165,7 +165,7 @@ func (s *session) hello(v verb, arg string) feed {
 		s.junk++
 	}
 	s.client.Helo = name
-	if p, ok := s.server.opt.Policy.(HelloPolicy); ok {
+	if p, ok := s.policy.(HelloPolicy); ok {
 		if st := p.Hello(s.ctx, &s.client); refused(st) {
 			s.reply(st)
 			return feed{}

@@ -228,7 +228,7 @@ func (s *session) welcomed() bool {
 		}
 		s.secured(conn)
 	}
-	if st := s.server.opt.Policy.Connect(s.ctx, &s.client); refused(st) {
+	if st := s.policy.Connect(s.ctx, &s.client); refused(st) {
 		s.log.Info("connection refused", "client", s.client.Addr, "status", st.Error())
 		s.end(st)
 		s.linger = false // it has said nothing yet

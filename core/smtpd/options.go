@@ -31,6 +31,20 @@ type HelloPolicy interface {
 	Hello(ctx context.Context, c *mail.Client) mail.Status
 }
 
+// EnvelopePolicy is implemented by a Policy that wants to see the whole of MAIL as well.
+type EnvelopePolicy interface {
+	// Begin is asked after Mail had no objection, with the envelope that the transaction
+	// will have; size is as in Mail.
+	Begin(ctx context.Context, e *mail.Envelope, size int64) mail.Status
+}
+
+// SessionPolicy is implemented by a Policy that keeps something for each session.
+type SessionPolicy interface {
+	// Session returns the policy of a session that begins. It is called by one goroutine
+	// at a time.
+	Session() Policy
+}
+
 // Authenticator checks passwords. It limits failures per address and account itself; a
 // session ends after Limits.AuthFailures anyway.
 type Authenticator interface {

@@ -17,11 +17,16 @@ type backend struct{ s *session }
 func (b backend) Mail(string, *smtp.MailOptions) (err error) {
 	s := b.s
 	defer s.guard(&err)
-	if st := s.server.opt.Policy.Mail(s.ctx, &s.client, s.mail.reverse, s.mail.size); refused(st) {
+	e := s.envelope()
+	st := s.policy.Mail(s.ctx, &s.client, s.mail.reverse, s.mail.size)
+	if p, ok := s.policy.(EnvelopePolicy); ok && !refused(st) {
+		st = p.Begin(s.ctx, e, s.mail.size)
+	}
+	if refused(st) {
 		s.log.Info("sender refused", "client", s.client.Addr, "from", s.mail.reverse.String(), "status", st.Error())
 		return smtpError(st)
 	}
-	s.env = s.envelope()
+	s.env = e
 	return nil
 }
 
@@ -29,7 +34,7 @@ func (b backend) Mail(string, *smtp.MailOptions) (err error) {
 func (b backend) Rcpt(string, *smtp.RcptOptions) (err error) {
 	s := b.s
 	defer s.guard(&err)
-	if st := s.server.opt.Policy.Recipient(s.ctx, s.env, s.rcpt.path); refused(st) {
+	if st := s.policy.Recipient(s.ctx, s.env, s.rcpt.path); refused(st) {
 		s.refused++
 		s.log.Info("recipient refused", "client", s.client.Addr, "from", s.env.ReversePath.String(), "to", s.rcpt.path.String(), "status", st.Error())
 		return smtpError(st)

@@ -147,9 +147,12 @@ func (s *Server) Sessions() int {
 }
 
 func (s *Server) newSession(conn net.Conn) *session {
-	ss := &session{server: s, w: newWire(conn, &s.opt.Timeouts, &s.buffers), log: s.opt.Log}
+	ss := &session{server: s, policy: s.opt.Policy, w: newWire(conn, &s.opt.Timeouts, &s.buffers), log: s.opt.Log}
 	ss.ctx, ss.cancel = context.WithCancel(context.Background())
 	ss.client.Listener = s.opt.Name
+	if p, ok := s.opt.Policy.(SessionPolicy); ok {
+		ss.policy = p.Session()
+	}
 	return ss
 }
 

@@ -18,6 +18,7 @@ import (
 // canonical command, Write takes replies. All of it runs on the session's goroutine.
 type session struct {
 	server *Server
+	policy Policy
 	w      *wire
 	log    *slog.Logger
 	ctx    context.Context
