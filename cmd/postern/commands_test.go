@@ -122,7 +122,7 @@ func TestUsageErrors(t *testing.T) {
 	if out, code := postern(t, "", "check", "--config", "/nowhere/x.toml"); code != 1 || !strings.Contains(out, "--config") {
 		t.Errorf("%d %s", code, out)
 	}
-	for _, cmd := range []string{"serve", "check", "send", "queue list", "queue show", "queue retry", "queue summary", "account add", "dkim keygen", "version"} {
+	for _, cmd := range []string{"serve", "check", "send", "queue list", "queue show", "queue retry", "queue summary", "account add", "dkim keygen", "plugin new", "plugin test", "version"} {
 		if out, code := postern(t, "", append(strings.Fields(cmd), "--help")...); code != 0 || !strings.Contains(out, "Examples:") {
 			t.Errorf("%s --help has no examples:\n%s", cmd, out)
 		}

@@ -32,13 +32,20 @@ var builtins = map[string]builtin{
 
 func builtinNames() string { return strings.Join(slices.Sorted(maps.Keys(builtins)), ", ") }
 
-// pluginCommand has what the gateway runs itself.
+// pluginCommand has what authors of plugins run, and what the gateway runs itself.
 func pluginCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "plugin", Hidden: true, Args: func(_ *cobra.Command, a []string) error { return unknownCommand(a) }}
+	cmd := &cobra.Command{
+		Use:   "plugin",
+		Short: "Write and test plugins",
+		Args:  func(_ *cobra.Command, a []string) error { return unknownCommand(a) },
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(pluginNewCommand(), pluginTestCommand())
 	cmd.AddCommand(&cobra.Command{
-		Use:   "serve NAME",
-		Short: "Run a built-in plugin; the gateway does this",
-		Args:  args(cobra.ExactArgs(1)),
+		Use:    "serve NAME",
+		Hidden: true,
+		Short:  "Run a built-in plugin; the gateway does this",
+		Args:   args(cobra.ExactArgs(1)),
 		RunE: func(_ *cobra.Command, a []string) error {
 			b, ok := builtins[a[0]]
 			if !ok {
@@ -48,10 +55,11 @@ func pluginCommand() *cobra.Command {
 			return nil
 		},
 	}, &cobra.Command{
-		Use:   "guard",
-		Short: "End plugins when the gateway has died; the gateway does this",
-		Args:  args(cobra.NoArgs),
-		RunE:  func(*cobra.Command, []string) error { return pluginhost.Guard(os.Stdin, os.Stdout) },
+		Use:    "guard",
+		Hidden: true,
+		Short:  "End plugins when the gateway has died; the gateway does this",
+		Args:   args(cobra.NoArgs),
+		RunE:   func(*cobra.Command, []string) error { return pluginhost.Guard(os.Stdin, os.Stdout) },
 	})
 	return cmd
 }

@@ -1,0 +1,185 @@
+package main_test
+
+import (
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// goes runs the go command offline, with what the module cache has.
+func goes(t *testing.T, dir string, args ...string) {
+	t.Helper()
+	cmd := exec.Command("go", args...)
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "GOPROXY=off", "GOWORK=off", "GOFLAGS=-mod=mod")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("go %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+}
+
+// TestPluginNew: what it writes builds, passes its own tests and the suite, and works in a gateway,
+// without a network and without a change.
+func TestPluginNew(t *testing.T) {
+	t.Setenv("GOPROXY", "off")
+	dir := filepath.Join(t.TempDir(), "src", "word-guard")
+	out, code := postern(t, "", "plugin", "new", "word-guard", "--dir", dir, "--sdk", "../..")
+	if code != 0 || !strings.Contains(out, `name = "word-guard"`) {
+		t.Fatalf("exit code %d\n%s", code, out)
+	}
+	program, _ := os.ReadFile(filepath.Join(dir, "main.go"))
+	if n := strings.Count(string(program), "\n"); n == 0 || n > 40 {
+		t.Errorf("main.go has %d lines", n)
+	}
+	mod, _ := os.ReadFile(filepath.Join(dir, "go.mod"))
+	ours, _ := os.ReadFile("../../go.mod")
+	if v := goLine(ours); v == "" || goLine(mod) != v {
+		t.Errorf("go.mod has %q, the SDK's %q", goLine(mod), v)
+	}
+	inOrder(t, filepath.Join(dir, "README.md"))
+	if out, err := exec.Command("gofmt", "-l", dir).CombinedOutput(); err != nil || len(out) > 0 {
+		t.Errorf("gofmt: %v %s", err, out)
+	}
+	goes(t, dir, "vet", "./...")
+	goes(t, dir, "test", "./...")
+	goes(t, dir, "build", "-o", "word-guard", ".")
+
+	bin := filepath.Join(dir, "word-guard")
+	settings := filepath.Join(t.TempDir(), "settings.toml")
+	os.WriteFile(settings, []byte("word = \"lottery\"\n"), 0o600)
+	if out, code := postern(t, "", "plugin", "test", bin, "--settings", settings); code != 0 {
+		t.Errorf("plugin test: exit code %d\n%s", code, out)
+	}
+	next := newSink(t)
+	g := start(t, basics+`
+[[domain]]
+name = "example.org"
+deliver = "smtp://`+next.addr+`"
+recipients = "any"
+[[plugin]]
+name = "word-guard"
+command = "`+bin+`"
+[plugin.settings]
+word = "lottery"
+`)
+	g.deliver("a@example.net", []string{"b@example.org"}, "Subject: lunch\r\n\r\nx")
+	got := next.wait(t, "the message", func(m []arrived) bool { return len(m) == 1 })
+	if !strings.Contains(got[0].Data, "X-Checked-By: word-guard\r\n") {
+		t.Errorf("the message is not marked:\n%s", got[0].Data)
+	}
+	c := dial(t, g.addr[0])
+	c.cmd(250, "EHLO client.example.net")
+	c.cmd(250, "MAIL FROM:<a@example.net>")
+	c.cmd(250, "RCPT TO:<b@example.org>")
+	c.cmd(354, "DATA")
+	c.send("Subject: The LOTTERY\r\n\r\nx\r\n.\r\n")
+	if reply := c.expect(550); !strings.Contains(reply, "5.7.1 this subject is not welcome here") {
+		t.Errorf("the reply is %s", reply)
+	}
+
+	// Nothing is overwritten.
+	out, code = postern(t, "", "plugin", "new", "other", "--dir", dir, "--sdk", "../..")
+	if after, _ := os.ReadFile(filepath.Join(dir, "main.go")); code != 1 || !strings.Contains(out, "not empty") || string(after) != string(program) {
+		t.Errorf("a second time: exit code %d\n%s", code, out)
+	}
+}
+
+func goLine(mod []byte) string {
+	for line := range strings.SplitSeq(string(mod), "\n") {
+		if strings.HasPrefix(line, "go ") {
+			return line
+		}
+	}
+	return ""
+}
+
+// inOrder: a plugin's README has the order of the first-party ones.
+func inOrder(t *testing.T, file string) {
+	t.Helper()
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rest := string(b)
+	for _, heading := range []string{"## What it does", "## Settings", "## What it reads", "## What it may change", "## How it fails", "## What it logs"} {
+		i := strings.Index(rest, heading)
+		if i < 0 {
+			t.Fatalf("%s: %q is missing or not in its place", file, heading)
+		}
+		rest = rest[i:]
+	}
+}
+
+func TestPluginNewRefuses(t *testing.T) {
+	for _, tt := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"Upper"}, "no name for a plugin"},
+		{[]string{"../escape"}, "no name for a plugin"},
+		{[]string{"-x"}, ""},
+		{[]string{"a--b"}, "no name for a plugin"},
+		{[]string{"a-"}, "no name for a plugin"},
+		{[]string{"9lives"}, "no name for a plugin"},
+		{[]string{strings.Repeat("a", 65)}, "no name for a plugin"},
+		{[]string{"dkim"}, "built-in"},
+		{[]string{}, "usage"},
+		{[]string{"fine", "--sdk", "."}, "--sdk"},
+		{[]string{"fine", "--sdk", "/nowhere"}, "--sdk"},
+	} {
+		dir := filepath.Join(t.TempDir(), "x")
+		out, code := postern(t, "", append([]string{"plugin", "new", "--dir", dir}, tt.args...)...)
+		if _, err := os.Stat(dir); code != 2 || !strings.Contains(out, tt.want) || err == nil {
+			t.Errorf("%v: exit code %d, written: %v\n%s", tt.args, code, err == nil, out)
+		}
+	}
+}
+
+// TestPluginTest: the exit codes, and that the built-in plugins pass.
+func TestPluginTest(t *testing.T) {
+	settings := func(text string) string {
+		file := filepath.Join(t.TempDir(), "settings.toml")
+		os.WriteFile(file, []byte(text), 0o600)
+		return file
+	}
+	dkim := func() string {
+		cfg := write(t, t.TempDir(), basics)
+		out, code := postern(t, "", "dkim", "keygen", "example.org", "--json", "--config", cfg)
+		var r struct{ Key_file string }
+		if code != 0 || json.Unmarshal([]byte(out), &r) != nil {
+			t.Fatal(out)
+		}
+		return settings("domains = [\"example.org\"]\nkey_dir = \"" + filepath.Dir(r.Key_file) + "\"\n")
+	}
+	for _, tt := range []struct {
+		args []string
+		code int
+		want string
+	}{
+		{[]string{binary, "plugin", "serve", "maildir"}, 0, "ok    delivers, and once only (stored)\n"},
+		{[]string{binary, "plugin", "serve", "bcc", "--settings", settings("copies = {\"example.org\" = \"archive@example.org\"}\n")}, 0, "ok    filter: 1000 recipients"},
+		{[]string{binary, "plugin", "serve", "dkim", "--settings", dkim()}, 0, "ok    filter: body of 5 MiB in a file"},
+		{[]string{binary, "plugin", "serve", "bcc"}, 1, "FAIL  takes its settings\n"},
+		{[]string{"/bin/true"}, 1, "FAIL  starts and shakes hands\n      it ended before its handshake: exit status 0"},
+		{[]string{"cat", "/dev/zero"}, 1, "FAIL  starts and shakes hands"},
+		{[]string{}, 2, "usage"},
+		{[]string{"/nowhere/plugin"}, 2, "/nowhere/plugin"},
+		{[]string{binary, "--settings", "/nowhere.toml"}, 2, "/nowhere.toml"},
+	} {
+		if out, code := postern(t, "", append([]string{"plugin", "test"}, tt.args...)...); code != tt.code || !strings.Contains(out, tt.want) {
+			t.Errorf("%v: exit code %d\n%s", tt.args, code, out)
+		}
+	}
+	out, code := postern(t, "", "plugin", "test", "--json", binary, "plugin", "serve", "maildir")
+	for line := range strings.SplitSeq(strings.TrimSpace(out), "\n") {
+		var r struct {
+			Check string
+			OK    bool
+		}
+		if err := json.Unmarshal([]byte(line), &r); err != nil || r.Check == "" || !r.OK || code != 0 {
+			t.Errorf("%s: %v", line, err)
+		}
+	}
+}
