@@ -196,3 +196,36 @@ func TestH08ForgedEnvelopeFields(t *testing.T) {
 		t.Errorf("%d fields Return-Path in\n%s", n, m)
 	}
 }
+
+// What an admin does to an account is in force at once in the running gateway, whatever it
+// remembers of earlier log-ins.
+func TestAccountChangesAtOnce(t *testing.T) {
+	t.Parallel()
+	g := submission(t, "")
+	try := func(password string) bool {
+		t.Helper()
+		_, code := swaks(t, g.addr[1], append(login("PLAIN", "alice@example.org", password), "--quit-after", "AUTH")...)
+		return code == 0
+	}
+	for range 2 { // the second one is remembered
+		if !try("secret of alice") {
+			t.Fatal("cannot log in")
+		}
+	}
+	if out, code := postern(t, "another secret\n", "account", "passwd", "alice@example.org", "--password-stdin", "--config", g.file); code != 0 {
+		t.Fatalf("passwd: %s", out)
+	}
+	if try("secret of alice") {
+		t.Error("the old password still works")
+	}
+	if !try("another secret") {
+		t.Error("the new password does not work")
+	}
+	g.must("account", "remove", "alice@example.org")
+	if try("another secret") {
+		t.Error("a removed account can log in")
+	}
+	if out, code := swaks(t, g.addr[0], "--from", "x@example.net", "--to", "alice@example.org", "--quit-after", "RCPT"); code == 0 || !strings.Contains(out, "550 5.1.1") {
+		t.Errorf("mail for a removed account: exit code %d\n%s", code, out)
+	}
+}
