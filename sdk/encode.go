@@ -16,6 +16,7 @@ func encodeManifest(m Manifest, interfaces []string) *proto.Manifest {
 		Needs:      proto.Need(m.Needs),
 		May:        uint32(m.May),
 		Signs:      m.Signs,
+		Network:    m.Network,
 		Stages:     uint32(m.Stages),
 	}
 	for _, o := range m.Origins {

@@ -78,4 +78,8 @@ type Manifest struct {
 	Signs bool
 	// Stages are when a Gate is asked. A stage that is not named costs nothing.
 	Stages Stage
+	// Network says that the plugin talks to other hosts, or to other programs over loopback.
+	// Without it there is no network where the gateway can see to that (on Linux, as root);
+	// unix sockets with a path always work.
+	Network bool
 }

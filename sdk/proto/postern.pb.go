@@ -513,7 +513,11 @@ type Manifest struct {
 	// Its result does not survive later changes: it comes after all that change the message.
 	Signs bool `protobuf:"varint,7,opt,name=signs,proto3" json:"signs,omitempty"`
 	// Sum of Stage values: when a gate is asked. A stage that is not named costs nothing.
-	Stages        uint32 `protobuf:"varint,8,opt,name=stages,proto3" json:"stages,omitempty"`
+	Stages uint32 `protobuf:"varint,8,opt,name=stages,proto3" json:"stages,omitempty"`
+	// It needs the network. Without this it runs in a network namespace that is empty, where
+	// the gateway can make one: there is no other host, not even localhost. Unix sockets with
+	// a path and listeners that the host hands over work all the same.
+	Network       bool `protobuf:"varint,12,opt,name=network,proto3" json:"network,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -602,6 +606,13 @@ func (x *Manifest) GetStages() uint32 {
 		return x.Stages
 	}
 	return 0
+}
+
+func (x *Manifest) GetNetwork() bool {
+	if x != nil {
+		return x.Network
+	}
+	return false
 }
 
 type ConfigureRequest struct {
@@ -2071,7 +2082,7 @@ const file_postern_proto_rawDesc = "" +
 	"\n" +
 	"\rpostern.proto\x12\x11postern.plugin.v1\"4\n" +
 	"\x0fDescribeRequest\x12!\n" +
-	"\fhost_version\x18\x01 \x01(\tR\vhostVersion\"\xfc\x01\n" +
+	"\fhost_version\x18\x01 \x01(\tR\vhostVersion\"\x96\x02\n" +
 	"\bManifest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x1e\n" +
@@ -2082,7 +2093,8 @@ const file_postern_proto_rawDesc = "" +
 	"\x03may\x18\x05 \x01(\rR\x03may\x123\n" +
 	"\aorigins\x18\x06 \x03(\x0e2\x19.postern.plugin.v1.OriginR\aorigins\x12\x14\n" +
 	"\x05signs\x18\a \x01(\bR\x05signs\x12\x16\n" +
-	"\x06stages\x18\b \x01(\rR\x06stages\"\x85\x01\n" +
+	"\x06stages\x18\b \x01(\rR\x06stages\x12\x18\n" +
+	"\anetwork\x18\f \x01(\bR\anetwork\"\x85\x01\n" +
 	"\x10ConfigureRequest\x12\x1a\n" +
 	"\bsettings\x18\x01 \x01(\fR\bsettings\x12\x1a\n" +
 	"\bhostname\x18\x02 \x01(\tR\bhostname\x12\x1e\n" +

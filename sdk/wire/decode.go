@@ -30,6 +30,7 @@ func Describe(m *proto.Manifest) (Description, error) {
 		Version: m.GetVersion(),
 		May:     sdk.Right(m.GetMay()),
 		Signs:   m.GetSigns(),
+		Network: m.GetNetwork(),
 	}}
 	if !isName(d.Manifest.Name) {
 		return d, fmt.Errorf("manifest: name %q is not made of 1 to 64 lower case letters, digits and hyphens", clip(d.Manifest.Name))
