@@ -92,3 +92,49 @@ func TestPostfixComesBack(t *testing.T) {
 	maildirFiles(t, p.mailbox("bob"), 5)
 	g.drained()
 }
+
+// L-08: what the sender wants to hear is passed on to a next hop that can report, with the
+// envelope id and the original recipient, and the gateway keeps silent; where the next hop
+// cannot, the gateway reports that it relayed. NEVER means never.
+func TestL08DSNThroughPostfix(t *testing.T) {
+	t.Parallel()
+	back := smtptest.New(t, smtptest.Options{})
+	p := virtualPostfix(t, "example.org", []string{"bob"}, fmt.Sprintf("relayhost = [127.0.0.1]:%s\n", port(back.Addr())))
+	p.start(t, "")
+	old := smtptest.New(t, smtptest.Options{Extensions: []string{"PIPELINING", "8BITMIME", "ENHANCEDSTATUSCODES"}})
+	g := start(t, strings.Replace(forwarding("example.org", "smtp://"+p.addr), "role = \"mx\"", "role = \"mx\"\ndsn = true", 1)+
+		fmt.Sprintf("[[domain]]\nname = \"example.com\"\nrecipients = \"any\"\ndeliver = \"smtp://%s\"\n", old.Addr())+
+		fmt.Sprintf("[[domain]]\nname = \"example.net\"\nrecipients = \"any\"\ndeliver = \"smtp://%s\"\n", back.Addr()))
+	c := dial(t, g.addr[0])
+	c.cmd(250, "EHLO client.example.net")
+	send := func(rcpt, params string) {
+		c.cmd(250, "MAIL FROM:<alice@example.net> RET=HDRS ENVID=ee+2B314")
+		c.cmd(250, "RCPT TO:<%s> %s ORCPT=rfc822;first+2B@example.org", rcpt, params)
+		c.cmd(354, "DATA")
+		c.send("Subject: x\r\n\r\nbody\r\n.\r\n")
+		c.expect(250)
+	}
+	send("nobody@example.org", "NOTIFY=NEVER")
+	g.log.wait(t, "failed", has("to", "nobody@example.org"))
+	send("bob@example.org", "NOTIFY=SUCCESS,FAILURE")
+	m := back.Wait(t, 1, patience)[0]
+	if !bytes.Contains(m.Data, []byte("postfix.test")) || m.From != "" || m.To[0] != "alice@example.net" {
+		t.Fatalf("not a report by Postfix: <%s> %v\n%s", m.From, m.To, m.Data)
+	}
+	for _, want := range []string{"Original-Envelope-Id: ee+314", "Original-Recipient: rfc822;first+@example.org", "Action: delivered"} {
+		if !bytes.Contains(m.Data, []byte(want)) {
+			t.Errorf("no %q in Postfix's report\n%s", want, m.Data)
+		}
+	}
+	send("carol@example.com", "NOTIFY=SUCCESS")
+	n := parseReport(t, back.Wait(t, 2, patience)[1])
+	r := n.recipients[0]
+	if r.Get("Action") != "relayed" || r.Get("Original-Recipient") != "rfc822;first+@example.org" && r.Get("Original-Recipient") != "rfc822; first+@example.org" ||
+		n.about.Get("Original-Envelope-Id") != "ee+314" {
+		t.Errorf("our report: %v %v", n.about, r)
+	}
+	g.drained()
+	if got := len(back.Messages()); got != 2 {
+		t.Errorf("%d reports, want 2", got)
+	}
+}
