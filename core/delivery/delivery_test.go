@@ -30,12 +30,12 @@ type clock struct {
 
 var epoch = time.Date(2030, 1, 1, 12, 0, 0, 0, time.UTC)
 
-func (c *clock) Now() time.Time { return epoch.Add(c.Elapsed()) }
-
-func (c *clock) Elapsed() time.Duration {
+// Now is all that the store gets: with a second reading of the elapsed time, the clock could be
+// moved between the two, and an attempt be due again at once.
+func (c *clock) Now() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.elapsed
+	return epoch.Add(c.elapsed)
 }
 
 func (c *clock) advance(d time.Duration) {
@@ -124,7 +124,7 @@ func newRig(t *testing.T, steps ...pipeline.Step) *rig {
 		t.Fatal(err)
 	}
 	backoff := queue.Backoff{First: 5 * time.Minute, Max: time.Hour, Factor: 2}
-	r.store, err = local.Open(local.Options{Dir: dir + "/queue", Content: sp, Clock: r.clock.Now, Elapsed: r.clock.Elapsed, Backoff: backoff, Lease: 1e4 * time.Hour})
+	r.store, err = local.Open(local.Options{Dir: dir + "/queue", Content: sp, Clock: r.clock.Now, Backoff: backoff, Lease: 1e4 * time.Hour})
 	if err != nil {
 		t.Fatal(err)
 	}
