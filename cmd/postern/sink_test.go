@@ -75,7 +75,7 @@ func (s *sink) after(f func(verb, reply string)) {
 	s.said = f
 }
 
-// refuse makes the sink busy: mail is deferred. accept ends that.
+// busy makes the sink refuse to talk: mail is deferred. open ends that.
 func (s *sink) busy() {
 	s.script(func(verb, _ string) string {
 		if verb == "BANNER" {

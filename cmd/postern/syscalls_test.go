@@ -168,6 +168,12 @@ func (s *saboteur) end() int {
 	return strings.Count(string(text), "(INJECTED)")
 }
 
+// abandon ends it when its gateway is dead: it may wait for the dead for ever.
+func (s *saboteur) abandon() {
+	s.cmd.Process.Kill()
+	s.cmd.Wait()
+}
+
 // TestD05SyncFails makes syncs fail, those of the log, of content files and of directories,
 // once for each thread or always: 451, never 250, nothing of it is ever delivered, also not
 // after a crash, and the next message is taken.
