@@ -150,15 +150,15 @@ func (d *dovecot) start(t testing.TB) {
 	}
 }
 
-// stop ends it: its master takes its children along.
+// stop ends it, and those of its children that its master has not waited for.
 func (d *dovecot) stop() {
 	d.cmd.Process.Signal(syscall.SIGTERM)
 	select {
 	case <-d.done:
 	case <-time.After(10 * time.Second):
-		syscall.Kill(-d.cmd.Process.Pid, syscall.SIGKILL)
-		<-d.done
 	}
+	syscall.Kill(-d.cmd.Process.Pid, syscall.SIGKILL)
+	<-d.done
 }
 
 // imapClient says just enough IMAP (RFC 9051) to read a mailbox.
