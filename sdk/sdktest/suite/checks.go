@@ -185,13 +185,7 @@ func describe(v *sdk.Verdict) string {
 	case v.Reason != "":
 		text += ": " + v.Reason
 	}
-	if n := len(v.Edits); n > 0 {
-		text += fmt.Sprintf(", %d edits", n)
-	}
-	if n := len(v.PerRecipient); n > 0 {
-		text += fmt.Sprintf(", another verdict for %d recipients", n)
-	}
-	return text
+	return text + fmt.Sprintf("; edits: %d, recipients apart: %d", len(v.Edits), len(v.PerRecipient))
 }
 
 // impatient makes calls that nobody waits for. The plugin has to get over it.
