@@ -22,7 +22,7 @@ func TestD04CrashPoints(t *testing.T) {
 			d := newCrashDisk(t, power && os.Getuid() == 0)
 			s, l := newSink(t), newLedger(t)
 			lives := 1
-			for n := 1; n <= often(4, 60); n++ {
+			for n := 1; n <= often(3, 60); n++ {
 				g := startIn(t, d.dir, relayTo(s))
 				strace := g.sabotage("-e", fmt.Sprintf("inject=%s:signal=SIGKILL:when=%d", calls, n))
 				through := true
@@ -36,7 +36,7 @@ func TestD04CrashPoints(t *testing.T) {
 				d.crash()
 				s.restarted()
 				lives++
-				if through && n > 3 {
+				if through && n >= 3 {
 					break
 				}
 			}
@@ -67,7 +67,7 @@ func TestD04CrashPointsAtStart(t *testing.T) {
 	}
 	g.kill()
 	for _, calls := range strings.Split(crashCalls, ",") {
-		for n := 1; n <= often(2, 40); n++ {
+		for n := 1; n <= often(1, 40); n++ {
 			g := launch(t, d.dir, relayTo(s), "strace", "-D", "-f", "-o", "/dev/null", "-e",
 				"inject="+calls+":signal=SIGKILL:when="+strconv.Itoa(n))
 			if !g.started() {
