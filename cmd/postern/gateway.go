@@ -230,7 +230,8 @@ func (g *gateway) adopt(c *config.Config, p *prepared, opened map[string]*socket
 	watch, cancel := context.WithCancel(context.Background())
 	g.unwatch = cancel
 	go p.certs.Watch(watch, time.Minute)
-	g.retire()
+	replaced := g.servers
+	g.servers = nil
 	maps.Copy(g.sockets, opened)
 	keys := socketKeys(c)
 	for i, key := range keys {
@@ -248,19 +249,20 @@ func (g *gateway) adopt(c *config.Config, p *prepared, opened map[string]*socket
 			delete(g.sockets, key)
 		}
 	}
+	g.retire(replaced)
 }
 
 // retire lets the sessions of replaced servers come to their own end, and ends those servers
-// that have none any more. The caller holds mu, or nothing else runs yet.
-func (g *gateway) retire() {
-	g.retired = slices.DeleteFunc(append(g.retired, g.servers...), func(s *smtpd.Server) bool {
-		if s.Sessions() > 0 {
+// that have none any more. Their sockets must have been handed over before: until then a
+// connection may be on its way to them. The caller holds mu, or nothing else runs yet.
+func (g *gateway) retire(replaced []*smtpd.Server) {
+	g.retired = slices.DeleteFunc(append(g.retired, replaced...), func(s *smtpd.Server) bool {
+		if !s.Idle() {
 			return false
 		}
 		go s.Shutdown(context.Background()) // it has no session: that takes no time
 		return true
 	})
-	g.servers = nil
 }
 
 // Reload puts another configuration in force, or leaves everything as it is.

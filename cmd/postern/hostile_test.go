@@ -1,8 +1,12 @@
 package main_test
 
 import (
+	"net"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
+	"time"
 )
 
 // TestX07AddressesOnATerminal: an address may hold characters that turn the direction of
@@ -24,4 +28,48 @@ func TestX07AddressesOnATerminal(t *testing.T) {
 			t.Errorf("%s:\n%q", strings.Join(args, " "), out)
 		}
 	}
+}
+
+// TestX02ReloadRefusesNobody: whoever connects while the configuration is read again, many
+// times, gets the banner and an answer.
+func TestX02ReloadRefusesNobody(t *testing.T) {
+	t.Parallel()
+	g := start(t, basics)
+	stop := make(chan struct{})
+	var clients sync.WaitGroup
+	for range 8 {
+		clients.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				conn, err := net.Dial("tcp", g.addr[0])
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				conn.SetDeadline(time.Now().Add(patience))
+				buf := make([]byte, 512)
+				n, err := conn.Read(buf)
+				if err == nil && strings.HasPrefix(string(buf[:n]), "220 ") {
+					conn.Write([]byte("QUIT\r\n"))
+					n, err = conn.Read(buf)
+				}
+				conn.Close()
+				if err != nil || !strings.HasPrefix(string(buf[:n]), "221 ") {
+					t.Errorf("%q %v", buf[:n], err)
+					return
+				}
+			}
+		})
+	}
+	for range 50 {
+		n := g.log.len()
+		g.cmd.Process.Signal(syscall.SIGHUP)
+		g.log.waitFrom(t, n, "configuration reloaded", nil)
+	}
+	close(stop)
+	clients.Wait()
 }

@@ -146,6 +146,16 @@ func (s *Server) Sessions() int {
 	return s.gate.open
 }
 
+// Idle reports whether the server has no listener and no connection: there will be none any
+// more, unless Serve is called again. A connection that a listener gave up is counted before
+// its Serve returns.
+func (s *Server) Idle() bool {
+	s.mu.Lock()
+	listeners := len(s.listeners)
+	s.mu.Unlock()
+	return listeners == 0 && s.Sessions() == 0
+}
+
 func (s *Server) newSession(conn net.Conn) *session {
 	ss := &session{server: s, policy: s.opt.Policy, w: newWire(conn, &s.opt.Timeouts, &s.buffers), log: s.opt.Log}
 	ss.ctx, ss.cancel = context.WithCancel(context.Background())
