@@ -18,6 +18,8 @@ type Config struct {
 	// DataDir is the gateway's data directory, absolute. First-party plugins keep their
 	// data below it.
 	DataDir string
+	// Host is how the plugin asks the gateway for something; nil in tests that give none.
+	Host *Host
 }
 
 // Decode decodes the settings into the struct that v points to. Fields that the settings

@@ -22,6 +22,10 @@
 //     there. What is written to standard error, log and slog goes to the gateway's log,
 //     line by line, 4 KiB at most each, and not faster than it wants to read.
 //   - Rights. There is no inherited environment and no standard input.
+//   - Services. Through the [Host] in its [Config] (or [HostFrom] a call's context) a plugin can
+//     submit messages, log clients in, look up addresses, keep data about accounts and
+//     state of its own, use the gateway's certificate, log and count: what its manifest
+//     declares, and nothing else. Package sdktest has a Host for tests.
 //
 // The package imports no part of the gateway.
 package sdk

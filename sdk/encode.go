@@ -18,6 +18,7 @@ func encodeManifest(m Manifest, interfaces []string) *proto.Manifest {
 		Signs:      m.Signs,
 		Network:    m.Network,
 		Stages:     uint32(m.Stages),
+		Host:       uint32(m.Host),
 	}
 	for _, o := range m.Origins {
 		pm.Origins = append(pm.Origins, proto.Origin(o))

@@ -82,4 +82,6 @@ type Manifest struct {
 	// Without it there is no network where the gateway can see to that (on Linux, as root);
 	// unix sockets with a path always work.
 	Network bool
+	// Host are the services of the gateway that the plugin calls.
+	Host HostRight
 }

@@ -57,6 +57,9 @@ func serve(impl any, m Manifest) error {
 	if err != nil {
 		return err
 	}
+	if s.host, err = hostOfEnvironment(); err != nil {
+		return err
+	}
 	plugin.Serve(&plugin.ServeConfig{
 		HandshakeConfig: plugin.HandshakeConfig{
 			ProtocolVersion:  proto.Version,
@@ -71,7 +74,7 @@ func serve(impl any, m Manifest) error {
 				grpc.MaxSendMsgSize(proto.MaxMessage),
 				grpc.MaxConcurrentStreams(256), // what is beyond waits in the host, within its deadline
 				grpc.NumStreamWorkers(8),
-				grpc.UnaryInterceptor(recoverPanic),
+				grpc.ChainUnaryInterceptor(recoverPanic, s.giveHost),
 			)...)
 		},
 	})

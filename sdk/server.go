@@ -28,6 +28,7 @@ type server struct {
 	gate     Gate
 	mailbox  Mailbox
 	begun    func() // called when the host makes its first call
+	host     *Host  // what the plugin may ask; nil: nothing
 }
 
 // newServer refuses values that are no plugin.
@@ -79,11 +80,13 @@ func (s *server) Describe(context.Context, *proto.DescribeRequest) (*proto.Manif
 }
 
 func (s *server) Configure(ctx context.Context, r *proto.ConfigureRequest) (*proto.ConfigureResponse, error) {
+	config := decodeConfig(r)
+	config.Host = s.host
 	var err error
 	if c, ok := s.impl.(Configurer); ok {
-		err = c.Configure(ctx, decodeConfig(r))
+		err = c.Configure(ctx, config)
 	} else {
-		err = decodeConfig(r).Decode(&struct{}{}) // it has no settings: a key is a mistake
+		err = config.Decode(&struct{}{}) // it has no settings: a key is a mistake
 	}
 	if err != nil {
 		return &proto.ConfigureResponse{Error: line(err.Error())}, nil
@@ -142,6 +145,11 @@ func failure(err error) error {
 		return status.Error(codes.Canceled, line(err.Error()))
 	}
 	return status.Error(codes.Unknown, line(err.Error()))
+}
+
+// giveHost puts the Host into the context of every call, for [HostFrom].
+func (s *server) giveHost(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+	return handler(WithHost(ctx, s.host), req)
 }
 
 const maxStack = 6 << 10 // gRPC sends error details as a header

@@ -50,6 +50,7 @@ type gateway struct {
 	client    currentClient
 	door      door
 	control   *admin.Server
+	services  services // for plugins
 
 	mu      sync.Mutex // one reload at a time
 	sockets map[string]*socket
@@ -92,7 +93,10 @@ func (g *gateway) build(ctx context.Context, c *config.Config, undo func(func())
 		return err
 	}
 	undo(func() { g.directory.Close() })
-	if g.host, err = pluginhost.Start(ctx, hostOptions(c, filepath.Join(runDir(c), "plugins"), g.log), specs); err != nil {
+	g.services.g = g
+	host := hostOptions(c, filepath.Join(runDir(c), "plugins"), g.log)
+	host.Services = g.services.forPlugins()
+	if g.host, err = pluginhost.Start(ctx, host, specs); err != nil {
 		return err
 	}
 	undo(func() { g.host.Close(context.Background()) })
@@ -112,6 +116,7 @@ func (g *gateway) assemble(c *config.Config, p *prepared) error {
 	g.intake = intake.New(intake.Options{Hostname: c.Hostname.String(), Postmaster: c.Postmaster, IDs: &queue.IDs{}, Spool: g.spool, Store: g.store,
 		Backoff: backoff(c), Trace: g.trace, Log: g.log, Clock: g.clock}, g.intakeRules(c, p))
 	g.door.intake = g.intake
+	g.services.intake.Store(g.intake)
 	transport := &mailbox.Transport{Planner: expand.KeepAll{}, Log: g.log, Backend: func(name string) (mailbox.Backend, bool) {
 		m, ok := g.host.Mailbox(name)
 		return m, ok
@@ -138,6 +143,7 @@ type prepared struct {
 	routes  *route.Table
 	client  *smtpclient.Client
 	certs   *tlsconf.Server
+	auth    *auth.Authenticator
 	servers []*smtpd.Server // one for each listener
 }
 
@@ -162,12 +168,12 @@ func (g *gateway) prepare(c *config.Config, opened map[string]*socket) (*prepare
 	if p.certs, err = tlsconf.Load(tlsconf.Options{Certificate: c.TLS.Certificate, Key: c.TLS.Key, DataDir: c.DataDir, Hostname: c.Hostname.String(), Log: g.log}); err != nil {
 		return nil, err
 	}
-	authenticator, err := auth.New(auth.Options{Accounts: g.directory, DefaultDomain: c.Auth.DefaultDomain, Log: g.log})
+	p.auth, err = auth.New(auth.Options{Accounts: g.directory, DefaultDomain: c.Auth.DefaultDomain, Log: g.log})
 	if err != nil {
 		return nil, err
 	}
 	for _, l := range c.Listeners {
-		s, err := smtpd.New(g.serverOptions(c, l, p, authenticator))
+		s, err := smtpd.New(g.serverOptions(c, l, p))
 		if err != nil {
 			return nil, fmt.Errorf("listener %s: %w", l.Address, err)
 		}
@@ -176,10 +182,10 @@ func (g *gateway) prepare(c *config.Config, opened map[string]*socket) (*prepare
 	return p, nil
 }
 
-func (g *gateway) serverOptions(c *config.Config, l config.Listener, p *prepared, a *auth.Authenticator) smtpd.Options {
+func (g *gateway) serverOptions(c *config.Config, l config.Listener, p *prepared) smtpd.Options {
 	o := smtpd.Options{
 		Hostname: c.Hostname.String(), Name: l.Address, Role: smtpd.Role(l.Role), TLS: smtpd.TLSMode(l.TLS), TLSConfig: p.certs.Config(),
-		Auth: smtpd.AuthMode(l.Auth), Policy: &guard{&g.policy, &g.gates, l.Role == "submission"}, Authenticator: a, Intake: &g.door, ProxyFrom: c.Prefixes(l.ProxyFrom), DSN: l.DSN, Log: g.log,
+		Auth: smtpd.AuthMode(l.Auth), Policy: &guard{&g.policy, &g.gates, l.Role == "submission"}, Authenticator: p.auth, Intake: &g.door, ProxyFrom: c.Prefixes(l.ProxyFrom), DSN: l.DSN, Log: g.log,
 		Limits: smtpd.Limits{MessageSize: int64(c.Limits.MessageSize), Recipients: c.Limits.Recipients, Sessions: c.Limits.Connections,
 			PerAddress: c.Limits.ConnectionsPerClient, Errors: c.Limits.Errors},
 		Timeouts: smtpd.Timeouts{Greet: time.Duration(l.GreetDelay)},
@@ -224,6 +230,8 @@ func (g *gateway) adopt(c *config.Config, p *prepared, opened map[string]*socket
 	g.intake.Reload(g.intakeRules(c, p))
 	g.delivery.Reload(deliveryRules(c, p))
 	g.config.Store(c)
+	g.services.authenticator.Store(p.auth)
+	g.services.certs.Store(p.certs)
 	if g.unwatch != nil {
 		g.unwatch()
 	}

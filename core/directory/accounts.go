@@ -60,6 +60,9 @@ func (d *Directory) RemoveDomain(ctx context.Context, name mail.Domain) error {
 		}
 		_, err := tx.ExecContext(ctx, `DELETE FROM accounts WHERE domain = ?`, name.String())
 		if err == nil {
+			_, err = tx.ExecContext(ctx, `DELETE FROM account_data WHERE domain = ?`, name.String())
+		}
+		if err == nil {
 			_, err = tx.ExecContext(ctx, `DELETE FROM aliases WHERE domain = ?`, name.String())
 		}
 		return err
@@ -121,13 +124,19 @@ func (d *Directory) SetEnabled(ctx context.Context, address mail.Path, enabled b
 		enabled, p.Domain.String(), p.Local)))
 }
 
-// RemoveAccount removes an account; its mailbox is not touched.
+// RemoveAccount removes an account and what plugins keep about it; its mailbox is not touched.
 func (d *Directory) RemoveAccount(ctx context.Context, address mail.Path) error {
 	p, err := d.canonical(ctx, address)
 	if err != nil {
 		return err
 	}
-	return about("account "+p.String(), hit(d.exec(ctx, `DELETE FROM accounts WHERE domain = ? AND local = ?`, p.Domain.String(), p.Local)))
+	return about("account "+p.String(), d.change(ctx, func(tx *sql.Tx) error {
+		if err := hit(tx.ExecContext(ctx, `DELETE FROM accounts WHERE domain = ? AND local = ?`, p.Domain.String(), p.Local)); err != nil {
+			return err
+		}
+		_, err := tx.ExecContext(ctx, `DELETE FROM account_data WHERE domain = ? AND local = ?`, p.Domain.String(), p.Local)
+		return err
+	}))
 }
 
 // Accounts lists all accounts, by domain and local part.

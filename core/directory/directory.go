@@ -13,6 +13,7 @@
 //	domains   name, alias_of       written by AddDomain
 //	accounts  address, verifier    written by AddAccount, SetPassword, SetEnabled
 //	aliases   address, target      written by AddAlias; an empty local part is the catch-all
+//	account_data  plugin, address, key, version, value    written by PutData
 //
 // A Directory is safe for concurrent use.
 package directory

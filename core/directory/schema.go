@@ -30,6 +30,15 @@ var migrations = [...]string{
 		target TEXT NOT NULL,                    -- an address as on the wire
 		PRIMARY KEY (domain, local, target)
 	) STRICT, WITHOUT ROWID;`,
+	`CREATE TABLE account_data (
+		plugin  TEXT NOT NULL,                   -- whose it is: its name in the configuration
+		domain  TEXT NOT NULL,
+		local   TEXT NOT NULL,                   -- decoded, lower case
+		key     TEXT NOT NULL,
+		version INTEGER NOT NULL,                -- grows with every change, also over removals
+		value   BLOB NOT NULL,
+		PRIMARY KEY (plugin, domain, local, key)
+	) STRICT;`,
 }
 
 // The questions asked for every recipient and log-in. ?3 is the local part without its +tag.

@@ -10,6 +10,7 @@ import (
 	"context"
 
 	"github.com/postern-mail/postern/core/queue"
+	"github.com/postern-mail/postern/sdk/mail"
 )
 
 // Plan is what becomes of a message at one local recipient.
@@ -30,3 +31,8 @@ type KeepAll struct{}
 
 // Plan returns the plan that keeps.
 func (KeepAll) Plan(context.Context, *queue.Entry, int) (Plan, error) { return Plan{}, nil }
+
+// MarkKey names what a plugin's plan for a recipient has remembered, in the queue.
+func MarkKey(plugin string, recipient mail.Path, key string) string {
+	return plugin + "\x00" + recipient.Fold().String() + "\x00" + key
+}

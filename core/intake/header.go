@@ -35,7 +35,7 @@ func (m *receiving) fix(h mail.Header) (mail.Header, error) {
 	if ours {
 		h.RemoveIf(func(f mail.Field) bool { return claimsUs(f, m.in.Hostname) })
 	}
-	if m.env.Origin == mail.Submitted && m.env.Client.Class != mail.Relay || m.env.Client.User != "" {
+	if m.env.Origin == mail.Submitted && m.env.Client.Class != mail.Relay || m.env.Origin == mail.Internal || m.env.Client.User != "" {
 		m.complete(&h, bcc)
 	}
 	bare := len(h.Block()) == 0 // then ours comes with its separator

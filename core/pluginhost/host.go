@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -27,6 +28,8 @@ type Options struct {
 	Hostname, Postmaster, DataDir, Version string
 	Log                                    *slog.Logger
 	Clock                                  func() time.Time // nil: time.Now
+	// Services are what plugins may ask of the gateway.
+	Services Services
 
 	timing *timing // for tests
 }
@@ -100,6 +103,9 @@ type Host struct {
 	life   context.Context
 	die    context.CancelFunc // ends what is still going on when the host is closed
 	closed bool
+
+	countMu  sync.Mutex
+	counters counters
 }
 
 // A slot is a plugin's name. What runs behind it changes.
@@ -322,7 +328,9 @@ type Status struct {
 	Restarts int
 	Since    time.Time // start of the process, or of the last one
 	Calls    int64     // through wrappers
-	Failures int64     // of those
+	Failures int64     // of those, and calls of services without the right
+	// Counters are what the plugin has counted through the host's service.
+	Counters map[string]int64
 }
 
 // Status lists the plugins in configured order.
@@ -332,7 +340,11 @@ func (h *Host) Status() []Status {
 	var list []Status
 	for _, name := range h.order {
 		if s := h.slots[name].sup.Load(); s != nil {
-			list = append(list, s.status())
+			st := s.status()
+			h.countMu.Lock()
+			st.Counters = maps.Clone(h.counters[name])
+			h.countMu.Unlock()
+			list = append(list, st)
 		}
 	}
 	return list

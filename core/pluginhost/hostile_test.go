@@ -345,7 +345,7 @@ func TestG15NoSecrets(t *testing.T) {
 	if env := v.Notes["env"]; strings.Contains(env, "hunter2") || strings.Contains(env, "/root/secret") {
 		t.Errorf("environment is %s", env)
 	}
-	allowed := []string{"PATH", "LANG", "TZ", "PLUGIN_", "POSTERN_PLUGIN", "POSTERN_PARENT", "POSTERN_RUN"}
+	allowed := []string{"PATH", "LANG", "TZ", "PLUGIN_", "POSTERN_PLUGIN", "POSTERN_PARENT", "POSTERN_RUN", "POSTERN_HOST_ADDRESS"}
 	for v := range strings.FieldsSeq(v.Notes["env"]) {
 		ok := false
 		for _, a := range allowed {

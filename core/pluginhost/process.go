@@ -36,6 +36,7 @@ type process struct {
 	gates   proto.GateClient
 	mailbox proto.MailboxClient
 	started time.Time
+	host    *hostServer // what it may ask of us
 	calls   gate
 	// answered counts the calls that it has completed, whatever the answer.
 	answered atomic.Int64
@@ -78,7 +79,8 @@ func (h *Host) connect(ctx context.Context, spec Spec) (*process, error) {
 		out:    newOutput(log, limit, h.opt.Clock, "stdout"),
 		err:    newOutput(log, limit, h.opt.Clock, "stderr"),
 	}
-	p := &process{spec: spec, run: run, started: h.opt.Clock()}
+	p := &process{spec: spec, run: run, started: h.opt.Clock(), host: newHostServer(h, spec.Name, log, limit)}
+	run.host = p.host
 	p.calls.idle = make(chan struct{})
 	limits := grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(proto.MaxMessage), grpc.MaxCallSendMsgSize(proto.MaxMessage))
 	p.gp = plugin.NewClient(&plugin.ClientConfig{
@@ -160,6 +162,7 @@ func (p *process) configure(ctx context.Context, h *Host) error {
 	if p.desc, err = wire.Describe(m); err != nil {
 		return err
 	}
+	p.host.grant(p.desc.Manifest.Host)
 	if p.spec.Use != "" && p.desc.Manifest.Name != p.spec.Use {
 		return fmt.Errorf("the built-in plugin %q calls itself %q", p.spec.Use, p.desc.Manifest.Name)
 	}
@@ -218,6 +221,7 @@ func (p *process) kill() {
 	case <-done:
 	case <-after(killGrace):
 	}
+	p.host.close()
 	if d := p.run.socketDir; d != "" {
 		os.RemoveAll(d)
 	}

@@ -37,7 +37,8 @@ type runner struct {
 	guard  *guardian
 	parent *os.File // the pipe whose end says that the host is dead
 	name   string   // of the plugin
-	out    *output  // standard output that is no handshake
+	host   *hostServer
+	out    *output // standard output that is no handshake
 	err    *output
 
 	env       []string
@@ -61,7 +62,10 @@ type runner struct {
 // prepare takes what go-plugin has to say about the process.
 func (r *runner) prepare(env []string, socketDir string) error {
 	r.socketDir = socketDir
-	r.env = append(env,
+	if err := r.host.listen(socketDir); err != nil {
+		return err
+	}
+	r.env = append(append(env, r.host.env()...),
 		"PATH="+safePath,
 		"LANG=C.UTF-8",
 		proto.EnvParentFD+"=3",

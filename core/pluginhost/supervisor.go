@@ -90,6 +90,7 @@ func (h *Host) supervise(p *process) *supervisor {
 		// One a second, in the long run.
 		complain: rate.NewLimiter(1, 20),
 	}
+	p.host.owner.Store(s)
 	s.cur.Store(p)
 	s.log.Info("plugin started", "pid", p.run.pid, "version", p.desc.Manifest.Version)
 	go s.loop(ctx, p)
@@ -171,6 +172,7 @@ func (s *supervisor) restart(ctx context.Context, delay time.Duration, back *bac
 			s.last, s.reason = p, ""
 			s.restarts++
 			n := s.restarts
+			p.host.owner.Store(s)
 			s.cur.Store(p)
 			s.turnTo(running)
 			s.mu.Unlock()

@@ -79,3 +79,15 @@ func (c *Cache[K, V]) Len() int {
 	defer c.mu.Unlock()
 	return len(c.items)
 }
+
+// Oldest returns the longest unused entry, without using it.
+func (c *Cache[K, V]) Oldest() (key K, v V, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	el := c.order.Back()
+	if el == nil {
+		return key, v, false
+	}
+	e := el.Value.(*entry[K, V])
+	return e.key, e.value, true
+}

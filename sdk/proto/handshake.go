@@ -22,6 +22,11 @@ const (
 	EnvName = "POSTERN_PLUGIN_NAME"
 	// EnvRun is the same for all plugins of one run of the gateway and for nothing else.
 	EnvRun = "POSTERN_RUN"
+	// EnvHostAddress is the path of the socket of the gateway's services (host.proto), and
+	// EnvHostToken the token that every call there carries as metadata HostTokenKey.
+	EnvHostAddress = "POSTERN_HOST_ADDRESS"
+	EnvHostToken   = "POSTERN_HOST_TOKEN"
+	HostTokenKey   = "postern-token"
 )
 
 // Sizes, in bytes.

@@ -517,7 +517,9 @@ type Manifest struct {
 	// It needs the network. Without this it runs in a network namespace that is empty, where
 	// the gateway can make one: there is no other host, not even localhost. Unix sockets with
 	// a path and listeners that the host hands over work all the same.
-	Network       bool `protobuf:"varint,12,opt,name=network,proto3" json:"network,omitempty"`
+	Network bool `protobuf:"varint,12,opt,name=network,proto3" json:"network,omitempty"`
+	// Sum of HostRight values (host.proto): which of the gateway's services it calls.
+	Host          uint32 `protobuf:"varint,9,opt,name=host,proto3" json:"host,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -613,6 +615,13 @@ func (x *Manifest) GetNetwork() bool {
 		return x.Network
 	}
 	return false
+}
+
+func (x *Manifest) GetHost() uint32 {
+	if x != nil {
+		return x.Host
+	}
+	return 0
 }
 
 type ConfigureRequest struct {
@@ -2082,7 +2091,7 @@ const file_postern_proto_rawDesc = "" +
 	"\n" +
 	"\rpostern.proto\x12\x11postern.plugin.v1\"4\n" +
 	"\x0fDescribeRequest\x12!\n" +
-	"\fhost_version\x18\x01 \x01(\tR\vhostVersion\"\x96\x02\n" +
+	"\fhost_version\x18\x01 \x01(\tR\vhostVersion\"\xaa\x02\n" +
 	"\bManifest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x1e\n" +
@@ -2094,7 +2103,8 @@ const file_postern_proto_rawDesc = "" +
 	"\aorigins\x18\x06 \x03(\x0e2\x19.postern.plugin.v1.OriginR\aorigins\x12\x14\n" +
 	"\x05signs\x18\a \x01(\bR\x05signs\x12\x16\n" +
 	"\x06stages\x18\b \x01(\rR\x06stages\x12\x18\n" +
-	"\anetwork\x18\f \x01(\bR\anetwork\"\x85\x01\n" +
+	"\anetwork\x18\f \x01(\bR\anetwork\x12\x12\n" +
+	"\x04host\x18\t \x01(\rR\x04host\"\x85\x01\n" +
 	"\x10ConfigureRequest\x12\x1a\n" +
 	"\bsettings\x18\x01 \x01(\fR\bsettings\x12\x1a\n" +
 	"\bhostname\x18\x02 \x01(\tR\bhostname\x12\x1e\n" +

@@ -21,6 +21,9 @@ type Description struct {
 const allRights = sdk.MayReject | sdk.MayDiscard | sdk.MayQuarantine | sdk.MayEditHeader |
 	sdk.MayEditRcpt | sdk.MayCopy | sdk.MayEditReverse | sdk.MayReplaceBody
 
+const allHostRights = sdk.MaySubmit | sdk.MayAuthenticate | sdk.MayLookup | sdk.MayKeepData | sdk.MayUseCertificate |
+	sdk.MayKeepState | sdk.MayLog | sdk.MayCount | sdk.MayAskRemembered
+
 const allStages = uint32(sdk.AtConnect | sdk.AtHelo | sdk.AtMail | sdk.AtRcpt)
 
 // Describe reads a plugin's manifest.
@@ -61,6 +64,10 @@ func Describe(m *proto.Manifest) (Description, error) {
 			d.Mailbox = true
 		}
 	}
+	if unknown := sdk.HostRight(m.GetHost()) &^ allHostRights; unknown != 0 {
+		return d, fmt.Errorf("manifest: right %#x to services of the gateway is unknown; the plugin wants a newer gateway", uint32(unknown))
+	}
+	d.Manifest.Host = sdk.HostRight(m.GetHost())
 	if !d.Filter && !d.Gate && !d.Mailbox {
 		return d, errors.New("manifest: the plugin serves no interface that this gateway knows")
 	}

@@ -1,0 +1,200 @@
+package pluginhost
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/subtle"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/time/rate"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+
+	"github.com/postern-mail/postern/sdk"
+	"github.com/postern-mail/postern/sdk/proto"
+)
+
+// Time limits of calls to the host.
+const (
+	serviceTime = 2 * time.Minute
+	submitTime  = 10 * time.Minute
+)
+
+// A hostServer serves one process of a plugin what it may ask of the gateway, on a socket
+// in the directory that only the plugin's user can enter, to who knows the token.
+type hostServer struct {
+	proto.UnimplementedHostServer
+	host    *Host
+	name    string // of the plugin
+	token   string
+	address string
+	log     *slog.Logger
+	limit   *rate.Limiter // of log lines, with the plugin's other output
+	server  *grpc.Server
+	rights  atomic.Uint32 // none before the manifest is known
+	owner   atomic.Pointer[supervisor]
+	submits chan struct{}
+}
+
+func newHostServer(h *Host, name string, log *slog.Logger, limit *rate.Limiter) *hostServer {
+	return &hostServer{host: h, name: name, log: log, limit: limit, token: rand.Text(), submits: make(chan struct{}, maxSubmits)}
+}
+
+// listen opens the socket in dir and serves until close.
+func (s *hostServer) listen(dir string) error {
+	s.address = filepath.Join(dir, "host")
+	l, err := net.Listen("unix", s.address)
+	if err != nil {
+		return fmt.Errorf("socket for the host's services: %w", err)
+	}
+	// The directory says who gets this far, also where the plugin has a user of its own.
+	if err := os.Chmod(s.address, 0o666); err != nil {
+		l.Close()
+		return fmt.Errorf("socket for the host's services: %w", err)
+	}
+	s.server = grpc.NewServer(
+		grpc.MaxRecvMsgSize(proto.MaxMessage),
+		grpc.MaxSendMsgSize(proto.MaxMessage),
+		grpc.MaxConcurrentStreams(128),
+		grpc.ConnectionTimeout(10*time.Second),
+		grpc.UnaryInterceptor(s.unary),
+		grpc.StreamInterceptor(s.stream),
+	)
+	proto.RegisterHostServer(s.server, s)
+	go s.server.Serve(l)
+	return nil
+}
+
+func (s *hostServer) close() {
+	if s.server != nil {
+		s.server.Stop()
+	}
+}
+
+// env is what the plugin needs to find the server.
+func (s *hostServer) env() []string {
+	return []string{proto.EnvHostAddress + "=" + s.address, proto.EnvHostToken + "=" + s.token}
+}
+
+// needed is the right that each method takes.
+func needed(method string) (sdk.HostRight, bool) {
+	switch method {
+	case proto.Host_Submit_FullMethodName:
+		return sdk.MaySubmit, true
+	case proto.Host_Mechanisms_FullMethodName, proto.Host_Authenticate_FullMethodName:
+		return sdk.MayAuthenticate, true
+	case proto.Host_Lookup_FullMethodName:
+		return sdk.MayLookup, true
+	case proto.Host_GetData_FullMethodName, proto.Host_PutData_FullMethodName, proto.Host_ListData_FullMethodName:
+		return sdk.MayKeepData, true
+	case proto.Host_Certificate_FullMethodName:
+		return sdk.MayUseCertificate, true
+	case proto.Host_GetState_FullMethodName, proto.Host_PutState_FullMethodName, proto.Host_CountState_FullMethodName:
+		return sdk.MayKeepState, true
+	case proto.Host_Log_FullMethodName:
+		return sdk.MayLog, true
+	case proto.Host_Count_FullMethodName:
+		return sdk.MayCount, true
+	case proto.Host_Remembered_FullMethodName:
+		return sdk.MayAskRemembered, true
+	}
+	return 0, false
+}
+
+// permit checks token and right.
+func (s *hostServer) permit(ctx context.Context, method string) error {
+	md, _ := metadata.FromIncomingContext(ctx)
+	token := md.Get(proto.HostTokenKey)
+	if len(token) != 1 || subtle.ConstantTimeCompare([]byte(token[0]), []byte(s.token)) != 1 {
+		s.fault(fmt.Errorf("call of %s without the token", method))
+		return status.Error(codes.Unauthenticated, "the token is missing or wrong")
+	}
+	right, known := needed(method)
+	if !known {
+		return status.Error(codes.Unimplemented, "this gateway has no such service")
+	}
+	if sdk.HostRight(s.rights.Load())&right == 0 {
+		s.fault(fmt.Errorf("call of %s, to which its manifest does not declare the right", method))
+		return status.Error(codes.PermissionDenied, "the manifest does not declare the right to this call")
+	}
+	return nil
+}
+
+// fault counts a call that the plugin must not make.
+func (s *hostServer) fault(err error) {
+	if o := s.owner.Load(); o != nil {
+		o.failed.Add(1)
+	}
+	if s.limit.AllowN(s.host.opt.Clock(), 1) {
+		s.log.Error("plugin failed", "reason", Error, "error", err)
+	}
+}
+
+func (s *hostServer) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+	if err := s.permit(ctx, info.FullMethod); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, serviceTime)
+	defer cancel()
+	return handler(ctx, req)
+}
+
+// stream runs the handler of a stream. When its time is over the stream ends, and with it
+// the handler's reads.
+func (s *hostServer) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+	if err := s.permit(stream.Context(), info.FullMethod); err != nil {
+		return err
+	}
+	limit := serviceTime
+	if info.FullMethod == proto.Host_Submit_FullMethodName {
+		limit = submitTime
+	}
+	ctx, cancel := context.WithTimeout(stream.Context(), limit)
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- handler(srv, &boundedStream{stream, ctx}) }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return status.FromContextError(ctx.Err()).Err()
+	}
+}
+
+type boundedStream struct {
+	grpc.ServerStream
+	ctx context.Context
+}
+
+// Context is that of the call, with its time limit.
+func (b *boundedStream) Context() context.Context { return b.ctx }
+
+// unavailable is the answer to a call that cannot be served now. The plugin learns no more
+// than that; the log does.
+func (s *hostServer) unavailable(what string, err error) error {
+	switch {
+	case errors.Is(err, context.Canceled):
+		return status.Error(codes.Canceled, "the call was cancelled")
+	case errors.Is(err, context.DeadlineExceeded):
+		return status.Error(codes.DeadlineExceeded, "the call took too long")
+	}
+	if s.limit.AllowN(s.host.opt.Clock(), 1) {
+		s.log.Error("service for a plugin failed", "service", what, "error", err)
+	}
+	return status.Error(codes.Unavailable, "the gateway cannot answer now, try again later")
+}
+
+var errNoService = errors.New("there is no such service in this process")
+
+func invalid(format string, args ...any) error {
+	return status.Errorf(codes.InvalidArgument, format, args...)
+}

@@ -1,0 +1,108 @@
+package pluginhost
+
+import (
+	"bytes"
+	"errors"
+	"log/slog"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/postern-mail/postern/core/state"
+	"github.com/postern-mail/postern/sdk"
+	"github.com/postern-mail/postern/sdk/mail"
+)
+
+// serveHost is a host server for a plugin that declares rights.
+func serveHost(t *testing.T, rights sdk.HostRight, services Services) (*hostServer, *supervisor) {
+	t.Helper()
+	h := &Host{opt: Options{Clock: time.Now, Services: services}}
+	s := newHostServer(h, "p", slog.New(slog.DiscardHandler), rate.NewLimiter(1, 1))
+	dir := shortDir(t)
+	if err := s.listen(dir); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.close)
+	s.grant(rights)
+	owner := &supervisor{}
+	s.owner.Store(owner)
+	return s, owner
+}
+
+func shortDir(t *testing.T) string {
+	dir, err := openRunDir(filepath.Join(t.TempDir(), "run"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(dir.close)
+	return dir.sockets
+}
+
+func connectHost(t *testing.T, s *hostServer, token string) *sdk.Host {
+	t.Helper()
+	h, err := sdk.ConnectHost(s.address, token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { h.Close() })
+	return h
+}
+
+// G-17: who finds the socket but does not know the token gets nothing, and is counted.
+func TestG17HostNeedsToken(t *testing.T) {
+	s, owner := serveHost(t, ^sdk.HostRight(0), Services{State: state.NewFacts(1<<20, time.Now)})
+	for i, token := range []string{"", "x", s.token[1:], s.token + "x"} {
+		if err := connectHost(t, s, token).SetState(t.Context(), "k", []byte("v"), 0); err == nil {
+			t.Errorf("token %q is good enough", token)
+		}
+		if n := owner.failed.Load(); n != int64(i+1) {
+			t.Errorf("%d faults are counted after %d calls", n, i+1)
+		}
+	}
+	if err := connectHost(t, s, s.token).SetState(t.Context(), "k", []byte("v"), 0); err != nil {
+		t.Error(err)
+	}
+}
+
+// Limits of what a call may say, at the limit and beyond.
+func TestHostLimits(t *testing.T) {
+	s, _ := serveHost(t, sdk.MayKeepState|sdk.MayCount|sdk.MayKeepData, Services{State: state.NewFacts(1<<20, time.Now)})
+	h, ctx := connectHost(t, s, s.token), t.Context()
+	key := func(n int) string { return string(bytes.Repeat([]byte("k"), n)) }
+	for _, tt := range []struct {
+		name string
+		err  error
+		ok   bool
+	}{
+		{"a key of 256", h.SetState(ctx, key(maxStateKey), nil, 0), true},
+		{"a key of 257", h.SetState(ctx, key(maxStateKey+1), nil, 0), false},
+		{"no key", h.SetState(ctx, "", nil, 0), false},
+		{"a value of 4096", h.SetState(ctx, "k", make([]byte, maxStateValue), 0), true},
+		{"a value of 4097", h.SetState(ctx, "k", make([]byte, maxStateValue+1), 0), false},
+		{"a negative lifetime", h.SetState(ctx, "k", nil, -2*time.Second), false},
+		{"a counter of 64", h.Count(ctx, key(maxCounterName), 1), true},
+		{"a counter of 65", h.Count(ctx, key(maxCounterName+1), 1), false},
+		{"a counter in capitals", h.Count(ctx, "A", 1), false},
+	} {
+		if (tt.err == nil) != tt.ok || !tt.ok && !errors.Is(tt.err, sdk.ErrInvalid) {
+			t.Errorf("%s: %v", tt.name, tt.err)
+		}
+	}
+	for i := range maxCounters - 1 {
+		if err := h.Count(ctx, key(i+1), 1); err != nil {
+			t.Fatalf("counter %d: %v", i+2, err)
+		}
+	}
+	if err := h.Count(ctx, "one_more", 1); !errors.Is(err, sdk.ErrInvalid) {
+		t.Errorf("a counter too many: %v", err)
+	}
+	if err := h.Count(ctx, "k", 1); err != nil {
+		t.Errorf("a counter that is there: %v", err)
+	}
+	// A service that this process does not have is a failure for now.
+	if _, err := h.Data(ctx, mail.MustPath("a@example.org"), "k"); err == nil || errors.Is(err, sdk.ErrInvalid) || errors.Is(err, sdk.ErrNotPermitted) {
+		t.Errorf("no such service: %v", err)
+	}
+}
