@@ -5,6 +5,7 @@ import (
 	"io"
 	"log/slog"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -372,6 +373,34 @@ func TestN17SlowStart(t *testing.T) {
 	}
 	if d.room("other", 20, now) != initialWindow {
 		t.Error("another host suffers")
+	}
+}
+
+// TestDeadHopsAreForgotten: reports to forged senders lead to any number of hosts that do not
+// answer.
+func TestDeadHopsAreForgotten(t *testing.T) {
+	d := destinations{m: make(map[string]*destination)}
+	now := epoch
+	for n := range 20 * manyHops {
+		key := strconv.Itoa(n)
+		for range 2 {
+			d.begin(key)
+			d.end(key, false, 20, now)
+		}
+		now = now.Add(longestPause / manyHops)
+	}
+	if n := len(d.m); n > 3*manyHops {
+		t.Errorf("%d next hops are remembered", n)
+	}
+	d.begin("busy")
+	now = now.Add(time.Hour)
+	d.begin("last")
+	d.end("last", false, 20, now)
+	if d.m["busy"] == nil || d.m["busy"].inFlight != 1 {
+		t.Error("a next hop with an attempt under way is forgotten")
+	}
+	if n := len(d.m); n > 2 {
+		t.Errorf("%d next hops are remembered after an hour", n)
 	}
 }
 

@@ -8,8 +8,9 @@ import (
 // destinations knows how each next hop fares: how many attempts it may have at once, and
 // until when it is left alone. It keeps what is not in its normal state only.
 type destinations struct {
-	mu sync.Mutex
-	m  map[string]*destination
+	mu     sync.Mutex
+	m      map[string]*destination
+	pruned time.Time
 }
 
 // destination is one next hop. Its window grows with every success, as TCP's does, and
@@ -25,6 +26,7 @@ const (
 	initialWindow = 5
 	firstPause    = 5 * time.Second
 	longestPause  = 10 * time.Minute
+	manyHops      = 1000 // from this many on, those that nothing is sent to are forgotten
 )
 
 // room returns how many more attempts key may have now.
@@ -64,10 +66,11 @@ func (d *destinations) end(key string, reached bool, limit int, now time.Time) {
 		return
 	}
 	s.inFlight--
+	defer d.prune(now)
 	if reached {
 		s.failures, s.until = 0, time.Time{}
 		s.window = min(s.window+1, float64(max(limit, 1)))
-		if s.inFlight == 0 && s.window >= initialWindow && len(d.m) > 1000 {
+		if s.inFlight == 0 && s.window >= initialWindow && len(d.m) > manyHops {
 			delete(d.m, key)
 		}
 		return
@@ -79,6 +82,20 @@ func (d *destinations) end(key string, reached bool, limit int, now time.Time) {
 	s.window = 1
 	if s.failures++; s.failures >= 2 {
 		s.until = now.Add(min(firstPause<<min(s.failures-2, 10), longestPause))
+	}
+}
+
+// prune forgets next hops whose pause ended long ago: who has senders in ten thousand domains
+// without a server must not be able to slow down or fill the memory. The caller holds mu.
+func (d *destinations) prune(now time.Time) {
+	if len(d.m) <= manyHops || now.Sub(d.pruned) < time.Minute && !now.Before(d.pruned) {
+		return
+	}
+	d.pruned = now
+	for key, s := range d.m {
+		if s.inFlight == 0 && now.Sub(s.until) > longestPause {
+			delete(d.m, key)
+		}
 	}
 }
 
