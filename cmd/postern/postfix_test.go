@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -138,16 +139,23 @@ func (p *postfix) stop() {
 }
 
 // freePort is an address that nobody listens on now, for programs that cannot choose one
-// themselves.
+// themselves. It is below those that the system gives to everybody who asks for any, so that
+// nobody takes it meanwhile, and no two callers get the same.
 func freePort(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	const first, count = 10000, 20000
+	for range count {
+		n := (os.Getpid()*97 + int(portsGiven.Add(1))) % count
+		if l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", first+n)); err == nil {
+			defer l.Close()
+			return l.Addr().String()
+		}
 	}
-	defer l.Close()
-	return l.Addr().String()
+	t.Fatal("no port is free")
+	return ""
 }
+
+var portsGiven atomic.Int32
 
 // waitFor waits until somebody accepts connections at addr, or the process that should has
 // ended.
