@@ -22,6 +22,8 @@ import (
 //	+PID START    a plugin, the leader of its group, was started
 //	-PID          it has ended, and its group with it
 //	=MARK         the mark of this host's plugins
+//	/DIR          a control group of a plugin was made
+//	!DIR          it is gone
 
 // Guard is the guard process's main; the gateway's binary runs it as "plugin guard". It
 // says "ready" and returns when in has ended and everything is killed.
@@ -31,6 +33,7 @@ func Guard(in io.Reader, out io.Writer) error {
 		return err
 	}
 	groups := make(map[int]uint64)
+	cages := make(map[string]bool)
 	mark := ""
 	lines := bufio.NewScanner(in)
 	for lines.Scan() {
@@ -51,6 +54,10 @@ func Guard(in io.Reader, out io.Writer) error {
 			}
 		case '=':
 			mark = line[1:]
+		case '/':
+			cages[line] = true
+		case '!':
+			delete(cages, line[1:])
 		}
 	}
 	for pid, start := range groups {
@@ -59,6 +66,11 @@ func Guard(in io.Reader, out io.Writer) error {
 	for range 3 { // what forks meanwhile is found the next time
 		if len(mark) < 16 || killMarked(markEnv(mark)) == 0 {
 			break
+		}
+	}
+	for dir := range cages {
+		if isGroup(dir) {
+			removeGroup(dir)
 		}
 	}
 	return lines.Err()
@@ -75,6 +87,7 @@ type guardian struct {
 
 	mu     sync.Mutex
 	groups map[int]uint64
+	cages  map[string]bool
 	in     *os.File // the guard's standard input
 	cmd    *exec.Cmd
 	closed bool
@@ -82,7 +95,7 @@ type guardian struct {
 }
 
 func startGuardian(exe, mark string, f *forker) (*guardian, error) {
-	g := &guardian{exe: exe, mark: mark, fork: f, groups: make(map[int]uint64), done: make(chan struct{})}
+	g := &guardian{exe: exe, mark: mark, fork: f, groups: make(map[int]uint64), cages: make(map[string]bool), done: make(chan struct{})}
 	if err := g.spawn(); err != nil {
 		return nil, fmt.Errorf("plugin host: the guard process cannot be started: %w", err)
 	}
@@ -125,6 +138,9 @@ func (g *guardian) spawn() error {
 	g.say("=%s\n", g.mark)
 	for pid, start := range g.groups {
 		g.say("+%d %d\n", pid, start)
+	}
+	for dir := range g.cages {
+		g.say("%s\n", dir)
 	}
 	if g.closed { // meanwhile
 		g.in.Close()
@@ -172,6 +188,24 @@ func (g *guardian) add(pid int, start uint64) {
 	defer g.mu.Unlock()
 	g.groups[pid] = start
 	g.say("+%d %d\n", pid, start)
+}
+
+func (g *guardian) addCage(dirs []string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, dir := range dirs {
+		g.cages[dir] = true
+		g.say("%s\n", dir)
+	}
+}
+
+func (g *guardian) removeCage(dirs []string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, dir := range dirs {
+		delete(g.cages, dir)
+		g.say("!%s\n", dir)
+	}
 }
 
 func (g *guardian) remove(pid int) {

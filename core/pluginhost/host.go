@@ -26,8 +26,11 @@ type Options struct {
 	SelfExe string
 	// Hostname, Postmaster and DataDir are handed to plugins, Version is the gateway's.
 	Hostname, Postmaster, DataDir, Version string
-	Log                                    *slog.Logger
-	Clock                                  func() time.Time // nil: time.Now
+	// ContentGroup is the group that may read the files of large messages; 0: none. Plugins
+	// with a user of their own are in it.
+	ContentGroup int
+	Log          *slog.Logger
+	Clock        func() time.Time // nil: time.Now
 	// Services are what plugins may ask of the gateway.
 	Services Services
 
@@ -43,6 +46,17 @@ type Spec struct {
 	Settings []byte        // TOML
 	Timeout  time.Duration // of one call; 0: 30 s
 
+	// SHA256 is the checksum that the program of Command must have, in hex; "": any.
+	SHA256 string
+	User   *User // nil: the gateway's own
+	// Memory is for the process and all it starts, in bytes; 0: no limit. What takes more is
+	// killed.
+	Memory int64
+	// Processes is how many processes and threads there may be; 0: no limit.
+	Processes int
+	// Network says, of a built-in plugin, what its manifest says, which saves a start.
+	Network bool
+
 	program string // what the files of Command were like when it was launched
 }
 
@@ -55,7 +69,9 @@ func (s Spec) argv(self string) []string {
 
 func (s Spec) equal(t Spec) bool {
 	return s.Name == t.Name && s.Use == t.Use && s.Timeout == t.Timeout &&
-		slices.Equal(s.Command, t.Command) && string(s.Settings) == string(t.Settings) && s.program == t.program
+		slices.Equal(s.Command, t.Command) && string(s.Settings) == string(t.Settings) && s.program == t.program &&
+		s.SHA256 == t.SHA256 && s.Memory == t.Memory && s.Processes == t.Processes && s.Network == t.Network &&
+		(s.User == nil) == (t.User == nil) && (s.User == nil || *s.User == *t.User)
 }
 
 // stamp tells a program, or the script that it runs, from a later one at the same place.
@@ -79,6 +95,10 @@ func (s Spec) check() error {
 		return fmt.Errorf("plugin %q: the command %q is not an absolute path", s.Name, s.Command[0])
 	case s.Timeout < 0:
 		return fmt.Errorf("plugin %q: the timeout is negative", s.Name)
+	case s.SHA256 != "" && len(s.Command) == 0:
+		return fmt.Errorf("plugin %q: a checksum is for a command", s.Name)
+	case s.Memory < 0 || s.Processes < 0:
+		return fmt.Errorf("plugin %q: a limit is negative", s.Name)
 	}
 	return nil
 }
@@ -100,9 +120,12 @@ type Host struct {
 	order  []string
 	retire sync.WaitGroup // supervisors that are being stopped
 	trials gate           // see suspects.go
-	life   context.Context
-	die    context.CancelFunc // ends what is still going on when the host is closed
-	closed bool
+	online sync.Map       // programs whose manifest asks for the network, by [process.program]
+	// noNetns is set when the kernel makes no network namespaces for us.
+	noNetns atomic.Bool
+	life    context.Context
+	die     context.CancelFunc // ends what is still going on when the host is closed
+	closed  bool
 
 	countMu  sync.Mutex
 	counters counters

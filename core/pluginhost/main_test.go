@@ -82,6 +82,9 @@ func servePlugin(name string) {
 		serveRaw()
 	case "rawgate":
 		serveRawGate()
+	case "online":
+		m.Network = true
+		sdk.Serve(&filter{}, m)
 	case "box":
 		sdk.Serve(&box{}, m)
 	case "header":
@@ -153,6 +156,26 @@ func (f *filter) Filter(ctx context.Context, m *mail.Message) (*sdk.Verdict, err
 		return sdk.Continue().Note("env", strings.Join(os.Environ(), " ")), nil
 	case "child":
 		return spawnChild(arg == "escape")
+	case "eat":
+		n, _ := strconv.Atoi(arg)
+		eat(n << 20)
+	case "forks":
+		n, _ := strconv.Atoi(arg)
+		return forkAndHide(n), nil
+	case "dial":
+		c, err := net.DialTimeout("tcp", arg, 2*time.Second)
+		if err != nil {
+			return nil, err
+		}
+		c.Close()
+	case "read":
+		_, err := os.ReadFile(arg)
+		if err != nil {
+			return nil, err
+		}
+	case "who":
+		groups, _ := os.Getgroups()
+		return sdk.Continue().Note("who", fmt.Sprint(os.Getuid(), os.Getgid(), groups)), nil
 	case "stderr":
 		n, _ := strconv.Atoi(arg)
 		flood(os.Stderr, n)
@@ -172,6 +195,28 @@ func (f *filter) Filter(ctx context.Context, m *mail.Message) (*sdk.Verdict, err
 		return sdk.Continue().Note("body", b.String()), nil
 	}
 	return sdk.Continue().Note("pid", strconv.Itoa(os.Getpid())).Note("greeting", f.cfg.Greeting), nil
+}
+
+// eat takes memory, all of it.
+func eat(n int) {
+	b := make([]byte, n)
+	for i := 0; i < n; i += 4096 {
+		b[i] = 1
+	}
+}
+
+// forkAndHide starts children that neither group nor mark would find.
+func forkAndHide(n int) *sdk.Verdict {
+	started := 0
+	for range n {
+		cmd := exec.Command("/proc/self/exe", "plugin", "child")
+		cmd.Env = []string{"PATH=/"}
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+		if cmd.Start() == nil {
+			started++
+		}
+	}
+	return sdk.Continue().Note("started", strconv.Itoa(started))
 }
 
 // spawnChild starts a child that can be found by its process group only or, if it escapes,

@@ -41,8 +41,9 @@ type process struct {
 	// answered counts the calls that it has completed, whatever the answer.
 	answered atomic.Int64
 	garbage  atomic.Int32 // answers in a row that broke the protocol
-	// Of a process that died: a message was the cause, or any message would be.
-	pardoned, hopeless atomic.Bool
+	hopeless atomic.Bool  // it died, as its successor would, of any message
+	// Its death was a message's fault, or the plugin's. Guarded by its supervisor's mu.
+	pardoned, counted bool
 	// dead ends when the process does.
 	dead context.Context
 }
@@ -51,11 +52,20 @@ type process struct {
 func (h *Host) launch(ctx context.Context, spec Spec) (*process, error) {
 	ctx, cancel := context.WithTimeout(ctx, h.timing.start)
 	defer cancel()
-	p, err := h.connect(ctx, spec)
+	_, online := h.online.Load(spec.Name + "\n" + spec.program)
+	online = online || spec.Network
+	p, err := h.connect(ctx, spec, online)
 	if err == nil {
-		if err = p.configure(ctx, h); err == nil {
-			return p, nil
+		err = p.configure(ctx, h)
+	}
+	if errors.Is(err, errOnline) && !online {
+		p.kill()
+		if p, err = h.connect(ctx, spec, true); err == nil {
+			err = p.configure(ctx, h)
 		}
+	}
+	if err == nil {
+		return p, nil
 	}
 	if p != nil {
 		p.kill()
@@ -63,10 +73,21 @@ func (h *Host) launch(ctx context.Context, spec Spec) (*process, error) {
 	return nil, fmt.Errorf("plugin %q: %w", spec.Name, err)
 }
 
+// errOnline says that a process was started without the network, and its manifest asks for it.
+var errOnline = errors.New("it needs the network")
+
 // connect forks the process and shakes hands. The process returned with an error is to be
 // killed.
-func (h *Host) connect(ctx context.Context, spec Spec) (*process, error) {
+func (h *Host) connect(ctx context.Context, spec Spec, online bool) (*process, error) {
 	log := h.opt.Log.With("plugin", spec.Name)
+	sockets := h.dir.sockets
+	who, err := h.credential(spec)
+	if err == nil && who != nil {
+		sockets, err = h.dir.openSockets()
+	}
+	if err != nil {
+		return nil, err
+	}
 	limit := rate.NewLimiter(lineRate, lineBurst)
 	run := &runner{
 		argv:   spec.argv(h.opt.SelfExe),
@@ -76,11 +97,15 @@ func (h *Host) connect(ctx context.Context, spec Spec) (*process, error) {
 		guard:  h.guard,
 		parent: h.lifeR,
 		name:   spec.Name,
+		spec:   spec,
+		who:    who,
+		alone:  !online && os.Geteuid() == 0,
+		host:   h,
 		out:    newOutput(log, limit, h.opt.Clock, "stdout"),
 		err:    newOutput(log, limit, h.opt.Clock, "stderr"),
 	}
 	p := &process{spec: spec, run: run, started: h.opt.Clock(), host: newHostServer(h, spec.Name, log, limit)}
-	run.host = p.host
+	run.services = p.host
 	p.calls.idle = make(chan struct{})
 	limits := grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(proto.MaxMessage), grpc.MaxCallSendMsgSize(proto.MaxMessage))
 	p.gp = plugin.NewClient(&plugin.ClientConfig{
@@ -96,7 +121,7 @@ func (h *Host) connect(ctx context.Context, spec Spec) (*process, error) {
 		GRPCDialOptions:  []grpc.DialOption{limits, grpc.WithDisableRetry(), grpc.WithDisableServiceConfig()},
 		SkipHostEnv:      true,
 		StartTimeout:     h.timing.start,
-		UnixSocketConfig: &plugin.UnixSocketConfig{TempDir: h.dir.sockets},
+		UnixSocketConfig: &plugin.UnixSocketConfig{TempDir: sockets},
 		SyncStdout:       run.out,
 		SyncStderr:       run.err,
 		Logger:           hclog.NewNullLogger(),
@@ -165,6 +190,10 @@ func (p *process) configure(ctx context.Context, h *Host) error {
 	p.host.grant(p.desc.Manifest.Host)
 	if p.spec.Use != "" && p.desc.Manifest.Name != p.spec.Use {
 		return fmt.Errorf("the built-in plugin %q calls itself %q", p.spec.Use, p.desc.Manifest.Name)
+	}
+	if p.desc.Manifest.Network && p.run.alone {
+		h.online.Store(p.spec.Name+"\n"+p.spec.program, true)
+		return errOnline
 	}
 	r, err := p.api.Configure(ctx, wire.ConfigureRequest(sdk.Config{
 		Settings:   p.spec.Settings,

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -14,6 +15,8 @@ import (
 type runDir struct {
 	path    string
 	sockets string // where socket directories are made; path itself if it is short enough
+	shared  string // the same for plugins with a user of their own; "": not made yet
+	mu      sync.Mutex
 	lock    *os.File
 	boot    string
 }
@@ -86,6 +89,51 @@ func (d *runDir) shortSockets() error {
 	return os.WriteFile(filepath.Join(d.path, "sockets"), []byte(tmp), 0o600)
 }
 
+// openSockets is where the socket directories of plugins with a user of their own are made:
+// they cannot enter ours. Others can go through it, but into none of those directories.
+func (d *runDir) openSockets() (string, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.shared != "" {
+		return d.shared, nil
+	}
+	tmp, err := os.MkdirTemp("", tempPrefix)
+	if err != nil {
+		return "", fmt.Errorf("plugin host: %w", err)
+	}
+	err = os.WriteFile(filepath.Join(d.path, "sockets.shared"), []byte(tmp), 0o600)
+	if err == nil {
+		err = os.Chmod(tmp, 0o711)
+	}
+	if err == nil && len(tmp) > maxSocketParent {
+		err = fmt.Errorf("%s is too long for sockets; choose a shorter TMPDIR", tmp)
+	}
+	if err != nil {
+		os.Remove(tmp)
+		return "", fmt.Errorf("plugin host: %w", err)
+	}
+	d.shared = tmp
+	return tmp, nil
+}
+
+// recordGroups notes the control groups of a process.
+func (d *runDir) recordGroups(pid int, dirs []string) {
+	_ = os.WriteFile(d.groupsPath(pid), []byte(strings.Join(dirs, "\n")), 0o600)
+}
+
+func (d *runDir) groupsPath(pid int) string { return filepath.Join(d.path, "c"+strconv.Itoa(pid)) }
+
+// reapGroups ends what is left in recorded control groups.
+func reapGroups(file string) {
+	b, _ := os.ReadFile(file)
+	for dir := range strings.SplitSeq(string(b), "\n") {
+		if isGroup(dir) {
+			removeGroup(dir)
+		}
+	}
+	os.Remove(file)
+}
+
 // record notes a process, so that a later host can end it.
 func (d *runDir) record(pid int, start uint64, mark string) {
 	line := fmt.Sprintf("%d %d %s %s\n", pid, start, d.boot, mark)
@@ -93,7 +141,10 @@ func (d *runDir) record(pid int, start uint64, mark string) {
 	_ = os.WriteFile(d.recordPath(pid), []byte(line), 0o600)
 }
 
-func (d *runDir) forget(pid int) { os.Remove(d.recordPath(pid)) }
+func (d *runDir) forget(pid int) {
+	os.Remove(d.recordPath(pid))
+	os.Remove(d.groupsPath(pid))
+}
 
 func (d *runDir) recordPath(pid int) string { return filepath.Join(d.path, "p"+strconv.Itoa(pid)) }
 
@@ -106,8 +157,10 @@ func (d *runDir) reap() {
 		switch {
 		case strings.HasPrefix(name, socketDirPrefix):
 			os.RemoveAll(file)
-		case name == "sockets":
+		case name == "sockets" || name == "sockets.shared":
 			removeTemp(file)
+		case len(name) > 1 && name[0] == 'c' && name[1] >= '0' && name[1] <= '9':
+			reapGroups(file)
 		case len(name) > 1 && name[0] == 'p' && name[1] >= '0' && name[1] <= '9':
 			if p, ok := d.reapRecorded(file); ok {
 				pids = append(pids, p)
@@ -164,6 +217,10 @@ func (d *runDir) close() {
 	if d.sockets != d.path {
 		os.RemoveAll(d.sockets)
 		os.Remove(filepath.Join(d.path, "sockets"))
+	}
+	if d.shared != "" {
+		os.RemoveAll(d.shared)
+		os.Remove(filepath.Join(d.path, "sockets.shared"))
 	}
 	d.lock.Close()
 }

@@ -30,16 +30,23 @@ var handshakeLine = regexp.MustCompile(`^\d+\|\d+\|`)
 // A runner is one process of one plugin, as go-plugin wants it (it implements
 // runner.Runner), with the host's own ideas of environment, output and killing.
 type runner struct {
-	argv   []string
-	mark   string // in the environment of it and its children
-	dir    *runDir
-	fork   *forker
-	guard  *guardian
-	parent *os.File // the pipe whose end says that the host is dead
-	name   string   // of the plugin
-	host   *hostServer
-	out    *output // standard output that is no handshake
-	err    *output
+	argv     []string
+	mark     string // in the environment of it and its children
+	dir      *runDir
+	fork     *forker
+	guard    *guardian
+	parent   *os.File // the pipe whose end says that the host is dead
+	name     string   // of the plugin
+	spec     Spec
+	who      *syscall.Credential // nil: the host's user
+	alone    bool                // without the network; false again if the kernel cannot
+	host     *Host
+	services *hostServer // what the plugin may ask
+	out      *output     // standard output that is no handshake
+	err      *output
+
+	cage *cage
+	oom  bool // it ran out of the memory that it may take
 
 	env       []string
 	socketDir string // the only place for its socket
@@ -62,10 +69,10 @@ type runner struct {
 // prepare takes what go-plugin has to say about the process.
 func (r *runner) prepare(env []string, socketDir string) error {
 	r.socketDir = socketDir
-	if err := r.host.listen(socketDir); err != nil {
+	if err := r.services.listen(socketDir); err != nil {
 		return err
 	}
-	r.env = append(append(env, r.host.env()...),
+	r.env = append(append(env, r.services.env()...),
 		"PATH="+safePath,
 		"LANG=C.UTF-8",
 		proto.EnvParentFD+"=3",
@@ -78,6 +85,9 @@ func (r *runner) prepare(env []string, socketDir string) error {
 	}
 	r.hello, r.helloW = io.Pipe()
 	r.dead, r.exited = make(chan struct{}), make(chan struct{})
+	if r.who != nil {
+		return os.Chown(socketDir, int(r.who.Uid), int(r.who.Gid))
+	}
 	return nil
 }
 
@@ -92,32 +102,7 @@ func (r *runner) Start(context.Context) error {
 		return errors.Join(err, outR.Close(), outW.Close())
 	}
 	r.pipes = []*os.File{outR, errR}
-	r.cmd = &exec.Cmd{
-		Path:       r.argv[0],
-		Args:       r.argv,
-		Env:        r.env,
-		Dir:        "/",
-		Stdout:     outW,
-		Stderr:     errW,
-		ExtraFiles: []*os.File{r.parent},
-		SysProcAttr: &syscall.SysProcAttr{
-			Setpgid:   true, // so that killing it takes along what it started
-			Pdeathsig: syscall.SIGKILL,
-		},
-	}
-	r.fork.do(func() {
-		if err = r.cmd.Start(); err != nil {
-			return
-		}
-		r.mu.Lock()
-		r.pid = r.cmd.Process.Pid
-		r.mu.Unlock()
-		if s, serr := readStat(r.pid); serr == nil {
-			r.start = s.start
-		}
-		r.dir.record(r.pid, r.start, r.mark)
-		r.guard.add(r.pid, r.start)
-	})
+	err = r.execute(outW, errW)
 	outW.Close()
 	errW.Close()
 	if err != nil {
@@ -151,6 +136,9 @@ func (r *runner) wait(readers *sync.WaitGroup) {
 	r.waitErr = r.cmd.Wait()
 	r.mu.Unlock()
 	killMarked(markEnv(r.mark)) // children that left the group
+	r.oom = r.cage.exhausted()
+	r.cage.remove()
+	r.guard.removeCage(r.cage.dirs)
 	r.dir.forget(r.pid)
 	r.guard.remove(r.pid)
 	// A child that got away may hold our pipes; what was written is read by now or lost.
@@ -222,8 +210,13 @@ func (r *runner) how() string {
 	return "ended"
 }
 
-// end says how an ended process ended, with a reason if one is known.
-func (r *runner) end() string { return r.how() }
+// end says how an ended process ended, with the reason if it is known.
+func (r *runner) end() string {
+	if r.oom {
+		return fmt.Sprintf("%s: it took more than its memory of %d bytes", r.how(), r.spec.Memory)
+	}
+	return r.how()
+}
 
 // wasKilled reports whether the host ended the process, and not the process itself.
 func (r *runner) wasKilled() bool {

@@ -108,7 +108,7 @@ func (s *supervisor) loop(ctx context.Context, p *process) {
 			}
 			return // what becomes of the process is stop's business
 		}
-		delay := back.died(s.host.opt.Clock().Sub(p.started), p.answered.Load())
+		delay := s.count(p, &back)
 		s.log.Error("plugin died", "pid", p.run.pid, "how", p.run.end(), "calls", p.answered.Load(), "next", delay)
 		s.down(p.run.how(), &back, delay)
 		s.cur.Store(nil)

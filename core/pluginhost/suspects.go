@@ -110,6 +110,17 @@ func (s *supervisor) convict(first *supervisor, p, q *process, f *Failure) error
 	return f
 }
 
+// count decides about the delay after the death of p, unless it has been pardoned already.
+func (s *supervisor) count(p *process, back *backoff) time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p.pardoned {
+		return 0
+	}
+	p.counted = true
+	return back.died(s.host.opt.Clock().Sub(p.started), p.answered.Load())
+}
+
 // lastBytes cuts a text at the front: what was said last matters most.
 func lastBytes(s string, n int) string {
 	if len(s) > n {
@@ -132,14 +143,18 @@ func (s *supervisor) answered() {
 // not be able to open the breaker, or make the plugin wait. A plugin that waits is started
 // at once.
 func (s *supervisor) pardon(p *process) {
-	if !p.pardoned.CompareAndSwap(false, true) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p.pardoned {
 		return
 	}
-	s.mu.Lock()
+	p.pardoned = true
+	if !p.counted { // it will not be
+		return
+	}
 	if s.phase == down {
 		s.turnTo(soon)
 	}
-	s.mu.Unlock()
 	select {
 	case s.pardons <- struct{}{}:
 	default: // so many wait that the next process starts at once anyway

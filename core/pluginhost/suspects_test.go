@@ -175,7 +175,7 @@ func TestG14PoisonDoesNotOpenTheBreaker(t *testing.T) {
 // answered once, nor for ever without an answer.
 func TestG14BrokenPluginConvictsNobody(t *testing.T) {
 	t.Parallel()
-	h, _ := start(t, fastTiming(), use("filter"), Spec{Name: "other", Use: "filter"})
+	h, _ := start(t, calm(), use("filter"), Spec{Name: "other", Use: "filter"})
 	f := filterOf(t, h, "filter")
 	_, err := f.Filter(t.Context(), msg("exit"))
 	wantReason(t, err, Down)

@@ -1,0 +1,337 @@
+package pluginhost
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/postern-mail/postern/sdk/mail"
+)
+
+// require skips loudly, or fails where everything has to run.
+func require(t *testing.T, ok bool, lack string) {
+	t.Helper()
+	switch {
+	case ok:
+	case os.Getenv("POSTERN_REQUIRE_PEERS") == "1":
+		t.Fatal(lack)
+	default:
+		t.Skip("SKIP: " + lack)
+	}
+}
+
+func asRoot(t *testing.T) { require(t, os.Geteuid() == 0, "not root") }
+
+func withGroups(t *testing.T, controller string) {
+	t.Helper()
+	asRoot(t)
+	mounts, _ := os.ReadFile("/proc/self/mountinfo")
+	own, _ := os.ReadFile("/proc/self/cgroup")
+	h, ok := findHierarchy(controller, string(mounts), string(own))
+	require(t, ok, "no control group has the controller "+controller)
+	dir, err := h.make(groupPrefix+"test", controller)
+	require(t, err == nil, "no control groups can be made")
+	os.Remove(dir)
+}
+
+// G-08: a plugin that eats memory is killed, and nobody else; its message is to blame.
+func TestG08Memory(t *testing.T) {
+	t.Parallel()
+	withGroups(t, "memory")
+	spec := use("filter")
+	spec.Memory = 64 << 20
+	h, log := start(t, calm(), spec, use("box"))
+	f := filterOf(t, h, "filter")
+	box := pidOf(t, h, "box")
+	if _, err := f.Filter(t.Context(), msg("eat 16")); err != nil {
+		t.Fatal(err)
+	}
+	_, err := f.Filter(t.Context(), msg("eat 400"))
+	if fl := wantReason(t, err, Convicted); !strings.Contains(fl.Stack, "more than its memory of 67108864 bytes") {
+		t.Errorf("it died of %q", fl.Stack)
+	}
+	if _, err := f.Filter(t.Context(), msg("look")); err != nil || pidOf(t, h, "box") != box {
+		t.Errorf("afterwards: %v", err)
+	}
+	if !strings.Contains(log.String(), `"memory_by":"cgroup v`) {
+		t.Error("the log does not say how memory is limited")
+	}
+	noGroupsLeft(t, h)
+}
+
+// noGroupsLeft closes the host and looks for its control groups.
+func noGroupsLeft(t *testing.T, h *Host) {
+	t.Helper()
+	h.Close(t.Context())
+	left, _ := filepath.Glob("/sys/fs/cgroup/*/" + groupPrefix + h.mark + "*")
+	more, _ := filepath.Glob("/sys/fs/cgroup/" + groupPrefix + h.mark + "*")
+	if left = append(left, more...); len(left) > 0 {
+		t.Errorf("control groups are left: %v", left)
+	}
+}
+
+// G-09: a fork bomb goes no further than its limit, and goes altogether, hidden as it may be.
+func TestG09ForkBomb(t *testing.T) {
+	t.Parallel()
+	withGroups(t, "pids")
+	spec := use("filter")
+	spec.Processes = 60
+	h, _ := start(t, calm(), spec)
+	v, err := filterOf(t, h, "filter").Filter(t.Context(), msg("forks 100"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := atoi(t, v.Notes["started"]); n < 2 || n > 60 {
+		t.Errorf("%d children were started", n)
+	}
+	dirs := h.supervisor("filter").cur.Load().run.cage.dirs
+	inside := func() int {
+		b, _ := os.ReadFile(filepath.Join(dirs[0], "cgroup.procs"))
+		return len(strings.Fields(string(b)))
+	}
+	if n := inside(); n < 2 || n > 60 {
+		t.Errorf("%d processes", n)
+	}
+	if err := h.Reload(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 5*time.Second, "the group is gone", func() bool { _, err := os.Stat(dirs[0]); return err != nil })
+	if inside() != 0 {
+		t.Error("some live on")
+	}
+	noGroupsLeft(t, h)
+}
+
+// The same when the host is killed: the guard ends what is in the groups.
+func TestG09G10GuardEndsGroups(t *testing.T) {
+	t.Parallel()
+	withGroups(t, "pids")
+	h, _ := start(t, calm())
+	c, err := newCage(Spec{Processes: 20}, groupPrefix+h.mark+".0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	child := exec.Command("sleep", "600")
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer child.Process.Kill()
+	if err := c.confine(child.Process.Pid); err != nil {
+		t.Fatal(err)
+	}
+	h.guard.addCage(c.dirs)
+	h.guard.mu.Lock()
+	h.guard.in.Close() // as when the host dies
+	h.guard.mu.Unlock()
+	eventually(t, 5*time.Second, "the child is dead", func() bool { return gone(child.Process.Pid) })
+	child.Wait()
+	eventually(t, 5*time.Second, "the group is gone", func() bool { _, err := os.Stat(c.dirs[0]); return err != nil })
+	h.guard.removeCage(c.dirs)
+}
+
+// Where there are no control groups, resource limits hold.
+func TestResourceLimits(t *testing.T) {
+	t.Parallel()
+	child := exec.Command("sleep", "600")
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer child.Wait()
+	defer child.Process.Kill()
+	c := &cage{rlimits: []rlimit{{unix.RLIMIT_DATA, 64 << 20}, {unix.RLIMIT_NPROC, 77}}}
+	if err := c.confine(child.Process.Pid); err != nil {
+		t.Fatal(err)
+	}
+	limits, _ := os.ReadFile(fmt.Sprintf("/proc/%d/limits", child.Process.Pid))
+	for _, want := range []string{"Max data size             67108864             67108864", "Max processes             77                   77"} {
+		if !strings.Contains(string(limits), want) {
+			t.Errorf("limits are\n%s", limits)
+		}
+	}
+}
+
+func TestFindHierarchy(t *testing.T) {
+	v2 := t.TempDir()
+	if err := os.WriteFile(filepath.Join(v2, "cgroup.controllers"), []byte("cpu memory pids\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct{ name, mounts, own, want string }{
+		{"version 1", "32 31 0:29 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n", "4:memory:/a/b\n0::/\n", "{1 [/sys/fs/cgroup/memory/a/b /sys/fs/cgroup/memory]}"},
+		{"version 1 in a container", "32 31 0:29 /docker/x /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n", "4:memory:/docker/x\n", "{1 [/sys/fs/cgroup/memory /sys/fs/cgroup/memory]}"},
+		{"version 2 below a service", "30 20 0:26 / " + v2 + " rw shared:4 - cgroup2 cgroup2 rw\n", "0::/system.slice/postern.service/main\n", "{2 [" + v2 + "/system.slice/postern.service/main " + v2 + "/system.slice/postern.service]}"},
+		{"version 2 without controllers", "30 20 0:26 / /nonexistent rw - cgroup2 cgroup2 rw\n", "0::/\n", "{0 []}"},
+		{"nothing", "", "", "{0 []}"},
+	} {
+		h, ok := findHierarchy("memory", tt.mounts, tt.own)
+		if got := fmt.Sprint(h); got != tt.want || ok != (h.version != 0) {
+			t.Errorf("%s: %s, %v", tt.name, got, ok)
+		}
+	}
+	// In version 2 the controller has to be handed down first.
+	h := hierarchy{2, []string{v2}}
+	os.WriteFile(filepath.Join(v2, "cgroup.subtree_control"), nil, 0o600)
+	if dir, err := h.make("postern-x", "memory"); err != nil || dir != v2+"/postern-x" || !hasWord(filepath.Join(v2, "cgroup.subtree_control"), "+memory") {
+		t.Errorf("made %s, %v", dir, err)
+	}
+}
+
+// G-15: with a user of its own a plugin reads the content of messages, and nothing else of
+// the gateway's.
+func TestG15User(t *testing.T) {
+	t.Parallel()
+	asRoot(t)
+	const group = 64123
+	dir := t.TempDir()
+	for d := dir; d != "/tmp" && d != "/"; d = filepath.Dir(d) { // TempDir's are private
+		os.Chmod(d, 0o711)
+	}
+	file := func(name string, mode os.FileMode, gid int) string {
+		name = filepath.Join(dir, name)
+		if err := os.WriteFile(name, []byte("text\r\n"), mode); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chown(name, 0, gid); err != nil {
+			t.Fatal(err)
+		}
+		return name
+	}
+	spec := use("filter")
+	spec.User = &User{UID: 64321, GID: 64321}
+	opt := options(t, &logBuffer{}, calm())
+	opt.ContentGroup = group
+	h, err := Start(t.Context(), opt, []Spec{spec})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close(t.Context())
+	f := filterOf(t, h, "filter")
+	v, err := f.Filter(t.Context(), msg("who"))
+	if err != nil || v.Notes["who"] != fmt.Sprintf("64321 64321 [%d]", group) {
+		t.Fatalf("it is %v, %v", v, err)
+	}
+	m := msg("body")
+	m.Body = mail.Body{Path: file("content", 0o640, group), Size: 6}
+	if v, err := f.Filter(t.Context(), m); err != nil || strings.TrimSpace(v.Notes["body"]) != "text" {
+		t.Errorf("a body in a file: %v, %v", v, err)
+	}
+	for _, secret := range []string{file("key", 0o600, 0), file("directory", 0o640, 0), "/etc/shadow", opt.RunDir, "/proc/" + itoa(os.Getpid()) + "/environ"} {
+		_, err := f.Filter(t.Context(), msg("read "+secret))
+		if fl := wantReason(t, err, Error); !strings.Contains(fl.Error(), "permission denied") {
+			t.Errorf("%s: %v", secret, fl)
+		}
+	}
+	// G-17: nobody else gets at its socket.
+	p := h.supervisor("filter").cur.Load()
+	fi, err := os.Stat(p.run.socketDir)
+	if err != nil || fi.Mode().Perm() != 0o700 || fi.Sys().(*syscall.Stat_t).Uid != 64321 {
+		t.Errorf("socket directory: %v, %v", fi, err)
+	}
+	shared := filepath.Dir(p.run.socketDir)
+	h.Close(t.Context())
+	if _, err := os.Stat(shared); err == nil {
+		t.Errorf("%s is left", shared)
+	}
+}
+
+func TestParseUser(t *testing.T) {
+	for s, want := range map[string]string{"64321": "&{64321 64321}", "64321:7": "&{64321 7}", "64321:no-such-group": `there is no group "no-such-group"`,
+		"no-such-user": `there is no user "no-such-user"`, "": "there is no user", "0": "root", "-1": "no user", "root": "root"} {
+		u, err := ParseUser(s)
+		if got := fmt.Sprint(u, err); !strings.Contains(got, want) {
+			t.Errorf("%q: %s, want %s", s, got, want)
+		}
+	}
+}
+
+// G-16: a program that is not the one whose checksum was written down does not run.
+func TestG16Checksum(t *testing.T) {
+	t.Parallel()
+	self, err := os.ReadFile("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	program := filepath.Join(t.TempDir(), "filter")
+	if err := os.WriteFile(program, self, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	sum := sha256.Sum256(self)
+	spec := Spec{Name: "f", Command: []string{program, "plugin", "serve", "filter"}, SHA256: hex.EncodeToString(sum[:]), Timeout: 5 * time.Second}
+	h, log := start(t, calm(), spec)
+	f := filterOf(t, h, "f")
+	if _, err := f.Filter(t.Context(), msg("look")); err != nil {
+		t.Fatal(err)
+	}
+	// Another program in its place: neither a reload nor a restart runs it.
+	if err := os.WriteFile(program+".new", append(self, 'x'), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(program+".new", program); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Reload(t.Context(), []Spec{spec}); err == nil || !strings.Contains(err.Error(), "change sha256") {
+		t.Errorf("reload: %v", err)
+	}
+	if _, err := f.Filter(t.Context(), msg("look")); err != nil {
+		t.Errorf("the old one does not go on: %v", err)
+	}
+	syscall.Kill(pidOf(t, h, "f"), syscall.SIGKILL)
+	eventually(t, 5*time.Second, "refused", func() bool {
+		return strings.Contains(log.String(), "plugin cannot be restarted") && strings.Contains(log.String(), "change sha256")
+	})
+	// The right one again, but others could change it.
+	if err := os.WriteFile(program, self, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	os.Chmod(program, 0o775)
+	if err := h.Reload(t.Context(), []Spec{spec}); err == nil || !strings.Contains(err.Error(), "others may write to it") {
+		t.Errorf("reload: %v", err)
+	}
+	os.Chmod(program, 0o755)
+	eventually(t, 10*time.Second, "it runs again", func() bool {
+		_, err := f.Filter(t.Context(), msg("look"))
+		return err == nil
+	})
+	// A script works too.
+	script := filepath.Join(t.TempDir(), "script")
+	text := []byte("#!/bin/sh\nexec " + program + " plugin serve filter\n")
+	if err := os.WriteFile(script, text, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	sum = sha256.Sum256(text)
+	spec.Command, spec.SHA256 = []string{script}, strings.ToUpper(hex.EncodeToString(sum[:]))
+	if err := h.Reload(t.Context(), []Spec{spec}); err != nil {
+		t.Error(err)
+	}
+}
+
+// G-23: who does not ask for the network has none.
+func TestG23Network(t *testing.T) {
+	t.Parallel()
+	asRoot(t)
+	h, _ := start(t, calm(), use("filter"), use("online"), Spec{Name: "known", Use: "online", Network: true})
+	require(t, !h.noNetns.Load(), "the kernel makes no network namespaces")
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	_, err = filterOf(t, h, "filter").Filter(t.Context(), msg("dial "+l.Addr().String()))
+	if fl := wantReason(t, err, Error); !strings.Contains(fl.Error(), "unreachable") {
+		t.Error(fl)
+	}
+	for _, name := range []string{"online", "known"} {
+		if _, err := filterOf(t, h, name).Filter(t.Context(), msg("dial "+l.Addr().String())); err != nil {
+			t.Error(err)
+		}
+	}
+}

@@ -1,0 +1,137 @@
+package pluginhost
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// execute runs the program, confined as its Spec says. After an error nothing is left.
+func (r *runner) execute(stdout, stderr *os.File) error {
+	var program *os.File
+	var err error
+	if r.spec.SHA256 != "" {
+		if program, err = openPinned(r.argv[0], r.spec.SHA256); err != nil {
+			return err
+		}
+		defer program.Close()
+	}
+	if r.cage, err = newCage(r.spec, groupPrefix+strings.TrimSuffix(r.mark, ".")); err != nil {
+		return err
+	}
+	// Some containers forbid network namespaces, and some that a child is held before its
+	// first instruction: then it goes on without.
+	held := !r.cage.empty()
+	err = r.spawn(stdout, stderr, program, r.alone && !r.host.noNetns.Load(), held)
+	if forbidden(err) && r.alone {
+		if err = r.spawn(stdout, stderr, program, false, held); err == nil && !r.host.noNetns.Swap(true) {
+			r.host.opt.Log.Warn("the kernel makes no network namespaces for us: plugins have the network whether or not they ask for it")
+		}
+	}
+	if forbidden(err) && held {
+		err = r.spawn(stdout, stderr, program, false, false)
+	}
+	if err != nil {
+		r.cage.remove()
+		return err
+	}
+	if r.who != nil || held {
+		uid := os.Geteuid()
+		if r.who != nil {
+			uid = int(r.who.Uid)
+		}
+		r.host.opt.Log.Info("plugin confined", "plugin", r.name, "pid", r.pid, "uid", uid, "memory_by", r.cage.memoryBy,
+			"processes_by", r.cage.processesBy, "network", !r.alone)
+	}
+	return nil
+}
+
+func forbidden(err error) bool {
+	return errors.Is(err, unix.EPERM) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EUSERS)
+}
+
+// spawn makes one attempt. With held the process gets into its cage before it begins.
+func (r *runner) spawn(stdout, stderr, program *os.File, alone, held bool) error {
+	r.alone = alone
+	r.cmd = &exec.Cmd{
+		Path:       r.argv[0],
+		Args:       r.argv,
+		Env:        r.env,
+		Dir:        "/",
+		Stdout:     stdout,
+		Stderr:     stderr,
+		ExtraFiles: []*os.File{r.parent},
+		SysProcAttr: &syscall.SysProcAttr{
+			Setpgid:    true, // so that killing it takes along what it started
+			Pdeathsig:  syscall.SIGKILL,
+			Credential: r.who,
+			Ptrace:     held,
+		},
+	}
+	if alone {
+		r.cmd.SysProcAttr.Cloneflags = unix.CLONE_NEWNET
+	}
+	if program != nil { // the very file that was checked, whatever its name stands for now
+		r.cmd.Path = "/proc/self/fd/" + strconv.Itoa(3+len(r.cmd.ExtraFiles))
+		r.cmd.ExtraFiles = append(r.cmd.ExtraFiles, program)
+	}
+	var err error
+	r.fork.do(func() {
+		if err = r.cmd.Start(); err != nil {
+			return
+		}
+		pid := r.cmd.Process.Pid
+		if s, serr := readStat(pid); serr == nil {
+			r.start = s.start
+		}
+		r.dir.record(pid, r.start, r.mark)
+		r.guard.add(pid, r.start)
+		if len(r.cage.dirs) > 0 {
+			r.dir.recordGroups(pid, r.cage.dirs)
+			r.guard.addCage(r.cage.dirs)
+		}
+		if err = r.lock(pid, held); err != nil {
+			syscall.Kill(pid, syscall.SIGKILL)
+			r.cmd.Wait()
+			r.dir.forget(pid)
+			r.guard.remove(pid)
+			r.guard.removeCage(r.cage.dirs)
+			return
+		}
+		r.mu.Lock()
+		r.pid = pid
+		r.mu.Unlock()
+	})
+	return err
+}
+
+// lock puts the process into its cage. One that is held stands before its first
+// instruction, and only the thread that forked it can let it go.
+func (r *runner) lock(pid int, held bool) error {
+	if held {
+		var ws unix.WaitStatus
+		for {
+			_, err := unix.Wait4(pid, &ws, unix.WALL, nil)
+			if errors.Is(err, unix.EINTR) {
+				continue
+			}
+			if err != nil || !ws.Stopped() {
+				return fmt.Errorf("it does not stop before it begins: %w", errors.Join(err, unix.EPERM))
+			}
+			break
+		}
+	}
+	if err := r.cage.confine(pid); err != nil {
+		return err
+	}
+	if held {
+		return unix.PtraceDetach(pid)
+	}
+	return nil
+}
