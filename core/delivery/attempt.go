@@ -2,7 +2,6 @@ package delivery
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"time"
 
@@ -22,14 +21,18 @@ func (d *Delivery) attempt(ctx context.Context, rules Rules, l queue.Lease) {
 	defer cancel()
 	defer d.keep(ctx, cancel, &l)()
 	if !l.Entry.Run.Complete {
-		batch := d.Intake.Resume(ctx, l.Entry, l.Recipients, l.Records)
+		resume := func(l queue.Lease) (queue.Batch, []trace.Event) {
+			return d.Intake.Resume(ctx, l.Entry, l.Recipients, l.Records), nil
+		}
+		d.commit(ctx, l, resume)
 		d.destinations.end(l.Destination, true, rules.PerNextHop, d.Clock())
-		d.commit(ctx, l.Entry, batch)
 		return
 	}
 	results := d.transport(ctx, rules, l)
 	d.destinations.end(l.Destination, !unreached(results), rules.PerNextHop, d.Clock())
-	d.commit(ctx, l.Entry, d.outcome(rules, l, results))
+	d.commit(ctx, l, func(left queue.Lease) (queue.Batch, []trace.Event) {
+		return d.outcome(rules, left, func(number int) result { return results[slices.Index(l.Recipients, number)] })
+	})
 }
 
 // keep extends the lease while the attempt lasts, and ends the attempt when the lease is
@@ -111,22 +114,26 @@ func (d *Delivery) hand(ctx context.Context, s share, e *queue.Entry) []result {
 	return results
 }
 
-// outcome turns what the transport said into results, and into the reports that go with them.
-func (d *Delivery) outcome(rules Rules, l queue.Lease, results []result) queue.Batch {
+// outcome turns what the transport said of the recipients of a lease into results, with the
+// reports that go with them, and the events to record once all that is durable.
+func (d *Delivery) outcome(rules Rules, l queue.Lease, said func(number int) result) (queue.Batch, []trace.Event) {
 	var b queue.Batch
 	var notices []intake.Notice
+	var events []trace.Event
 	now := d.Clock()
 	age := now.Sub(l.Entry.Received)
 	for i, n := range l.Recipients {
 		r := l.Records[i]
-		st := results[i].Status
+		res := said(n)
+		st := res.Status
 		r.Status = st
-		event := trace.Event{}
+		event := trace.Event{ID: l.Entry.ID.String(), Family: l.Entry.Family.String(), To: l.Entry.Envelope.Recipients[n].Path.String(),
+			NextHop: l.Destination, Attempt: r.Attempts}
 		notice := intake.Notice{Recipient: n, Status: st}
 		switch {
 		case st.Success():
 			r.State, event.Type = queue.Delivered, trace.Delivered
-			notice.Action, _ = dsn.SuccessAction(results[i].final, results[i].DSN)
+			notice.Action, _ = dsn.SuccessAction(res.final, res.DSN)
 		case st.Permanent():
 			r.State, event.Type = queue.Failed, trace.Failed
 			notice.Action = dsn.Failed
@@ -136,7 +143,7 @@ func (d *Delivery) outcome(rules Rules, l queue.Lease, results []result) queue.B
 			notice.Action, notice.Status = dsn.Expired, r.Status
 		default:
 			r.State, event.Type = queue.Pending, trace.Deferred
-			if results[i].Duplicate {
+			if res.Duplicate {
 				event.Reason = "the next hop may have taken it: it may get it twice"
 			}
 			if rules.DelayWarning > 0 && age >= rules.DelayWarning && !r.Warned {
@@ -144,71 +151,14 @@ func (d *Delivery) outcome(rules Rules, l queue.Lease, results []result) queue.B
 				notice.Action, notice.Until = dsn.Delayed, l.Entry.Received.Add(rules.Lifetime)
 			}
 		}
-		d.record(l, n, r, event)
+		event.Status = r.Status
+		events = append(events, event)
 		if notice.Action != 0 {
 			notices = append(notices, notice)
 		}
 		b.Results = append(b.Results, queue.Result{ID: l.Entry.ID, Recipient: n, Record: r})
 	}
-	b.Add = d.Intake.Reports(l.Entry, notices)
-	return b
-}
-
-func (d *Delivery) record(l queue.Lease, n int, r queue.Record, e trace.Event) {
-	e.ID, e.Family = l.Entry.ID.String(), l.Entry.Family.String()
-	e.Status = r.Status
-	e.To, e.NextHop, e.Attempt = l.Entry.Envelope.Recipients[n].Path.String(), l.Destination, r.Attempts
-	d.Trace.Record(e)
-}
-
-// commit makes a batch durable, however long that takes: the transport has done its part,
-// and forgetting that would be a duplicate.
-func (d *Delivery) commit(ctx context.Context, e *queue.Entry, b queue.Batch) {
-	ctx = context.WithoutCancel(ctx)
-	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 30*time.Second) {
-		err := d.Store.Commit(ctx, b)
-		if err == nil {
-			return
-		}
-		if errors.Is(err, queue.ErrGone) {
-			if b = d.withoutGone(ctx, e, b); len(b.Results) == 0 {
-				return
-			}
-			continue
-		}
-		d.Log.Error("cannot record the outcome of an attempt, trying again", "id", e.ID.String(), "error", err, "pause", pause)
-		if d.stopping(pause) {
-			d.Log.Error("stopped before the outcome of an attempt was recorded; it will be attempted again", "id", e.ID.String())
-			return
-		}
-	}
-}
-
-// stopping waits and reports whether the process is being stopped meanwhile.
-func (d *Delivery) stopping(pause time.Duration) bool {
-	t := time.NewTimer(pause)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return false
-	case <-d.quit:
-		return true
-	}
-}
-
-// withoutGone drops the results of recipients that an admin removed meanwhile.
-func (d *Delivery) withoutGone(ctx context.Context, e *queue.Entry, b queue.Batch) queue.Batch {
-	_, records, err := d.Store.Get(ctx, e.ID)
-	var left []queue.Result
-	for _, r := range b.Results {
-		if err == nil && r.Recipient < len(records) && !records[r.Recipient].State.Final() {
-			left = append(left, r)
-		}
-	}
-	if len(left) == len(b.Results) {
-		left = nil // gone for another reason: do not try for ever
-	}
-	d.Log.Warn("removed from the queue during its attempt", "id", e.ID.String(), "recipients", len(b.Results)-len(left))
-	b.Results = left
-	return b
+	var reported []trace.Event
+	b.Add, reported = d.Intake.Reports(l.Entry, notices)
+	return b, append(events, reported...)
 }

@@ -345,6 +345,31 @@ func TestDeletedDuringItsAttempt(t *testing.T) {
 	}
 }
 
+// TestReportLeavesOutTheDeleted: who was deleted during the attempt is not reported on.
+func TestReportLeavesOutTheDeleted(t *testing.T) {
+	r := newRig(t)
+	release := make(chan struct{})
+	r.next.say(func(mail.Path) mail.Status { <-release; return mail.Permanent(550, 1, 1, "no") })
+	r.send("a@x.test", "b@y.test", "c@y.test")
+	var items []queue.Item
+	for len(items) < 2 || !items[0].Leased {
+		items = r.items()
+	}
+	rec := items[0].Record
+	rec.State = queue.Deleted
+	if err := r.store.Commit(context.Background(), queue.Batch{Results: []queue.Result{{ID: items[0].ID, Record: rec}}}); err != nil {
+		t.Fatal(err)
+	}
+	close(release)
+	r.attempt()
+	if e := r.ev.wait(t, trace.Failed); e.To != "c@y.test" {
+		t.Errorf("%+v", e)
+	}
+	if report := r.attempt(); strings.Contains(report.body, "b@y.test") || !strings.Contains(report.body, "c@y.test") {
+		t.Errorf("%s", report.body)
+	}
+}
+
 // TestN17SlowStart: after an outage a next hop gets one attempt at a time at first.
 func TestN17SlowStart(t *testing.T) {
 	d := destinations{m: make(map[string]*destination)}

@@ -56,6 +56,7 @@ func (d *Delivery) giveUp(ctx context.Context, id queue.ID) {
 	}
 	var b queue.Batch
 	var notices []intake.Notice
+	var events []trace.Event
 	for n, r := range records {
 		if r.State != queue.Parked {
 			continue
@@ -63,11 +64,16 @@ func (d *Delivery) giveUp(ctx context.Context, id queue.ID) {
 		r.State, r.Status = queue.Expired, mail.Permanent(554, 4, 7, "Delivery time expired: "+r.Reason)
 		b.Results = append(b.Results, queue.Result{ID: id, Recipient: n, Record: r})
 		notices = append(notices, intake.Notice{Recipient: n, Action: dsn.Expired, Status: r.Status})
-		d.Trace.Record(trace.Event{Type: trace.Expired, ID: id.String(), Family: e.Family.String(), To: e.Envelope.Recipients[n].Path.String(), Status: r.Status})
+		events = append(events, trace.Event{Type: trace.Expired, ID: id.String(), Family: e.Family.String(), To: e.Envelope.Recipients[n].Path.String(), Status: r.Status})
 	}
-	b.Add = d.Intake.Reports(e, notices)
+	var reported []trace.Event
+	b.Add, reported = d.Intake.Reports(e, notices)
 	if err := d.Store.Commit(ctx, b); err != nil {
 		d.Log.Warn("could not expire parked mail", "id", id.String(), "error", err)
+		return
+	}
+	for _, e := range append(events, reported...) {
+		d.Trace.Record(e)
 	}
 }
 

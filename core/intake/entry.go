@@ -42,7 +42,11 @@ func (in *Intake) batch(src source, s pipeline.Settlement) queue.Batch {
 			// forged, and a report would be backscatter.
 			failed := in.entry(&src, v)
 			in.Trace.Record(trace.Event{Type: trace.Failed, ID: failed.Envelope.ID, Family: src.family.String(), To: versionTo(v), Status: v.Status, Reason: v.Reason})
-			b.Add = append(b.Add, in.Reports(failed, refusals(v))...)
+			reports, events := in.Reports(failed, refusals(v))
+			b.Add = append(b.Add, reports...)
+			for _, e := range events {
+				in.Trace.Record(e)
+			}
 			continue
 		}
 		e := in.entry(&src, v)

@@ -340,7 +340,7 @@ func TestCopiesNeverShow(t *testing.T) {
 		t.Error("the copy shows in the message")
 	}
 	// A copy that fails is told to its own reverse-path.
-	adds := r.in.Reports(es[1], refusals(&pipeline.Version{Recipients: []pipeline.Recipient{{}}, Status: no}))
+	adds, _ := r.in.Reports(es[1], refusals(&pipeline.Version{Recipients: []pipeline.Recipient{{}}, Status: no}))
 	if len(adds) != 1 || adds[0].Entry.Envelope.Recipients[0].Path.Local != "postmaster" {
 		t.Errorf("%+v", adds)
 	}

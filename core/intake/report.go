@@ -24,12 +24,13 @@ type Notice struct {
 // each about all recipients concerned. A null reverse-path gets none (RFC 5321 §6.1).
 //
 // A copy made by a plugin has a reverse-path of its own and is reported there, never to
-// the sender of the message.
-func (in *Intake) Reports(e *queue.Entry, notices []Notice) []queue.Add {
+// the sender of the message. The events are to be recorded once the batch is durable.
+func (in *Intake) Reports(e *queue.Entry, notices []Notice) ([]queue.Add, []trace.Event) {
 	if e.Envelope.ReversePath.IsZero() && slices.ContainsFunc(notices, func(n Notice) bool { return n.Action == dsn.Failed }) {
 		in.Log.Info("no report for a null reverse-path", "id", e.ID.String())
 	}
 	var adds []queue.Add
+	var events []trace.Event
 	for _, kind := range [][]dsn.Action{{dsn.Failed, dsn.Expired}, {dsn.Delayed}, {dsn.Delivered, dsn.Relayed}} {
 		var told []dsn.Recipient
 		for _, n := range notices {
@@ -44,9 +45,11 @@ func (in *Intake) Reports(e *queue.Entry, notices []Notice) []queue.Add {
 		}
 		if add, ok := in.report(e, told); ok {
 			adds = append(adds, add)
+			id := add.Entry.Envelope.ID
+			events = append(events, trace.Event{Type: trace.Reported, ID: id, Family: id, To: e.Envelope.ReversePath.String(), Reason: told[0].Action.String() + " " + e.ID.String()})
 		}
 	}
-	return adds
+	return adds, events
 }
 
 func (in *Intake) report(e *queue.Entry, told []dsn.Recipient) (queue.Add, bool) {
@@ -66,7 +69,6 @@ func (in *Intake) report(e *queue.Entry, told []dsn.Recipient) (queue.Add, bool)
 	if msg.EightBit {
 		r.Envelope.BodyType = mail.Body8BitMIME
 	}
-	in.Trace.Record(trace.Event{Type: trace.Reported, ID: r.Envelope.ID, Family: r.Envelope.ID, To: msg.To.String(), Reason: told[0].Action.String() + " " + e.ID.String()})
 	return queue.Add{Entry: r, Records: in.records(rules, r, &pipeline.Version{})}, true
 }
 
