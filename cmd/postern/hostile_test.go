@@ -22,7 +22,7 @@ func TestX07AddressesOnATerminal(t *testing.T) {
 	c.send("Subject: \u202ex\r\n\r\nbody\r\n.\r\n")
 	id := queuedAs(t, c.expect(250))
 	g.log.wait(t, "deferred", has("id", id))
-	for _, args := range [][]string{{"queue", "list"}, {"queue", "show", id}, {"queue", "summary"}} {
+	for _, args := range [][]string{{"queue", "list"}, {"queue", "show", id}, {"queue", "show", "--raw", id}, {"queue", "summary"}} {
 		out := g.must(args...)
 		if strings.ContainsRune(out, '\u202e') || args[1] != "summary" && !strings.Contains(out, "b?to@ext.example") {
 			t.Errorf("%s:\n%q", strings.Join(args, " "), out)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -293,5 +294,32 @@ func showRaw(w io.Writer, file, id string) error {
 	if err != nil {
 		return usageError{err}
 	}
-	return local.Dump(w, disk.OS{}, queueDir(c), parsed)
+	lines := &printableLines{w: w}
+	err = local.Dump(lines, disk.OS{}, queueDir(c), parsed)
+	return errors.Join(err, lines.flush())
+}
+
+// printableLines writes text line by line, each as printable makes it.
+type printableLines struct {
+	w    io.Writer
+	rest []byte // of a line that has not ended
+}
+
+func (l *printableLines) Write(p []byte) (int, error) {
+	l.rest = append(l.rest, p...)
+	for {
+		line, rest, ok := bytes.Cut(l.rest, []byte("\n"))
+		if !ok {
+			return len(p), nil
+		}
+		if _, err := fmt.Fprintln(l.w, printable(string(line))); err != nil {
+			return 0, err
+		}
+		l.rest = rest
+	}
+}
+
+func (l *printableLines) flush() error {
+	_, err := io.WriteString(l.w, printable(string(l.rest)))
+	return err
 }
