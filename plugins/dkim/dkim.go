@@ -69,16 +69,16 @@ func (p *Plugin) Configure(_ context.Context, c sdk.Config) error {
 		dir = filepath.Join(c.DataDir, dir)
 	}
 	p.keys = make(map[mail.Domain]*key)
-	var faults []error
+	var faults []string
 	for _, name := range s.Domains {
 		d, err := mail.ParseDomain(name)
 		if err != nil {
-			faults = append(faults, fmt.Errorf("settings: domains: %w", err))
+			faults = append(faults, "settings: domains: "+err.Error())
 			continue
 		}
 		k, err := loadKey(dir, d, s.Selector)
 		if err != nil {
-			faults = append(faults, err)
+			faults = append(faults, err.Error())
 			continue
 		}
 		if k.bits != 0 && k.bits < adviseBits {
@@ -86,7 +86,10 @@ func (p *Plugin) Configure(_ context.Context, c sdk.Config) error {
 		}
 		p.keys[d] = k
 	}
-	return errors.Join(faults...)
+	if len(faults) > 0 { // in one line: the host shows no other
+		return errors.New(strings.Join(faults, "; "))
+	}
+	return nil
 }
 
 // Filter signs a message for its author's domain.
