@@ -207,7 +207,11 @@ func (p *Policy) Recipient(ctx context.Context, e *mail.Envelope, rcpt mail.Path
 	if rcpt.IsZero() || rcpt.Local == "" || rcpt.Domain.IsZero() {
 		return mail.Permanent(553, 1, 3, "Recipient address needs a local part and a domain")
 	}
-	if r := match(p.recipients, rcpt); r != nil && r.Reject {
+	r, err := p.ruleFor(ctx, rcpt)
+	switch {
+	case err != nil:
+		return p.failed("domain", err)
+	case r != nil && r.Reject:
 		return refusal(r.Text, "Recipient address rejected")
 	}
 	if s := p.deliverable(ctx, e, rcpt); !s.IsZero() {
@@ -217,6 +221,21 @@ func (p *Policy) Recipient(ctx context.Context, e *mail.Envelope, rcpt mail.Path
 		return mail.Temporary(450, 7, 1, "Too many recipients, try again later")
 	}
 	return mail.Status{}
+}
+
+// ruleFor returns the rule for a recipient: that for the address as given, else that for the
+// same mailbox at the domain's own name. A rule about a mailbox is not got round by an alias
+// of its domain.
+func (p *Policy) ruleFor(ctx context.Context, rcpt mail.Path) (*addressRule, error) {
+	r := match(p.recipients, rcpt)
+	if r != nil || len(p.recipients) == 0 {
+		return r, nil
+	}
+	name, ours, err := p.Directory.Local(ctx, rcpt.Domain)
+	if err != nil || !ours {
+		return nil, err
+	}
+	return match(p.recipients, mail.Path{Local: rcpt.Local, Domain: name}), nil
 }
 
 // deliverable says whether the client may send to rcpt.

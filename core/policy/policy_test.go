@@ -249,6 +249,25 @@ func TestA29Postmaster(t *testing.T) {
 	}
 }
 
+// TestRecipientRuleAtAliases: a rule about a mailbox counts under every name of its domain,
+// unless that name has a rule of its own.
+func TestRecipientRuleAtAliases(t *testing.T) {
+	r := newRig(t, func(o *Options) {
+		o.Recipients = []AddressRule{
+			{Match: []string{"open@any.test"}},
+			{Match: []string{"former@any.example", "open@any.example", "alice@gw.example"}, Reject: true},
+		}
+	})
+	for to, want := range map[string]string{
+		"former@any.example": "554 5.7.1", "Former@any.test": "554 5.7.1", "alice@bücher.test": "554 5.7.1",
+		"open@any.example": "554 5.7.1", "open@any.test": "", "other@any.test": "", "bob@bücher.test": "", "x@ext.example": "550 5.7.1",
+	} {
+		if got := r.rcpt(t, stranger, "", "", to); got != want {
+			t.Errorf("%s: %q, want %q", to, got, want)
+		}
+	}
+}
+
 func TestMessageSize(t *testing.T) {
 	r := newRig(t, func(o *Options) {
 		o.Limits.MessageSize = 1000
