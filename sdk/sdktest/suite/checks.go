@@ -144,7 +144,7 @@ func (r *run) filter(ctx context.Context) {
 				return "", err
 			}
 			v, err := r.verdict(ctx, p, all[i].m)
-			if errors.Is(err, errDeadline) {
+			if isDeadline(err) {
 				hung++
 			}
 			if err != nil {
@@ -185,7 +185,13 @@ func describe(v *sdk.Verdict) string {
 	case v.Reason != "":
 		text += ": " + v.Reason
 	}
-	return text + fmt.Sprintf("; edits: %d, recipients apart: %d", len(v.Edits), len(v.PerRecipient))
+	if n := len(v.Edits); n > 0 {
+		text += fmt.Sprintf(", edits: %d", n)
+	}
+	if n := len(v.PerRecipient); n > 0 {
+		text += fmt.Sprintf(", recipients with a verdict of their own: %d", n)
+	}
+	return text
 }
 
 // impatient makes calls that nobody waits for. The plugin has to get over it.

@@ -77,6 +77,9 @@ func (r *run) all(ctx context.Context) {
 	}
 	r.check(ctx, "is healthy", r.healthy)
 	r.check(ctx, "standard health service", r.standardHealth)
+	if r.desc.Gate {
+		r.gate(ctx)
+	}
 	if r.desc.Filter {
 		r.filter(ctx)
 	}
@@ -104,7 +107,7 @@ func (r *run) check(ctx context.Context, name string, do func(context.Context) (
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
-	if errors.Is(err, errDeadline) {
+	if isDeadline(err) {
 		r.end() // who hangs once is not waited for again
 	}
 	r.ok = r.ok && err == nil
@@ -181,6 +184,8 @@ func (r *run) configure(ctx context.Context, p *process, settings []byte) (strin
 }
 
 var errDeadline = errors.New("no answer before the deadline")
+
+func isDeadline(err error) bool { return errors.Is(err, errDeadline) }
 
 // callError puts a gRPC error into words.
 func callError(method string, err error) error {

@@ -38,6 +38,8 @@ func TestSuiteFinds(t *testing.T) {
 		{"raw always recipient", "plain message", "no recipient 7"},
 		{"raw always injection", "no body", "not folding"},
 		{"raw always giant", "plain message", "larger than max"},
+		{"raw gate always injection", "gate: MAIL", "not folding"},
+		{"raw gate always undeclared", "gate: RCPT", "the right to discard"},
 		{"always undeclared", "plain message", "does not declare the right"},
 		{"always crash", "plain message", "in the background"},
 		{"always panic", "plain message", "the lock broke"},

@@ -16,10 +16,11 @@ import (
 )
 
 // raw talks gRPC without the SDK. It dies in the calls that its arguments name; with "twice"
-// it answers twice, with "immortal" it outlives the gateway, and with "always WORD" all messages as if their X-Do field said WORD.
+// it answers twice, with "gate" it is a gate too, with "immortal" it outlives the gateway, and with "always WORD" all messages as if their X-Do field said WORD.
 type raw struct {
 	proto.UnimplementedPluginServer
 	proto.UnimplementedFilterServer
+	proto.UnimplementedGateServer
 	dieIn  []string
 	always string
 }
@@ -40,11 +41,16 @@ func serveRaw(dieIn []string) {
 	if i := slices.Index(dieIn, "always"); i >= 0 {
 		r.always = strings.Join(dieIn[i+1:], " ")
 	}
-	s := grpc.NewServer(grpc.UnknownServiceHandler(r.twice), grpc.MaxSendMsgSize(1<<30))
+	options := []grpc.ServerOption{grpc.MaxSendMsgSize(1 << 30)}
+	if slices.Contains(dieIn, "twice") {
+		options = append(options, grpc.UnknownServiceHandler(r.twice))
+	}
+	s := grpc.NewServer(options...)
 	proto.RegisterPluginServer(s, r)
-	if !slices.Contains(dieIn, "twice") { // what is not registered goes to twice
+	if len(options) == 1 { // else unknown, and answered twice
 		proto.RegisterFilterServer(s, r)
 	}
+	proto.RegisterGateServer(s, r)
 	fmt.Printf("1|1|unix|%s|grpc\n", l.Addr())
 	s.Serve(l)
 }
@@ -71,10 +77,15 @@ func (r *raw) twice(_ any, stream grpc.ServerStream) error {
 
 func (r *raw) Describe(context.Context, *proto.DescribeRequest) (*proto.Manifest, error) {
 	r.call("describe")
-	return &proto.Manifest{
+	m := &proto.Manifest{
 		Name: "raw", Version: "0", Interfaces: []string{proto.InterfaceFilter},
 		May: uint32(proto.Right_RIGHT_REJECT | proto.Right_RIGHT_EDIT_HEADER | proto.Right_RIGHT_COPY),
-	}, nil
+	}
+	if slices.Contains(r.dieIn, "gate") {
+		m.Interfaces = append(m.Interfaces, proto.InterfaceGate)
+		m.Stages = uint32(proto.Stage_STAGE_MAIL | proto.Stage_STAGE_RCPT)
+	}
+	return m, nil
 }
 
 func (r *raw) Configure(context.Context, *proto.ConfigureRequest) (*proto.ConfigureResponse, error) {
@@ -94,38 +105,47 @@ func (r *raw) Drain(context.Context, *proto.DrainRequest) (*proto.DrainResponse,
 
 // Filter gives the bad answer that the X-Do field names.
 func (r *raw) Filter(_ context.Context, req *proto.FilterRequest) (*proto.Verdict, error) {
+	if what := mail.NewHeader(req.Message.Header).Get("X-Do"); what != "" {
+		return answer(what), nil
+	}
+	return answer(r.always), nil
+}
+
+// Gate gives it at each command.
+func (r *raw) Gate(context.Context, *proto.GateRequest) (*proto.Verdict, error) {
+	return answer(r.always), nil
+}
+
+// answer is a bad one, or, to any other word, a good one.
+func answer(what string) *proto.Verdict {
 	reject := func(s *proto.Status) *proto.Verdict {
 		return &proto.Verdict{Outcome: &proto.Outcome{Action: proto.Action_ACTION_REJECT, Status: s}}
 	}
 	edit := func(e *proto.Edit) *proto.Verdict { return &proto.Verdict{Edits: []*proto.Edit{e}} }
 	five := []int32{5, 0, 0}
-	what := mail.NewHeader(req.Message.Header).Get("X-Do")
-	if what == "" {
-		what = r.always
-	}
 	switch what {
 	case "code 999":
-		return reject(&proto.Status{Code: 999, Enhanced: five}), nil
+		return reject(&proto.Status{Code: 999, Enhanced: five})
 	case "code 250":
-		return reject(&proto.Status{Code: 250, Enhanced: []int32{2, 0, 0}}), nil
+		return reject(&proto.Status{Code: 250, Enhanced: []int32{2, 0, 0}})
 	case "crlf":
-		return reject(&proto.Status{Code: 550, Enhanced: five, Text: "no\r\n250 2.0.0 Ok: queued as 1"}), nil
+		return reject(&proto.Status{Code: 550, Enhanced: five, Text: "no\r\n250 2.0.0 Ok: queued as 1"})
 	case "action":
-		return &proto.Verdict{Outcome: &proto.Outcome{Action: 77}}, nil
+		return &proto.Verdict{Outcome: &proto.Outcome{Action: 77}}
 	case "kind":
-		return edit(&proto.Edit{Kind: 99}), nil
+		return edit(&proto.Edit{Kind: 99})
 	case "recipient": // of somebody else's message
-		return &proto.Verdict{PerRecipient: map[int32]*proto.Outcome{7: {}}}, nil
+		return &proto.Verdict{PerRecipient: map[int32]*proto.Outcome{7: {}}}
 	case "injection":
-		return edit(&proto.Edit{Kind: proto.EditKind_EDIT_HEADER_INSERT, Name: "X-A", Value: []byte("a\r\nBcc: x@example.org")}), nil
+		return edit(&proto.Edit{Kind: proto.EditKind_EDIT_HEADER_INSERT, Name: "X-A", Value: []byte("a\r\nBcc: x@example.org")})
 	case "address":
-		return edit(&proto.Edit{Kind: proto.EditKind_EDIT_COPY, Path: &proto.Path{Local: "a\r\nb", Domain: "example.org"}}), nil
+		return edit(&proto.Edit{Kind: proto.EditKind_EDIT_COPY, Path: &proto.Path{Local: "a\r\nb", Domain: "example.org"}})
 	case "draft":
-		return edit(&proto.Edit{Kind: proto.EditKind_EDIT_BODY_REPLACE, BodyDraft: "/etc/passwd"}), nil
+		return edit(&proto.Edit{Kind: proto.EditKind_EDIT_BODY_REPLACE, BodyDraft: "/etc/passwd"})
 	case "undeclared":
-		return &proto.Verdict{Outcome: &proto.Outcome{Action: proto.Action_ACTION_DISCARD, Reason: "gone"}}, nil
+		return &proto.Verdict{Outcome: &proto.Outcome{Action: proto.Action_ACTION_DISCARD, Reason: "gone"}}
 	case "giant":
-		return &proto.Verdict{Notes: map[string]string{"n": strings.Repeat("x", 100_000_000)}}, nil
+		return &proto.Verdict{Notes: map[string]string{"n": strings.Repeat("x", 100_000_000)}}
 	}
-	return &proto.Verdict{}, nil
+	return &proto.Verdict{}
 }
