@@ -95,6 +95,7 @@ func (g *gateway) build(ctx context.Context, c *config.Config, undo func(func())
 	undo(func() { g.directory.Close() })
 	g.services.g = g
 	host := hostOptions(c, filepath.Join(runDir(c), "plugins"), g.log)
+	host.ContentGroup = contentGroup(c)
 	host.Services = g.services.forPlugins()
 	if g.host, err = pluginhost.Start(ctx, host, specs); err != nil {
 		return err

@@ -359,6 +359,20 @@ type Plugin struct {
 	// "redirected", "copy", "fetched".
 	// Default: [], as the plugin says.
 	Origins Origins `toml:"origins"`
+	// SHA256 is the checksum of the program that command names, in hex: another program, or one
+	// that others may write to, is not started. Its arguments are not checked.
+	// Default: "", any program.
+	SHA256 string `toml:"sha256"`
+	// User is who the plugin runs as, "name" or "name:group"; the gateway has to run as root.
+	// Of the gateway's files it can then read the content of messages only.
+	// Default: "", as the gateway.
+	User string `toml:"user"`
+	// Memory is what the plugin and all that it starts may take; who takes more is killed.
+	// Default: "0B", no limit.
+	Memory Size `toml:"memory"`
+	// Processes is how many processes and threads there may be.
+	// Default: 0, no limit.
+	Processes int `toml:"processes"`
 	// Settings are the plugin's own: handed over as TOML and decoded strictly by it.
 	// Default: none.
 	Settings Settings `toml:"settings"`

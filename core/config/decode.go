@@ -16,7 +16,7 @@ import (
 type fromTOML interface{ fromTOML(value any) error }
 
 // later are keys that are planned: they get a clear refusal instead of "unknown key".
-var later = []string{"plugin.user", "plugin.memory", "plugin.processes", "plugin.sha256", "plugin.mode"}
+var later = []string{"plugin.mode"}
 
 // topLevel are the keys outside any table: below a table's header TOML takes them for the table's.
 var topLevel = []string{"hostname", "data_dir", "postmaster", "unsafe_spool"}

@@ -47,7 +47,7 @@ func TestExampleRuns(t *testing.T) {
 
 // commented is a line of the example that is a key or a table, commented out. Prose never
 // has this form.
-var commented = regexp.MustCompile(`^# ((\[\[?[a-z_.]+\]\]?)|([a-z_]+) = (.*))$`)
+var commented = regexp.MustCompile(`^# ((\[\[?[a-z_.]+\]\]?)|([a-z0-9_]+) = (.*))$`)
 
 // TestExampleUncommented: every commented line is valid too.
 func TestExampleUncommented(t *testing.T) {
@@ -130,7 +130,7 @@ func TestExampleIsComplete(t *testing.T) {
 	}
 	mentioned := make(map[string][]mention)
 	table := ""
-	uncommentedKey := regexp.MustCompile(`^((\[\[?[a-z_.]+\]\]?)|([a-z_]+) = (.*))$`)
+	uncommentedKey := regexp.MustCompile(`^((\[\[?[a-z_.]+\]\]?)|([a-z0-9_]+) = (.*))$`)
 	for _, line := range strings.Split(exampleText(t), "\n") {
 		m, off := uncommentedKey.FindStringSubmatch(line), false
 		if m == nil {

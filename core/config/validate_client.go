@@ -156,6 +156,7 @@ func (v *validator) plugins() {
 		if d := time.Duration(p.Timeout); d < 10*time.Millisecond || d > 10*time.Minute {
 			v.problem(key+".timeout", "must be from 10ms to 10m")
 		}
+		v.confinement(key, p)
 		v.onFailure(key+".on_failure", p.OnFailure)
 		if v.c.exposed && p.Settings.secret != "" {
 			v.problem(key+".settings", "has a secret (%s), and this file may be read by everybody; run: chmod 600 %s", p.Settings.secret, v.c.file)

@@ -67,7 +67,14 @@ func (h *Host) credential(s Spec) (*syscall.Credential, error) {
 		return nil, errors.New("its user cannot be changed: the gateway does not run as root; start it as root, or remove the user key")
 	}
 	c := &syscall.Credential{Uid: uint32(s.User.UID), Gid: uint32(s.User.GID)}
-	if g := h.opt.ContentGroup; g > 0 && g != s.User.GID {
+	if h.opt.ContentGroup == nil {
+		return c, nil
+	}
+	g, err := h.opt.ContentGroup(*s.User)
+	if err != nil {
+		return nil, err
+	}
+	if g > 0 && g != s.User.GID {
 		c.Groups = []uint32{uint32(g)}
 	}
 	return c, nil

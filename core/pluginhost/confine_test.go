@@ -208,7 +208,7 @@ func TestG15User(t *testing.T) {
 	spec := use("filter")
 	spec.User = &User{UID: 64321, GID: 64321}
 	opt := options(t, &logBuffer{}, calm())
-	opt.ContentGroup = group
+	opt.ContentGroup = func(User) (int, error) { return group, nil }
 	h, err := Start(t.Context(), opt, []Spec{spec})
 	if err != nil {
 		t.Fatal(err)

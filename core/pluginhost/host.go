@@ -26,9 +26,9 @@ type Options struct {
 	SelfExe string
 	// Hostname, Postmaster and DataDir are handed to plugins, Version is the gateway's.
 	Hostname, Postmaster, DataDir, Version string
-	// ContentGroup is the group that may read the files of large messages; 0: none. Plugins
-	// with a user of their own are in it.
-	ContentGroup int
+	// ContentGroup returns the group that may read the files of large messages, and makes it
+	// so; nil: none. Plugins with a user of their own are in it.
+	ContentGroup func(User) (int, error)
 	Log          *slog.Logger
 	Clock        func() time.Time // nil: time.Now
 	// Services are what plugins may ask of the gateway.
