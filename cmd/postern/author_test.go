@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -20,13 +21,13 @@ func goes(t *testing.T, dir string, args ...string) {
 	}
 }
 
-// TestPluginNew: what it writes builds, passes its own tests and the suite, and works in a gateway,
-// without a network and without a change.
+// TestPluginNew: what it writes builds, passes its own tests and the suite, and works in a gateway
+// with the configuration that sdk/README.md shows, without a network and without a change.
 func TestPluginNew(t *testing.T) {
 	t.Setenv("GOPROXY", "off")
-	dir := filepath.Join(t.TempDir(), "src", "word-guard")
-	out, code := postern(t, "", "plugin", "new", "word-guard", "--dir", dir, "--sdk", "../..")
-	if code != 0 || !strings.Contains(out, `name = "word-guard"`) {
+	dir := filepath.Join(t.TempDir(), "src", "subject-guard")
+	out, code := postern(t, "", "plugin", "new", "subject-guard", "--dir", dir, "--sdk", "../..")
+	if code != 0 || !strings.Contains(out, `name = "subject-guard"`) {
 		t.Fatalf("exit code %d\n%s", code, out)
 	}
 	program, _ := os.ReadFile(filepath.Join(dir, "main.go"))
@@ -44,39 +45,29 @@ func TestPluginNew(t *testing.T) {
 	}
 	goes(t, dir, "vet", "./...")
 	goes(t, dir, "test", "./...")
-	goes(t, dir, "build", "-o", "word-guard", ".")
+	goes(t, dir, "build", "-o", "subject-guard", ".")
 
-	bin := filepath.Join(dir, "word-guard")
+	bin := filepath.Join(dir, "subject-guard")
 	settings := filepath.Join(t.TempDir(), "settings.toml")
 	os.WriteFile(settings, []byte("word = \"lottery\"\n"), 0o600)
 	if out, code := postern(t, "", "plugin", "test", bin, "--settings", settings); code != 0 {
 		t.Errorf("plugin test: exit code %d\n%s", code, out)
 	}
-	next := newSink(t)
-	g := start(t, basics+`
-[[domain]]
-name = "example.org"
-deliver = "smtp://`+next.addr+`"
-recipients = "any"
-[[plugin]]
-name = "word-guard"
-command = "`+bin+`"
-[plugin.settings]
-word = "lottery"
-`)
-	g.deliver("a@example.net", []string{"b@example.org"}, "Subject: lunch\r\n\r\nx")
-	got := next.wait(t, "the message", func(m []arrived) bool { return len(m) == 1 })
-	if !strings.Contains(got[0].Data, "X-Checked-By: word-guard\r\n") {
-		t.Errorf("the message is not marked:\n%s", got[0].Data)
+	g := startIn(t, dir, strings.Replace(codeBlock(t, "../../sdk/README.md", "toml"), ":2525", ":0", 1)+"[log]\nformat = \"json\"\n")
+	g.must("check")
+	if out := g.must("send"); !strings.Contains(out, "subject-guard continue") || !strings.Contains(out, "delivered postmaster@example.org via mailbox:maildir") {
+		t.Errorf("send says\n%s", out)
 	}
-	c := dial(t, g.addr[0])
-	c.cmd(250, "EHLO client.example.net")
-	c.cmd(250, "MAIL FROM:<a@example.net>")
-	c.cmd(250, "RCPT TO:<b@example.org>")
-	c.cmd(354, "DATA")
-	c.send("Subject: The LOTTERY\r\n\r\nx\r\n.\r\n")
-	if reply := c.expect(550); !strings.Contains(reply, "5.7.1 this subject is not welcome here") {
-		t.Errorf("the reply is %s", reply)
+	files, _ := filepath.Glob(filepath.Join(dir, "data/mail/example.org/postmaster/new/*"))
+	if len(files) != 1 {
+		t.Fatalf("%d files in the maildir", len(files))
+	}
+	if text, _ := os.ReadFile(files[0]); !strings.Contains(string(text), "X-Checked-By: subject-guard") {
+		t.Errorf("the message is not marked:\n%s", text)
+	}
+	out, code = postern(t, "Subject: You won the LOTTERY\n\nHello\n", "send", "--config", g.file, "-")
+	if code != 1 || !strings.Contains(out, "550 5.7.1 this subject is not welcome here") {
+		t.Errorf("send of spam: exit code %d\n%s", code, out)
 	}
 
 	// Nothing is overwritten.
@@ -84,6 +75,21 @@ word = "lottery"
 	if after, _ := os.ReadFile(filepath.Join(dir, "main.go")); code != 1 || !strings.Contains(out, "not empty") || string(after) != string(program) {
 		t.Errorf("a second time: exit code %d\n%s", code, out)
 	}
+}
+
+// codeBlock is the first code of that language in a README.
+func codeBlock(t *testing.T, file, language string) string {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, ok := strings.Cut(string(text), "\n```"+language+"\n")
+	code, _, closed := strings.Cut(rest, "\n```\n")
+	if !ok || !closed {
+		t.Fatalf("%s has no code in %s", file, language)
+	}
+	return code + "\n"
 }
 
 func goLine(mod []byte) string {
@@ -180,6 +186,24 @@ func TestPluginTest(t *testing.T) {
 		}
 		if err := json.Unmarshal([]byte(line), &r); err != nil || r.Check == "" || !r.OK || code != 0 {
 			t.Errorf("%s: %v", line, err)
+		}
+	}
+}
+
+// TestLinks: what the READMEs point to is there.
+func TestLinks(t *testing.T) {
+	link := regexp.MustCompile(`\]\(([^)#:]+)\)`)
+	files := []string{"../../README.md", "../../sdk/README.md", "../../sdk/proto/README.md", "../../testdata/plugins/node-filter/README.md"}
+	first, _ := filepath.Glob("../../plugins/*/README.md")
+	for _, file := range append(files, first...) {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range link.FindAllStringSubmatch(string(text), -1) {
+			if _, err := os.Stat(filepath.Join(filepath.Dir(file), m[1])); err != nil {
+				t.Errorf("%s: %v", file, err)
+			}
 		}
 	}
 }

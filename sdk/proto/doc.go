@@ -1,6 +1,7 @@
 // Package proto is the protocol between the gateway and its plugins: postern.proto and the
 // files beside it, which are the contract for every language, the code generated from
-// them, and the constants of the handshake. It decides nothing and converts nothing.
+// them, and the constants of the handshake. README.md says how a plugin in another language
+// starts, lives and ends. The package decides nothing and converts nothing.
 //
 // To generate the code again, with protoc and the versions of the generators that go.mod
 // names (a test compares the result with what is committed):
