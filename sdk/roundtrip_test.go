@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"reflect"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	pb "google.golang.org/protobuf/proto"
@@ -158,6 +159,19 @@ func TestAttemptSurvivesTheWire(t *testing.T) {
 	same(t, *sdk.DecodeAttempt(overWire(t, wire.GateRequest(&a), &proto.GateRequest{})), a)
 	empty := sdk.Attempt{Stage: sdk.AtConnect}
 	same(t, *sdk.DecodeAttempt(overWire(t, wire.GateRequest(&empty), &proto.GateRequest{})), empty)
+}
+
+func TestPlanSurvivesTheWire(t *testing.T) {
+	action := filled[sdk.PlanAction](t)
+	action.Kind = sdk.PlanNotify
+	action.Flags = []string{"a", "b"}
+	action.Body = []byte("body\r\n")
+	p := sdk.Plan{Actions: []sdk.PlanAction{action}, Remember: []sdk.Mark{{Key: "k", Lifetime: 90 * time.Second}, {Key: "l", Lifetime: time.Hour}}}
+	got, err := wire.Plan(overWire(t, sdk.EncodePlan(&p), &proto.PlanResponse{}), sdk.Manifest{Host: sdk.MaySubmit})
+	if err != nil {
+		t.Fatal(err)
+	}
+	same(t, *got, p)
 }
 
 func TestConfigSurvivesTheWire(t *testing.T) {

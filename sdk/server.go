@@ -21,12 +21,14 @@ type server struct {
 	proto.UnimplementedFilterServer
 	proto.UnimplementedGateServer
 	proto.UnimplementedMailboxServer
+	proto.UnimplementedPlannerServer
 
 	impl     any
 	manifest Manifest
 	filter   Filter
 	gate     Gate
 	mailbox  Mailbox
+	planner  Planner
 	begun    func() // called when the host makes its first call
 	host     *Host  // what the plugin may ask; nil: nothing
 }
@@ -37,8 +39,9 @@ func newServer(impl any, m Manifest, begun func()) (*server, error) {
 	s.filter, _ = impl.(Filter)
 	s.gate, _ = impl.(Gate)
 	s.mailbox, _ = impl.(Mailbox)
+	s.planner, _ = impl.(Planner)
 	if len(s.interfaces()) == 0 {
-		return nil, fmt.Errorf("%T implements none of sdk.Filter, sdk.Gate and sdk.Mailbox; check the signatures of its methods", impl)
+		return nil, fmt.Errorf("%T implements none of sdk.Filter, sdk.Gate, sdk.Mailbox and sdk.Planner; check the signatures of its methods", impl)
 	}
 	if (s.gate != nil) != (m.Stages != 0) {
 		return nil, fmt.Errorf("%T has to implement sdk.Gate and the manifest to name the Stages at which it is asked: one without the other does nothing", impl)
@@ -57,6 +60,9 @@ func (s *server) interfaces() []string {
 	if s.mailbox != nil {
 		names = append(names, proto.InterfaceMailbox)
 	}
+	if s.planner != nil {
+		names = append(names, proto.InterfacePlanner)
+	}
 	return names
 }
 
@@ -71,6 +77,9 @@ func (s *server) register(r grpc.ServiceRegistrar) {
 	}
 	if s.mailbox != nil {
 		proto.RegisterMailboxServer(r, s)
+	}
+	if s.planner != nil {
+		proto.RegisterPlannerServer(r, s)
 	}
 }
 

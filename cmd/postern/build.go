@@ -95,6 +95,18 @@ func routes(c *config.Config, own []netip.AddrPort) (*route.Table, error) {
 	return route.New(o)
 }
 
+// planners returns which plugin plans for a recipient, "" for none.
+func planners(c *config.Config) func(mail.Path) string {
+	names := make(map[mail.Domain]string)
+	for _, d := range c.Domains {
+		names[d.Name] = d.Planner
+		for _, a := range d.Aliases {
+			names[a] = d.Planner
+		}
+	}
+	return func(to mail.Path) string { return names[to.Domain] }
+}
+
 func newResolver(c *config.Config, log *slog.Logger) (resolver.Resolver, error) {
 	return resolver.New(resolver.Options{Servers: c.DNS.Servers, Log: log})
 }

@@ -201,6 +201,16 @@ func checkPlugins(ctx context.Context, c *config.Config) []checkLine {
 		}
 		lines = append(lines, checkLine{what, nil})
 	}
+	for _, d := range c.Domains {
+		if d.Planner == "" {
+			continue
+		}
+		line := checkLine{what: fmt.Sprintf("domain %s: planner %s", d.Name, d.Planner)}
+		if _, ok := host.Planner(d.Planner); !ok {
+			line.err = errors.New("the plugin makes no plans; name one that does, or remove the key")
+		}
+		lines = append(lines, line)
+	}
 	return append(lines, checkLine{"order of plugins", checkOrder(c, host)})
 }
 

@@ -118,11 +118,15 @@ func (g *gateway) assemble(c *config.Config, p *prepared) error {
 		Backoff: backoff(c), Trace: g.trace, Log: g.log, Clock: g.clock}, g.intakeRules(c, p))
 	g.door.intake = g.intake
 	g.services.intake.Store(g.intake)
-	transport := &mailbox.Transport{Planner: expand.KeepAll{}, Log: g.log, Backend: func(name string) (mailbox.Backend, bool) {
+	expander := &expand.Expander{Intake: g.intake, Log: g.log, Clock: g.clock, Planner: func(name string) (expand.Planner, bool) {
+		p, ok := g.host.Planner(name)
+		return p, ok
+	}}
+	transport := &mailbox.Transport{Log: g.log, Backend: func(name string) (mailbox.Backend, bool) {
 		m, ok := g.host.Mailbox(name)
 		return m, ok
 	}}
-	g.delivery = delivery.New(delivery.Options{Store: g.store, Intake: g.intake, SMTP: &g.client, Mailbox: transport, Trace: g.trace, Log: g.log,
+	g.delivery = delivery.New(delivery.Options{Store: g.store, Intake: g.intake, SMTP: &g.client, Mailbox: transport, Expand: expander, Trace: g.trace, Log: g.log,
 		Clock: g.clock, Owner: c.Hostname.String(), Lease: leaseTime}, deliveryRules(c, p))
 	l, err := admin.Listen(controlSocket(c))
 	if err != nil {
@@ -216,7 +220,7 @@ func (g *gateway) intakeRules(c *config.Config, p *prepared) intake.Rules {
 }
 
 func deliveryRules(c *config.Config, p *prepared) delivery.Rules {
-	return delivery.Rules{Route: p.routes.Route, Total: c.Queue.Concurrency, PerNextHop: c.Queue.ConcurrencyPerDestination,
+	return delivery.Rules{Route: p.routes.Route, Planner: planners(c), Total: c.Queue.Concurrency, PerNextHop: c.Queue.ConcurrencyPerDestination,
 		Lifetime: time.Duration(c.Queue.Lifetime), DelayWarning: time.Duration(c.Queue.DelayWarning)}
 }
 

@@ -260,6 +260,10 @@ type Domain struct {
 	// Recipients says which addresses exist: "directory" (accounts and aliases) or "any".
 	// Default: "directory"
 	Recipients string `toml:"recipients"`
+	// Planner is the plugin that decides, for each recipient, what becomes of a message
+	// before it goes into the mailbox: folder, redirects, replies.
+	// Default: "", everything goes into the inbox.
+	Planner string `toml:"planner"`
 }
 
 // DNS is about name resolution.

@@ -287,11 +287,32 @@ func (v *validator) domains() {
 				v.problem(k, "%q: %v", t, err)
 			}
 		}
+		v.planner(key+".planner", d)
 		if d.Recipients == "callahead" {
 			v.problem(key+".recipients", "callahead is not available in this version; use directory or any")
 		} else {
 			v.oneOf(key+".recipients", d.Recipients, "directory", "any")
 		}
+	}
+}
+
+// planner checks that a planner is a plugin that runs, and that there is a mailbox to plan for.
+func (v *validator) planner(key string, d Domain) {
+	if d.Planner == "" {
+		return
+	}
+	v.listed(key, d.Planner)
+	for _, t := range d.Deliver {
+		if h, err := route.ParseHop(t); err == nil && h.Scheme != route.SchemeMailbox {
+			v.problem(key, "needs a mailbox plugin in deliver; %q is another server, which has rules of its own", t)
+		}
+	}
+}
+
+// listed checks that a plugin is listed.
+func (v *validator) listed(key, name string) {
+	if !slices.ContainsFunc(v.c.Plugins, func(p Plugin) bool { return p.Name == name }) {
+		v.problem(key, "there is no plugin %q; list it as a [[plugin]]", name)
 	}
 }
 

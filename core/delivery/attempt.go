@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/postern-mail/postern/core/dsn"
+	"github.com/postern-mail/postern/core/expand"
 	"github.com/postern-mail/postern/core/intake"
 	"github.com/postern-mail/postern/core/queue"
 	"github.com/postern-mail/postern/core/route"
@@ -56,6 +57,9 @@ func (d *Delivery) keep(ctx context.Context, cancel context.CancelFunc, l *queue
 type result struct {
 	smtpclient.Result
 	final bool // in a mailbox: no further host can report on it
+	// expanded is what becomes of a message by its recipient's plan, if not simply that it
+	// is kept.
+	expanded *expand.Outcome
 }
 
 // share is the part of a lease that goes one way.
@@ -85,7 +89,7 @@ func (d *Delivery) transport(ctx context.Context, rules Rules, l queue.Lease) []
 		shares[k].places = append(shares[k].places, i)
 	}
 	for _, s := range shares {
-		for k, r := range d.hand(ctx, s, l.Entry) {
+		for k, r := range d.hand(ctx, rules, s, l.Entry) {
 			results[s.places[k]] = r
 		}
 	}
@@ -98,11 +102,11 @@ func (d *Delivery) transport(ctx context.Context, rules Rules, l queue.Lease) []
 }
 
 // hand gives one share to its transport.
-func (d *Delivery) hand(ctx context.Context, s share, e *queue.Entry) []result {
+func (d *Delivery) hand(ctx context.Context, rules Rules, s share, e *queue.Entry) []result {
 	results := make([]result, len(s.numbers))
 	if s.route.Transport == route.Mailbox {
 		for i, n := range s.numbers {
-			results[i].final, results[i].Status = true, d.Mailbox.Deliver(ctx, s.route.Hops[0].Address, e, n)
+			results[i] = d.local(ctx, rules, s.route.Hops[0].Address, e, n)
 		}
 		return results
 	}
@@ -130,7 +134,15 @@ func (d *Delivery) outcome(rules Rules, l queue.Lease, said func(number int) res
 		event := trace.Event{ID: l.Entry.ID.String(), Family: l.Entry.Family.String(), To: l.Entry.Envelope.Recipients[n].Path.String(),
 			NextHop: l.Destination, Attempt: r.Attempts}
 		notice := intake.Notice{Recipient: n, Status: st}
-		switch {
+		switch x := res.expanded; {
+		case x != nil:
+			r.State, r.Reason = x.Record.State, x.Record.Reason
+			event.Type, event.Reason = trace.Planned, r.State.String()+": "+r.Reason
+			b.Add, b.Remember = append(b.Add, x.Add...), append(b.Remember, x.Remember...)
+			events = append(events, x.Events...)
+			if r.State == queue.Failed {
+				event.Type, notice.Action = trace.Failed, dsn.Failed
+			}
 		case st.Success():
 			r.State, event.Type = queue.Delivered, trace.Delivered
 			notice.Action, _ = dsn.SuccessAction(res.final, res.DSN)
@@ -158,7 +170,7 @@ func (d *Delivery) outcome(rules Rules, l queue.Lease, said func(number int) res
 		}
 		b.Results = append(b.Results, queue.Result{ID: l.Entry.ID, Recipient: n, Record: r})
 	}
-	var reported []trace.Event
-	b.Add, reported = d.Intake.Reports(l.Entry, notices)
+	reports, reported := d.Intake.Reports(l.Entry, notices)
+	b.Add = append(b.Add, reports...)
 	return b, append(events, reported...)
 }

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/postern-mail/postern/core/expand"
 	"github.com/postern-mail/postern/core/intake"
 	"github.com/postern-mail/postern/core/queue"
 	"github.com/postern-mail/postern/core/route"
@@ -27,7 +28,7 @@ type SMTP interface {
 
 // Mailbox is the transport to a mailbox plugin.
 type Mailbox interface {
-	Deliver(ctx context.Context, plugin string, e *queue.Entry, recipient int) mail.Status
+	Deliver(ctx context.Context, plugin string, e *queue.Entry, recipient int, keep queue.Keep) mail.Status
 }
 
 // Options of a Delivery.
@@ -36,6 +37,7 @@ type Options struct {
 	Intake  *intake.Intake
 	SMTP    SMTP
 	Mailbox Mailbox
+	Expand  *expand.Expander
 	Trace   trace.Recorder
 	Log     *slog.Logger
 	Clock   func() time.Time
@@ -46,10 +48,18 @@ type Options struct {
 // Rules are what a reload may change.
 type Rules struct {
 	Route        func(mail.Path) (route.Route, error) // an error is a mail.Status
+	Planner      func(mail.Path) string               // the planner of a local recipient, "" for none; nil: none at all
 	Total        int                                  // attempts at once
 	PerNextHop   int                                  // attempts at once to one destination
 	Lifetime     time.Duration                        // how long a message is tried
 	DelayWarning time.Duration                        // age at which the sender is told; 0: never
+}
+
+func (r *Rules) planner(to mail.Path) string {
+	if r.Planner == nil {
+		return ""
+	}
+	return r.Planner(to)
 }
 
 // Delivery runs attempts until it is stopped.

@@ -1,38 +1,204 @@
-// Package expand turns what a local recipient wants done with a message (a Sieve plan) into
-// ordinary queue records, in one atomic step.
+// Package expand turns what a local recipient wants done with a message (a plan: of a Sieve
+// script, say) into ordinary queue records, in one atomic step.
 //
-// Today every plan keeps: the message goes into the recipient's inbox, there is nothing to
-// expand and so nothing to commit. The delivery asks a [Planner] all the same, at the place
-// where scripts will answer.
+// A plan that keeps the message once and does nothing else needs no commit: it is delivered
+// as planned. Of any other plan core/intake makes entries (the message as it is kept, sent
+// on, replied to), and they, what is to be remembered, and the end of the recipient's
+// record are for one batch: a plan is carried out as a whole, once, or not at all. An entry
+// that is kept says how, and nobody is asked again about it.
+//
+// The package calls planners and commits nothing. It is safe for concurrent use.
 package expand
 
 import (
 	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
 
+	"github.com/postern-mail/postern/core/intake"
 	"github.com/postern-mail/postern/core/queue"
+	"github.com/postern-mail/postern/core/trace"
+	"github.com/postern-mail/postern/sdk"
 	"github.com/postern-mail/postern/sdk/mail"
 )
 
-// Plan is what becomes of a message at one local recipient.
-type Plan struct {
-	// Folder and Flags say where and how the message is kept; "" is the inbox.
-	Folder string
-	Flags  []string
-}
-
-// Planner makes plans. It is called once per local recipient, after queueing, and has no
-// side effects. An error means "try again later".
+// Planner makes plans: a planner plugin. It is called once for each local recipient, who is
+// the one recipient of m, after queueing, and has no side effects. The plan has been
+// checked against the plugin's rights.
 type Planner interface {
-	Plan(ctx context.Context, e *queue.Entry, recipient int) (Plan, error)
+	Plan(ctx context.Context, m *mail.Message) (*sdk.Plan, error)
 }
 
-// KeepAll is the Planner of recipients without a script: everything is kept in the inbox.
-type KeepAll struct{}
+// Expander asks planners and expands their plans.
+type Expander struct {
+	// Planner finds a planner by its name in the configuration.
+	Planner func(name string) (Planner, bool)
+	Intake  *intake.Intake
+	Log     *slog.Logger
+	Clock   func() time.Time
+}
 
-// Plan returns the plan that keeps.
-func (KeepAll) Plan(context.Context, *queue.Entry, int) (Plan, error) { return Plan{}, nil }
+// Outcome is what becomes of a message at one recipient.
+type Outcome struct {
+	// Record has the state, status and reason of the recipient's record, to be committed
+	// with what follows; a zero state: nothing of that, deliver now, as Keep says.
+	Record   queue.Record
+	Keep     queue.Keep
+	Add      []queue.Add
+	Remember []queue.Mark
+	Events   []trace.Event // to record once all that is durable
+}
 
 // MarkKey names what a plugin's plan for a recipient has remembered, in the queue.
 func MarkKey(plugin string, recipient mail.Path, key string) string {
 	return plugin + "\x00" + recipient.Fold().String() + "\x00" + key
+}
+
+// Plan asks the planner of that name about one recipient of an entry. An error means "try
+// again later".
+func (x *Expander) Plan(ctx context.Context, planner string, e *queue.Entry, recipient int) (*Outcome, error) {
+	p, ok := x.Planner(planner)
+	if !ok {
+		return nil, fmt.Errorf("planner %s is not configured", planner)
+	}
+	env := e.Envelope
+	env.Recipients = []mail.Recipient{e.Envelope.Recipients[recipient]}
+	plan, err := p.Plan(ctx, &mail.Message{Envelope: env, Header: e.Header, Body: e.Body, Scores: e.Run.Scores, Notes: e.Run.Notes})
+	if err != nil {
+		return nil, err
+	}
+	w := &work{Expander: x, planner: planner, entry: e, number: recipient, to: env.Recipients[0].Path}
+	return w.carryOut(ctx, plan)
+}
+
+// work is one plan being expanded.
+type work struct {
+	*Expander
+	planner string
+	entry   *queue.Entry
+	number  int
+	to      mail.Path
+	keeps   []queue.Keep
+	sent    []mail.Path // where it is redirected to
+	out     Outcome
+}
+
+func (w *work) carryOut(ctx context.Context, plan *sdk.Plan) (*Outcome, error) {
+	var reject, discard *sdk.PlanAction
+	for i := range plan.Actions {
+		switch a := &plan.Actions[i]; a.Kind {
+		case sdk.PlanKeep:
+			w.keeps = append(w.keeps, queue.Keep{Folder: a.Folder, Flags: a.Flags})
+		case sdk.PlanRedirect:
+			w.redirect(a.Path)
+		case sdk.PlanDiscard:
+			discard = a
+		case sdk.PlanReject:
+			reject = a
+		}
+	}
+	if len(w.keeps)+len(w.sent) == 0 && reject == nil && discard == nil {
+		w.keeps = []queue.Keep{{}} // mail is not lost by accident
+	}
+	if err := w.messages(ctx, plan); err != nil {
+		return nil, err
+	}
+	now := w.Clock()
+	for _, m := range plan.Remember {
+		w.out.Remember = append(w.out.Remember, queue.Mark{Key: MarkKey(w.planner, w.to, m.Key), Until: now.Add(m.Lifetime)})
+	}
+	if len(w.keeps) == 1 && len(w.sent) == 0 && len(w.out.Add) == 0 && len(w.out.Remember) == 0 {
+		return &Outcome{Keep: w.keeps[0]}, nil
+	}
+	for i, k := range w.keeps {
+		w.out.Add = append(w.out.Add, w.Intake.Kept(w.entry, w.number, k, i > 0))
+	}
+	for i, to := range w.sent {
+		add, err := w.Intake.Redirected(ctx, w.entry, w.number, to, w.planner, i > 0 || len(w.keeps) > 0)
+		if err != nil {
+			return nil, err
+		}
+		w.out.Add = append(w.out.Add, add)
+	}
+	w.settle(reject, discard)
+	return &w.out, nil
+}
+
+// settle says what becomes of the recipient's record.
+func (w *work) settle(reject, discard *sdk.PlanAction) {
+	r := &w.out.Record
+	switch {
+	case reject != nil && w.entry.Envelope.Client.Class != mail.Stranger:
+		r.State, r.Status = queue.Failed, reject.Status
+	case reject != nil:
+		// RFC 5429 §2.2.1 permits it where the sender may be forged: a bounce would hit
+		// somebody else.
+		r.State, r.Reason = queue.Discarded, "rejected by the recipient, the sender is not known: "+reject.Status.Error()
+	case len(w.keeps)+len(w.sent) > 0:
+		r.State, r.Reason = queue.Replaced, w.summary()
+	default:
+		r.State, r.Reason = queue.Discarded, discard.Reason
+	}
+}
+
+// summary says what was made of the message, for the trace.
+func (w *work) summary() string {
+	var s []string
+	for _, k := range w.keeps {
+		s = append(s, "kept in "+fmt.Sprintf("%q", k.Folder))
+	}
+	for _, to := range w.sent {
+		s = append(s, "redirected to "+to.String())
+	}
+	if n := len(w.out.Add) - len(w.keeps) - len(w.sent); n > 0 {
+		s = append(s, fmt.Sprintf("%d messages sent", n))
+	}
+	return strings.Join(s, ", ")
+}
+
+// redirect notes where the message goes, each address once. What would go round in circles
+// is kept instead: to the recipient himself, by a recipient that has redirected this very
+// message before, or after too many hops.
+func (w *work) redirect(to mail.Path) {
+	for _, s := range w.sent {
+		if s == to {
+			return
+		}
+	}
+	if to.Fold() == w.to.Fold() || w.Intake.Looping(w.entry.Header, w.to) {
+		w.Log.Warn("redirect in a loop, kept instead", "id", w.entry.ID.String(), "to", w.to.String(), "redirect", to.String())
+		for _, k := range w.keeps {
+			if k.Folder == "" {
+				return
+			}
+		}
+		w.keeps = append(w.keeps, queue.Keep{})
+		return
+	}
+	w.sent = append(w.sent, to)
+}
+
+// messages makes the replies and notifications.
+func (w *work) messages(ctx context.Context, plan *sdk.Plan) error {
+	for _, a := range plan.Actions {
+		to, word := a.Path, "auto-generated"
+		switch a.Kind {
+		case sdk.PlanVacation:
+			to, word = w.entry.Envelope.ReversePath, "auto-replied"
+		case sdk.PlanNotify:
+		default:
+			continue
+		}
+		if to.IsZero() {
+			continue // RFC 3834 §2: no reply to a null reverse-path
+		}
+		add, event, err := w.Intake.Reply(ctx, to, a.Header, a.Body, word, w.planner)
+		if err != nil {
+			return err
+		}
+		w.out.Add, w.out.Events = append(w.out.Add, add), append(w.out.Events, event)
+	}
+	return nil
 }

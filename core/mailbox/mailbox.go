@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"log/slog"
 
-	"github.com/postern-mail/postern/core/expand"
 	"github.com/postern-mail/postern/core/queue"
 	"github.com/postern-mail/postern/sdk"
 	"github.com/postern-mail/postern/sdk/mail"
@@ -23,27 +22,23 @@ type Backend interface {
 // Transport finds the backend by its name in the configuration.
 type Transport struct {
 	Backend func(name string) (Backend, bool)
-	Planner expand.Planner
 	Log     *slog.Logger
 }
 
-// Deliver hands e to the mailbox of its recipient with that number, and returns when it is
-// durable there. Any error that is no permanent status is temporary.
-func (t *Transport) Deliver(ctx context.Context, name string, e *queue.Entry, recipient int) mail.Status {
+// Deliver hands e to the mailbox of its recipient with that number, to be kept as said, and
+// returns when it is durable there. Any error that is no permanent status is temporary.
+func (t *Transport) Deliver(ctx context.Context, name string, e *queue.Entry, recipient int, keep queue.Keep) mail.Status {
 	backend, ok := t.Backend(name)
 	if !ok {
 		return mail.Temporary(451, 3, 5, fmt.Sprintf("Mailbox plugin %s is not configured", name))
 	}
-	plan, err := t.Planner.Plan(ctx, e, recipient)
-	if err == nil {
-		err = backend.Deliver(ctx, &sdk.Delivery{
-			Key:       fmt.Sprintf("%s-%d", e.ID, recipient),
-			Recipient: e.Envelope.Recipients[recipient].Path,
-			Folder:    plan.Folder,
-			Flags:     plan.Flags,
-			Message:   final(e, recipient),
-		})
-	}
+	err := backend.Deliver(ctx, &sdk.Delivery{
+		Key:       fmt.Sprintf("%s-%d", e.ID, recipient),
+		Recipient: e.Envelope.Recipients[recipient].Path,
+		Folder:    keep.Folder,
+		Flags:     keep.Flags,
+		Message:   final(e, recipient),
+	})
 	if err != nil {
 		t.Log.Warn("mailbox delivery failed", "id", e.ID.String(), "plugin", name, "to", e.Envelope.Recipients[recipient].Path.String(), "error", err)
 		return mail.StatusOf(err)

@@ -32,6 +32,7 @@ type process struct {
 	run     *runner
 	gp      *plugin.Client
 	api     proto.PluginClient
+	conn    *grpc.ClientConn
 	filter  proto.FilterClient
 	gates   proto.GateClient
 	mailbox proto.MailboxClient
@@ -133,6 +134,7 @@ func (h *Host) connect(ctx context.Context, spec Spec, online bool) (*process, e
 		return p, startError(ctx, run, err, h.timing.start)
 	}
 	conn := client.(*plugin.GRPCClient).Conn
+	p.conn = conn
 	p.api, p.filter, p.mailbox = proto.NewPluginClient(conn), proto.NewFilterClient(conn), proto.NewMailboxClient(conn)
 	p.gates = proto.NewGateClient(conn)
 	dead, died := context.WithCancel(context.Background())

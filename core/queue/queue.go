@@ -59,6 +59,15 @@ type Entry struct {
 	// about the message.
 	Copy bool
 	Run  Run
+	// Keep is how the message is kept in a mailbox, once the recipients' plans are made; nil:
+	// nobody has been asked.
+	Keep *Keep
+}
+
+// Keep says how a message is kept in a mailbox.
+type Keep struct {
+	Folder string   // "" is the inbox
+	Flags  []string // IMAP flags and keywords to set
 }
 
 // Run is how far the pipeline has come with an entry.

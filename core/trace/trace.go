@@ -50,6 +50,7 @@ const (
 	Discarded Type = "discarded" // a plugin threw it away
 	HeldBack  Type = "held"      // quarantine, an admin, a rule
 	Waiting   Type = "parked"    // waits for a plugin
+	Planned   Type = "planned"   // a recipient's rules made something else of it
 	Reported  Type = "dsn"       // a delivery status notification was queued
 	Steered   Type = "steered"   // an admin changed it
 )

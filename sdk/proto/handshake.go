@@ -41,4 +41,5 @@ const (
 	InterfaceFilter  = "filter"
 	InterfaceGate    = "gate"
 	InterfaceMailbox = "mailbox"
+	InterfacePlanner = "planner"
 )

@@ -16,6 +16,7 @@ type Description struct {
 	Filter   bool // it serves the filter interface
 	Gate     bool // it serves the gate interface
 	Mailbox  bool // it serves the mailbox interface
+	Planner  bool // it serves the planner interface
 }
 
 const allRights = sdk.MayReject | sdk.MayDiscard | sdk.MayQuarantine | sdk.MayEditHeader |
@@ -62,13 +63,15 @@ func Describe(m *proto.Manifest) (Description, error) {
 			d.Gate = true
 		case proto.InterfaceMailbox:
 			d.Mailbox = true
+		case proto.InterfacePlanner:
+			d.Planner = true
 		}
 	}
 	if unknown := sdk.HostRight(m.GetHost()) &^ allHostRights; unknown != 0 {
 		return d, fmt.Errorf("manifest: right %#x to services of the gateway is unknown; the plugin wants a newer gateway", uint32(unknown))
 	}
 	d.Manifest.Host = sdk.HostRight(m.GetHost())
-	if !d.Filter && !d.Gate && !d.Mailbox {
+	if !d.Filter && !d.Gate && !d.Mailbox && !d.Planner {
 		return d, errors.New("manifest: the plugin serves no interface that this gateway knows")
 	}
 	if m.GetStages()&^allStages != 0 {

@@ -209,6 +209,12 @@ func (d *decoder) message(id queue.ID, path func(name string) string, content st
 		m.Body.Sum = uint32(d.u64())
 	}
 	if len(d.b) != 0 {
+		m.Keep = &queue.Keep{Folder: d.str()}
+		for range d.count(1) {
+			m.Keep.Flags = append(m.Keep.Flags, d.str())
+		}
+	}
+	if len(d.b) != 0 {
 		d.fail()
 	}
 	return m

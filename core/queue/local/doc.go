@@ -50,7 +50,8 @@
 // (uint32) and the body, which begins with its format version, 1:
 //
 //	add      id, name of the content file, first record of each recipient
-//	message  the rest of the entry before it: envelope, header, run, body
+//	message  the rest of the entry before it: envelope, header, run, body,
+//	         and how it is kept if that has been planned
 //	result   id, recipient, its new record
 //	mark     first 16 bytes of the SHA-256 of a key, time
 //	move     as add, and replaces it: the entry was copied from an older segment

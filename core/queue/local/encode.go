@@ -131,11 +131,18 @@ func (e *encoder) message(m *queue.Entry) {
 	e.num(int(m.Body.Size))
 	if m.Body.Path == "" {
 		e.b = append(e.b, m.Body.Inline...)
-		return
+	} else {
+		e.num(int(m.Body.Offset))
+		e.bool(m.Body.Summed)
+		e.u64(uint64(m.Body.Sum))
 	}
-	e.num(int(m.Body.Offset))
-	e.bool(m.Body.Summed)
-	e.u64(uint64(m.Body.Sum))
+	if m.Keep != nil { // else the item ends here
+		e.str(m.Keep.Folder)
+		e.num(len(m.Keep.Flags))
+		for _, f := range m.Keep.Flags {
+			e.str(f)
+		}
+	}
 }
 
 func (e *encoder) run(r *queue.Run) {

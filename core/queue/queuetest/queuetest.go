@@ -133,6 +133,7 @@ func Full(id queue.ID, now time.Time) queue.Add {
 		Header: mail.NewHeader([]byte("Subject: =?utf-8?q?full?=\r\nX: y\r\n\tz\r\n\r\n")),
 		Body:   mail.InlineBody([]byte("8bit \xff\x00 body\r\n")),
 		Run:    queue.Run{Complete: true, Done: []string{"spam", "dkim"}, Scores: map[string]float64{"spam/total": -1.5, "spam/b": 2}, Notes: map[string]string{"spam/why": "because\nso"}},
+		Keep:   &queue.Keep{Folder: "Entwürfe/x", Flags: []string{`\\Seen`, "$Later"}},
 		Envelope: mail.Envelope{
 			ID: id.String(), Origin: mail.Submitted, ReversePath: mail.MustPath(`"a b"@example.org`), BodyType: mail.Body8BitMIME,
 			UTF8: true, RequireTLS: true, Return: mail.ReturnHeaders, EnvelopeID: "env+id",

@@ -1,0 +1,40 @@
+package delivery
+
+import (
+	"context"
+
+	"github.com/postern-mail/postern/core/queue"
+	"github.com/postern-mail/postern/sdk/mail"
+)
+
+// local does what a local recipient wants done.
+func (d *Delivery) local(ctx context.Context, rules Rules, mailbox string, e *queue.Entry, n int) (r result) {
+	r.final = true
+	var keep queue.Keep
+	if e.Keep != nil {
+		keep = *e.Keep
+	} else if planner := rules.planner(e.Envelope.Recipients[n].Path); planner != "" {
+		out, err := d.Expand.Plan(ctx, planner, e, n)
+		if err != nil {
+			d.Log.Warn("no plan for a recipient", "id", e.ID.String(), "plugin", planner, "to", e.Envelope.Recipients[n].Path.String(), "error", err)
+			r.Status = mail.Temporary(451, 3, 0, "Recipient's rules cannot be carried out now")
+			return r
+		}
+		if out.Record.State != 0 {
+			r.Status, r.expanded = out.Record.Status, out
+			if r.Status.IsZero() {
+				r.Status = mail.OK(250, 0, 0, "Carried out the recipient's rules")
+			}
+			return r
+		}
+		keep = out.Keep
+	}
+	r.Status = d.Mailbox.Deliver(ctx, mailbox, e, n, keep)
+	if r.Status.Permanent() && keep.Folder != "" {
+		// RFC 5228 §2.10.6: what a script cannot file is kept, not returned.
+		d.Log.Warn("not kept in the folder, but in the inbox", "id", e.ID.String(), "folder", keep.Folder, "status", r.Status.Error())
+		keep.Folder = ""
+		r.Status = d.Mailbox.Deliver(ctx, mailbox, e, n, keep)
+	}
+	return r
+}

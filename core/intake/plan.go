@@ -1,0 +1,120 @@
+package intake
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/postern-mail/postern/core/pipeline"
+	"github.com/postern-mail/postern/core/queue"
+	"github.com/postern-mail/postern/core/trace"
+	"github.com/postern-mail/postern/sdk/mail"
+)
+
+// What a local recipient's plan makes of a message, to be committed together with the end
+// of his record.
+
+// redirectedFrom is the field that tells who has redirected a message: other servers use it too.
+const redirectedFrom = "X-Sieve-Redirected-From"
+
+// Kept is the message as one recipient keeps it. Only the first way in which he keeps it
+// is the message itself, and reports its delivery; the others are copies.
+func (in *Intake) Kept(e *queue.Entry, recipient int, keep queue.Keep, isCopy bool) queue.Add {
+	env := e.Envelope
+	r := env.Recipients[recipient]
+	if isCopy {
+		env.Origin, r.Notify = mail.Copied, mail.NotifyNever
+	}
+	env.Recipients = []mail.Recipient{r}
+	kept := in.version(e, env, e.Header)
+	kept.Run, kept.Keep = e.Run, &keep
+	return queue.Add{Entry: kept, Records: in.records(in.rules.Load(), kept, &pipeline.Version{})}
+}
+
+// version is another version of a message that is in the queue.
+func (in *Intake) version(e *queue.Entry, env mail.Envelope, h mail.Header) *queue.Entry {
+	id := in.IDs.New(in.Clock())
+	env.ID = id.String()
+	return &queue.Entry{ID: id, Family: e.Family, Received: e.Received, Envelope: env, Header: h, Body: e.Body, Copy: e.Copy}
+}
+
+// Redirected is the message as one recipient sends it on, with its reverse-path; plugins
+// that take redirected mail see it, but for the one that planned it. An error is temporary.
+func (in *Intake) Redirected(ctx context.Context, e *queue.Entry, recipient int, to mail.Path, planner string, isCopy bool) (queue.Add, error) {
+	rules := in.rules.Load()
+	from := e.Envelope.Recipients[recipient]
+	env := e.Envelope
+	env.Origin = mail.Redirected
+	if isCopy {
+		from.Notify = mail.NotifyNever
+	}
+	targets, err := rules.Expand(ctx, to)
+	if err != nil {
+		return queue.Add{}, fmt.Errorf("intake: expand %s: %w", to, err)
+	}
+	env.Recipients = nil
+	for _, t := range targets {
+		r := mail.Recipient{Path: t, Notify: from.Notify, ORCPT: from.ORCPT}
+		if t != to {
+			r.Original = to
+		}
+		env.Recipients = append(env.Recipients, r)
+		env.UTF8 = env.UTF8 || !t.IsASCII()
+	}
+	if len(env.Recipients) == 0 {
+		return queue.Add{}, fmt.Errorf("intake: %s leads nowhere", to)
+	}
+	h := e.Header
+	h.Prepend(redirectedFrom, from.Path.String())
+	sent := in.version(e, env, h)
+	// The field is what loops are found by; to the world we are the host that sends it on.
+	field := &receiving{in: in, now: in.Clock(), env: sent.Envelope}
+	field.env.Client = mail.Client{Helo: in.Hostname, Protocol: "local"}
+	sent.Header.PrependRaw(field.received())
+	sent.Run = queue.Run{Done: []string{planner}, Scores: e.Run.Scores, Notes: e.Run.Notes}
+	return queue.Add{Entry: sent, Records: in.records(rules, sent, &pipeline.Version{})}, nil
+}
+
+// Looping reports whether a message must not be redirected by a recipient: he has done so
+// before, or it has been through too many hosts.
+func (in *Intake) Looping(h mail.Header, recipient mail.Path) bool {
+	hops := 0
+	for _, f := range h.Fields {
+		switch {
+		case strings.EqualFold(f.Name, "Received"):
+			hops++
+		case strings.EqualFold(f.Name, redirectedFrom):
+			if p, err := mail.ParsePath(strings.TrimSpace(f.Value())); err == nil && p.Fold() == recipient.Fold() {
+				return true
+			}
+		}
+	}
+	return hops >= in.rules.Load().Hops
+}
+
+// Reply is a message that the gateway sends by itself, with the null reverse-path: word is
+// why (RFC 3834 §5). Header and body are in wire form. The event is to be recorded when the
+// entry is durable. An error is temporary.
+func (in *Intake) Reply(ctx context.Context, to mail.Path, h mail.Header, body []byte, word, planner string) (queue.Add, trace.Event, error) {
+	rules := in.rules.Load()
+	now := in.Clock()
+	h.RemoveIf(func(f mail.Field) bool { return claimsUs(f, in.Hostname) })
+	m := &receiving{in: in, rules: rules, now: now, env: mail.Envelope{Origin: mail.Internal, UTF8: !to.IsASCII() || !isASCII(h.Block()),
+		Recipients: []mail.Recipient{{Path: to, Notify: mail.NotifyNever}}}}
+	if !isASCII(body) || m.env.UTF8 {
+		m.env.BodyType = mail.Body8BitMIME
+	}
+	m.complete(&h, true)
+	if !h.Has("Auto-Submitted") {
+		h.Prepend("Auto-Submitted", word)
+	}
+	h.Separate()
+	if err := m.expand(ctx); err != nil {
+		return queue.Add{}, trace.Event{}, err
+	}
+	id := in.IDs.New(now)
+	m.env.ID = id.String()
+	e := &queue.Entry{ID: id, Family: id, Received: now, Envelope: m.env, Header: h, Body: mail.InlineBody(body), Run: queue.Run{Done: []string{planner}}}
+	event := trace.Event{Type: trace.Reported, ID: m.env.ID, Family: m.env.ID, To: to.String(), Reason: word + " by " + planner}
+	return queue.Add{Entry: e, Records: in.records(rules, e, &pipeline.Version{})}, event, nil
+}

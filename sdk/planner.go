@@ -1,0 +1,131 @@
+package sdk
+
+import (
+	"context"
+	"time"
+
+	"github.com/postern-mail/postern/sdk/mail"
+	"github.com/postern-mail/postern/sdk/proto"
+)
+
+// Planner decides what a local recipient wants done with a message: a Sieve script, say.
+// The domains that name the plugin in their key planner ask it.
+type Planner interface {
+	// Plan is called once for each local recipient of an accepted message (the one
+	// recipient of m's envelope), before it goes into the mailbox, concurrently. It must
+	// have no side effects, for it is called again if the gateway could not carry the plan
+	// out: what has to be remembered is part of the plan, and is carried out with it, all or
+	// nothing. [Host.Remembered] asks for what was remembered. An error means "try again
+	// later"; a nil plan keeps.
+	Plan(ctx context.Context, m *mail.Message) (*Plan, error)
+}
+
+// Plan is what becomes of a message. The zero Plan keeps it in the inbox, and so does every
+// plan that neither keeps, redirects, discards nor rejects it: mail is not lost by accident.
+type Plan struct {
+	Actions  []PlanAction
+	Remember []Mark
+}
+
+// PlanKind says what a PlanAction does.
+type PlanKind uint8
+
+// The kinds. The numbers are part of the protocol; do not reorder.
+const (
+	PlanKeep     PlanKind = iota + 1 // into Folder with Flags
+	PlanRedirect                     // to Path
+	PlanDiscard                      // for Reason
+	PlanReject                       // with Status
+	PlanVacation                     // a reply of Header and Body to the reverse-path
+	PlanNotify                       // a message of Header and Body to Path
+)
+
+// PlanAction is one thing to do.
+type PlanAction struct {
+	Kind   PlanKind
+	Folder string   // "" is the inbox
+	Flags  []string // IMAP flags and keywords to set
+	Path   mail.Path
+	Status mail.Status
+	Reason string
+	Header mail.Header
+	Body   []byte // in wire form (CRLF), at most 64 KiB
+}
+
+// Mark is something to remember for a time.
+type Mark struct {
+	Key      string // 1 to 256 bytes of text
+	Lifetime time.Duration
+}
+
+// Keep stores the message in a folder ("": the inbox) with flags.
+func (p *Plan) Keep(folder string, flags ...string) *Plan {
+	return p.add(PlanAction{Kind: PlanKeep, Folder: folder, Flags: flags})
+}
+
+// Redirect sends the message on to another address, with its reverse-path. The manifest
+// declares [MayEditRcpt]. A redirect that would go round in circles keeps instead.
+func (p *Plan) Redirect(to mail.Path) *Plan { return p.add(PlanAction{Kind: PlanRedirect, Path: to}) }
+
+// Discard throws the message away; the reason goes on record. The manifest declares
+// [MayDiscard].
+func (p *Plan) Discard(reason string) *Plan {
+	return p.add(PlanAction{Kind: PlanDiscard, Reason: reason})
+}
+
+// Reject refuses the message; status must be permanent. The sender is told if he is known
+// (he logged in, or is in a relay network); else the message is discarded, for the address
+// may be forged. It stands alone. The manifest declares [MayReject].
+func (p *Plan) Reject(status mail.Status) *Plan {
+	return p.add(PlanAction{Kind: PlanReject, Status: status})
+}
+
+// Vacation replies to the reverse-path, with a null reverse-path; to a null one it does
+// nothing. Auto-Submitted, Date and Message-ID are added if they are missing. The manifest
+// declares [MaySubmit] in Host.
+func (p *Plan) Vacation(header mail.Header, body []byte) *Plan {
+	return p.add(PlanAction{Kind: PlanVacation, Header: header, Body: body})
+}
+
+// Notify sends a message to somebody, with a null reverse-path, else like Vacation.
+func (p *Plan) Notify(to mail.Path, header mail.Header, body []byte) *Plan {
+	return p.add(PlanAction{Kind: PlanNotify, Path: to, Header: header, Body: body})
+}
+
+// AndRemember marks a key for this recipient, for a time.
+func (p *Plan) AndRemember(key string, lifetime time.Duration) *Plan {
+	p.Remember = append(p.Remember, Mark{key, lifetime})
+	return p
+}
+
+func (p *Plan) add(a PlanAction) *Plan {
+	p.Actions = append(p.Actions, a)
+	return p
+}
+
+func encodePlan(p *Plan) *proto.PlanResponse {
+	r := &proto.PlanResponse{}
+	if p == nil {
+		return r
+	}
+	for _, a := range p.Actions {
+		pa := &proto.PlanAction{Kind: proto.PlanKind(a.Kind), Folder: line(a.Folder), Path: encodePath(a.Path), Status: encodeStatus(a.Status),
+			Reason: line(a.Reason), Header: a.Header.Block(), Body: a.Body}
+		for _, f := range a.Flags {
+			pa.Flags = append(pa.Flags, line(f))
+		}
+		r.Actions = append(r.Actions, pa)
+	}
+	for _, m := range p.Remember {
+		r.Remember = append(r.Remember, &proto.PlanMark{Key: validUTF8(m.Key), Lifetime: seconds(m.Lifetime)})
+	}
+	return r
+}
+
+func (s *server) Plan(ctx context.Context, r *proto.PlanRequest) (*proto.PlanResponse, error) {
+	p, err := s.planner.Plan(ctx, decodeMessage(r.Message))
+	if err != nil {
+		return nil, failure(err)
+	}
+	return encodePlan(p), nil
+}

@@ -1,0 +1,64 @@
+package wire
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/postern-mail/postern/sdk"
+	"github.com/postern-mail/postern/sdk/mail"
+	"github.com/postern-mail/postern/sdk/proto"
+)
+
+func TestCheckPlan(t *testing.T) {
+	all := sdk.Manifest{May: allRights, Host: sdk.MaySubmit}
+	to := mail.MustPath("a@example.org")
+	header := mail.NewHeader([]byte("Subject: x\r\n\r\n"))
+	reject := mail.Permanent(550, 7, 1, "no")
+	times := func(n int, add func(*sdk.Plan)) *sdk.Plan {
+		p := &sdk.Plan{}
+		for range n {
+			add(p)
+		}
+		return p
+	}
+	plan := func() *sdk.Plan { return &sdk.Plan{} }
+	for name, tt := range map[string]struct {
+		plan *sdk.Plan
+		man  sdk.Manifest
+		ok   bool
+	}{
+		"nothing":           {plan(), sdk.Manifest{}, true},
+		"keep":              {plan().Keep("a/b", `\Seen`, "$x"), sdk.Manifest{}, true},
+		"two lines":         {plan().Keep("a\nb"), all, false},
+		"flag":              {plan().Keep("", "a b"), all, false},
+		"long folder":       {plan().Keep(strings.Repeat("x", maxFolder+1)), all, false},
+		"all of it":         {plan().Keep("").Redirect(to).Discard("x").Vacation(header, nil).Notify(to, header, []byte("a\r\n")).AndRemember("k", time.Hour), all, true},
+		"redirect, right":   {plan().Redirect(to), sdk.Manifest{}, false},
+		"discard, right":    {plan().Discard("x"), sdk.Manifest{}, false},
+		"reject, right":     {plan().Reject(reject), sdk.Manifest{}, false},
+		"vacation, right":   {plan().Vacation(header, nil), sdk.Manifest{May: allRights}, false},
+		"redirect nowhere":  {plan().Redirect(mail.Path{}), all, false},
+		"reject":            {plan().Reject(reject).AndRemember("k", time.Hour), all, true},
+		"reject and keep":   {plan().Reject(reject).Keep(""), all, false},
+		"reject for now":    {plan().Reject(mail.Temporary(450, 7, 1, "no")), all, false},
+		"no header":         {plan().Vacation(mail.Header{}, nil), all, false},
+		"bare LF in header": {plan().Vacation(mail.NewHeader([]byte("Subject: x\nBcc: y\r\n\r\n")), nil), all, false},
+		"bare LF in body":   {plan().Vacation(header, []byte("a\n")), all, false},
+		"large body":        {plan().Vacation(header, make([]byte, proto.MaxInline+1)), all, false},
+		"32 redirects":      {times(maxRedirects, func(p *sdk.Plan) { p.Redirect(to) }), all, true},
+		"33 redirects":      {times(maxRedirects+1, func(p *sdk.Plan) { p.Redirect(to) }), all, false},
+		"8 messages":        {times(maxMessages, func(p *sdk.Plan) { p.Notify(to, header, nil) }), all, true},
+		"9 messages":        {times(maxMessages+1, func(p *sdk.Plan) { p.Notify(to, header, nil) }), all, false},
+		"no key":            {plan().AndRemember("", time.Hour), all, false},
+		"no time":           {plan().AndRemember("k", 0), all, false},
+		"unknown":           {&sdk.Plan{Actions: []sdk.PlanAction{{Kind: 99}}}, all, false},
+	} {
+		if err := CheckPlan(tt.plan, tt.man); (err == nil) != tt.ok {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := Plan(&proto.PlanResponse{Actions: []*proto.PlanAction{{Kind: 257}}}, all); err == nil { // 1 in eight bits
+		t.Error("kind 257 is known")
+	}
+}
