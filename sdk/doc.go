@@ -13,6 +13,7 @@
 //   - Content. A [mail.Message] is valid during the call only and must not be changed. Its
 //     header block and a small body are in memory; a large body is a file that is read in
 //     pieces through [mail.Body.Open]. A plugin that declares [NeedHeader] gets no body.
+//     A new body is written through [NewBody], in pieces as well.
 //   - Answers. A verdict may only ask for what the manifest declares. Anything else, like
 //     any malformed answer, is a fault of the plugin and is never carried out.
 //   - Failure. An error, a panic, a crash or a missed deadline means "no answer": what

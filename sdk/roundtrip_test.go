@@ -201,7 +201,7 @@ func TestVerdictSurvivesTheWire(t *testing.T) {
 		v.PerRecipient[r] = o
 		i++
 	}
-	kinds := []sdk.EditKind{sdk.HeaderInsert, sdk.HeaderChange, sdk.HeaderRemove, sdk.RecipientAdd, sdk.RecipientRemove, sdk.Copy, sdk.ReversePath}
+	kinds := []sdk.EditKind{sdk.HeaderInsert, sdk.HeaderChange, sdk.HeaderRemove, sdk.RecipientAdd, sdk.RecipientRemove, sdk.Copy, sdk.ReversePath, sdk.BodyReplace}
 	edit := v.Edits[0]
 	edit.Recipients = []int{3, 5}
 	v.Edits = nil
@@ -210,7 +210,7 @@ func TestVerdictSurvivesTheWire(t *testing.T) {
 		v.Edits = append(v.Edits, edit)
 	}
 	v.Edits = append(v.Edits, sdk.Edit{Kind: sdk.HeaderInsert, Name: "X-Latin", Value: "caf\xe9", Index: -1, Recipients: []int{}})
-	got, err := wire.Verdict(overWire(t, sdk.EncodeVerdict(&v), &proto.Verdict{}), all, env)
+	got, err := wire.VerdictDraft(overWire(t, sdk.EncodeVerdict(&v), &proto.Verdict{}), all, env, edit.BodyDraft)
 	if err != nil {
 		t.Fatal(err)
 	}

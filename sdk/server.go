@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/postern-mail/postern/sdk/internal/draft"
 	"github.com/postern-mail/postern/sdk/mail"
 	"github.com/postern-mail/postern/sdk/proto"
 )
@@ -112,12 +113,20 @@ func (s *server) Drain(context.Context, *proto.DrainRequest) (*proto.DrainRespon
 }
 
 func (s *server) Filter(ctx context.Context, r *proto.FilterRequest) (*proto.Verdict, error) {
+	d := draft.Draft{Path: r.Draft}
+	if d.Path != "" {
+		ctx = draft.With(ctx, &d)
+		defer d.Close() // after a panic, too
+	}
 	v, err := s.filter.Filter(ctx, decodeMessage(r.Message))
 	if err != nil {
 		return nil, failure(err)
 	}
 	if v == nil {
 		return nil, status.Error(codes.Internal, "the filter returned neither a verdict nor an error")
+	}
+	if err := d.Close(); err != nil {
+		return nil, failure(fmt.Errorf("writing the new body: %w", err))
 	}
 	return encodeVerdict(v), nil
 }

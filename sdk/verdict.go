@@ -58,7 +58,8 @@ type Edit struct {
 	Path mail.Path
 	// ReversePath of a Copy: where its bounces go.
 	ReversePath mail.Path
-	// BodyDraft is the draft that replaces the body, by the name the host gave it.
+	// BodyDraft is the draft that replaces the body, by the name the host gave it; see
+	// ReplaceBody.
 	BodyDraft string
 	// Recipients limits the edit to these recipients, by index in the envelope; nil: all.
 	Recipients []int
@@ -76,7 +77,7 @@ const (
 	RecipientRemove          //
 	Copy                     // a version of its own for Path, outside the reply and the DSNs
 	ReversePath              // replace the reverse-path
-	BodyReplace              //
+	BodyReplace              // put another body in its place
 )
 
 // Continue has no objection.

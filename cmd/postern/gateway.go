@@ -97,6 +97,7 @@ func (g *gateway) build(ctx context.Context, c *config.Config, undo func(func())
 	host := hostOptions(c, filepath.Join(runDir(c), "plugins"), g.log)
 	host.ContentGroup = contentGroup(c)
 	host.Services = g.services.forPlugins()
+	host.DraftDir = draftDir(c)
 	if g.host, err = pluginhost.Start(ctx, host, specs); err != nil {
 		return err
 	}
@@ -210,6 +211,7 @@ func (g *gateway) serverOptions(c *config.Config, l config.Listener, p *prepared
 
 func (g *gateway) intakeRules(c *config.Config, p *prepared) intake.Rules {
 	return intake.Rules{Pipeline: newPipeline(c, g.host, g.trace), Expand: g.directory.Expand, HeaderSize: int(c.Limits.HeaderSize), Hops: c.Limits.ReceivedHops,
+		BodySize: int64(c.Limits.MessageSize),
 		Destination: func(to mail.Path) string {
 			r, err := p.routes.Route(to)
 			if err != nil {

@@ -31,6 +31,7 @@ type keeping struct {
 func queueDir(c *config.Config) string   { return filepath.Join(c.DataDir, "queue") }
 func contentDir(c *config.Config) string { return filepath.Join(c.DataDir, "content") }
 func runDir(c *config.Config) string     { return filepath.Join(c.DataDir, "run") }
+func draftDir(c *config.Config) string   { return filepath.Join(c.DataDir, "drafts") }
 func directoryFile(c *config.Config) string {
 	return filepath.Join(c.DataDir, "directory.db")
 }

@@ -22,10 +22,14 @@ func (d *Delivery) attempt(ctx context.Context, rules Rules, l queue.Lease) {
 	defer cancel()
 	defer d.keep(ctx, cancel, &l)()
 	if !l.Entry.Run.Complete {
-		resume := func(l queue.Lease) (queue.Batch, []trace.Event) {
-			return d.Intake.Resume(ctx, l.Entry, l.Recipients, l.Records), nil
+		end := func(bool) {}
+		resume := func(l queue.Lease) (b queue.Batch, _ []trace.Event) {
+			end(false) // the batch before was not taken
+			b, end = d.Intake.Resume(ctx, l.Entry, l.Recipients, l.Records)
+			return b, nil
 		}
-		d.commit(ctx, l, resume)
+		committed := d.commit(ctx, l, resume)
+		end(committed)
 		d.destinations.end(l.Destination, true, rules.PerNextHop, d.Clock())
 		return
 	}

@@ -12,8 +12,9 @@ import (
 
 // commit makes what became of a lease durable, however long that takes: the transport has
 // done its part, and forgetting that would be a duplicate. outcome is asked again, for those
-// that are left, when an admin removed recipients meanwhile.
-func (d *Delivery) commit(ctx context.Context, l queue.Lease, outcome func(queue.Lease) (queue.Batch, []trace.Event)) {
+// that are left, when an admin removed recipients meanwhile. commit reports whether what
+// outcome said last is durable.
+func (d *Delivery) commit(ctx context.Context, l queue.Lease, outcome func(queue.Lease) (queue.Batch, []trace.Event)) bool {
 	ctx = context.WithoutCancel(ctx)
 	b, events := outcome(l)
 	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 30*time.Second) {
@@ -22,11 +23,11 @@ func (d *Delivery) commit(ctx context.Context, l queue.Lease, outcome func(queue
 			for _, e := range events {
 				d.Trace.Record(e)
 			}
-			return
+			return true
 		}
 		if errors.Is(err, queue.ErrGone) {
 			if l = d.withoutGone(ctx, l); len(l.Recipients) == 0 {
-				return
+				return false
 			}
 			b, events = outcome(l)
 			continue
@@ -34,7 +35,7 @@ func (d *Delivery) commit(ctx context.Context, l queue.Lease, outcome func(queue
 		d.Log.Error("cannot record the outcome of an attempt, trying again", "id", l.Entry.ID.String(), "error", err, "pause", pause)
 		if d.stopping(pause) {
 			d.Log.Error("stopped before the outcome of an attempt was recorded; it will be attempted again", "id", l.Entry.ID.String())
-			return
+			return false
 		}
 	}
 }

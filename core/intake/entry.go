@@ -101,15 +101,34 @@ func (in *Intake) records(rules *Rules, e *queue.Entry, v *pipeline.Version) []q
 }
 
 // Resume runs the rest of the pipeline for recipients of an entry that no client waits
-// for, and returns the batch that puts the outcome in the entry's place.
-func (in *Intake) Resume(ctx context.Context, e *queue.Entry, numbers []int, records []queue.Record) queue.Batch {
+// for, and returns the batch that puts the outcome in the entry's place. What the batch
+// refers to is durable. The caller calls end and says whether it committed the batch.
+func (in *Intake) Resume(ctx context.Context, e *queue.Entry, numbers []int, records []queue.Record) (b queue.Batch, end func(committed bool)) {
 	rules := in.rules.Load()
+	fresh := bodies{spool: in.Spool}
+	b = in.resume(ctx, rules, &fresh, e, numbers, records)
+	if err := fresh.sync(b); err != nil {
+		in.Log.Error("a body that a plugin wrote cannot be stored, trying again later", "id", e.ID.String(), "error", err)
+		fresh.end(false)
+		b = queue.Batch{}
+		for i, n := range numbers {
+			r := records[i]
+			r.State, r.Destination, r.Reason = queue.Pending, PipelineDestination, "a body that a plugin wrote could not be stored"
+			b.Results = append(b.Results, queue.Result{ID: e.ID, Recipient: n, Record: r})
+		}
+	}
+	in.traceBatch(b)
+	return b, fresh.end
+}
+
+func (in *Intake) resume(ctx context.Context, rules *Rules, fresh *bodies, e *queue.Entry, numbers []int, records []queue.Record) queue.Batch {
 	env := e.Envelope
 	env.Recipients = make([]mail.Recipient, len(numbers))
 	for i, n := range numbers {
 		env.Recipients[i] = e.Envelope.Recipients[n]
 	}
-	versions := rules.Pipeline.Run(ctx, pipeline.Message{Envelope: env, Family: e.Family.String(), Header: e.Header, Body: e.Body, Copy: e.Copy, Run: e.Run})
+	versions := rules.Pipeline.Run(ctx, pipeline.Message{Envelope: env, Family: e.Family.String(), Header: e.Header, Body: e.Body, Copy: e.Copy, Run: e.Run,
+		Bodies: fresh.For(rules)})
 	settled := pipeline.Settle(versions, len(numbers), pipeline.NoClient)
 	if parked, ok := unchanged(settled.Versions, e); ok {
 		// Nothing happened but that the same plugin is still missing: the entry stays.
@@ -128,7 +147,6 @@ func (in *Intake) Resume(ctx context.Context, e *queue.Entry, numbers []int, rec
 		r.State, r.Reason = queue.Replaced, ""
 		b.Results = append(b.Results, queue.Result{ID: e.ID, Recipient: n, Record: r})
 	}
-	in.traceBatch(b)
 	return b
 }
 

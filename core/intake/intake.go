@@ -48,8 +48,9 @@ type Rules struct {
 	Expand func(ctx context.Context, p mail.Path) ([]mail.Path, error)
 	// Destination is the key of the next hop for a recipient.
 	Destination func(p mail.Path) string
-	HeaderSize  int // bytes; a larger header block is refused
-	Hops        int // more Received fields than this are a loop
+	HeaderSize  int   // bytes; a larger header block is refused
+	Hops        int   // more Received fields than this are a loop
+	BodySize    int64 // bytes; a plugin cannot put a larger body in the place of another
 }
 
 // Intake is the door.
@@ -81,7 +82,7 @@ type Receipt struct {
 func (in *Intake) Receive(ctx context.Context, env *mail.Envelope, client pipeline.Client, r io.Reader) (Receipt, error) {
 	rules := in.rules.Load()
 	now := in.Clock()
-	m := &receiving{in: in, rules: rules, id: in.IDs.New(now), now: now, client: client, env: *env}
+	m := &receiving{in: in, rules: rules, id: in.IDs.New(now), now: now, client: client, env: *env, bodies: bodies{spool: in.Spool}}
 	m.env.ID = m.id.String()
 	m.notes, m.env.Notes = env.Notes, nil
 	defer m.abort()
@@ -135,6 +136,7 @@ type receiving struct {
 	notes  map[string]string // of gates
 	owners [][]int           // for each recipient the client gave, its numbers in env.Recipients
 
+	bodies bodies
 	writer *spool.Writer
 	header mail.Header
 	body   mail.Body
@@ -206,7 +208,7 @@ func (m *receiving) expand(ctx context.Context) error {
 }
 
 func (m *receiving) run(ctx context.Context) pipeline.Settlement {
-	versions := m.rules.Pipeline.Run(ctx, pipeline.Message{Envelope: m.env, Family: m.env.ID, Header: m.header, Body: m.body, Run: queue.Run{Notes: m.notes}})
+	versions := m.rules.Pipeline.Run(ctx, pipeline.Message{Envelope: m.env, Family: m.env.ID, Header: m.header, Body: m.body, Run: queue.Run{Notes: m.notes}, Bodies: m.bodies.For(m.rules)})
 	return pipeline.Settle(versions, len(m.env.Recipients), m.client)
 }
 
@@ -220,18 +222,26 @@ func (m *receiving) commit(ctx context.Context, b queue.Batch) error {
 	if len(b.Add) == 0 {
 		return nil // all was discarded
 	}
-	if err := m.writer.Sync(); err != nil {
+	original := names(b, m.body.Path) // unless a plugin replaced it
+	if original {
+		if err := m.writer.Sync(); err != nil {
+			return err
+		}
+	}
+	if err := m.bodies.sync(b); err != nil {
 		return err
 	}
 	if err := m.in.Store.Commit(ctx, b); err != nil {
 		return err
 	}
-	m.kept = true
+	m.bodies.end(true)
+	m.kept = original
 	return nil
 }
 
 // abort gives up content that nothing refers to.
 func (m *receiving) abort() {
+	m.bodies.end(false)
 	if m.writer != nil && !m.kept {
 		m.writer.Abort()
 	}

@@ -67,6 +67,8 @@ type Message struct {
 	Body     mail.Body
 	Copy     bool
 	Run      queue.Run
+	// Bodies takes what plugins put in the place of Body; nil: they cannot.
+	Bodies *Bodies
 }
 
 // Disposition is what becomes of a version.
@@ -165,19 +167,22 @@ func (p *Pipeline) ask(ctx context.Context, step *Step, m Message, v Version) []
 		p.Trace.Record(event)
 		return []Version{v}
 	}
-	verdict, err := step.Filter.Filter(callCtx, msg)
+	verdict, body, err := step.ask(callCtx, msg, m.Bodies)
 	event := trace.Event{Type: trace.Plugin, ID: env.ID, Family: m.Family, Plugin: step.Name,
 		Millis: float64(p.Clock().Sub(begin).Microseconds()) / 1000}
 	if err == nil && verdict.Action == sdk.ActionUnscanned {
 		err = &unscanned{verdict.Reason}
 	}
 	var split []Version
-	if err != nil && reasonOf(err) == Convicted {
+	switch {
+	case err != nil && reasonOf(err) == Convicted:
 		split = []Version{p.convict(step, v, env.Client, err, &event)}
-	} else if err != nil {
+	case err != nil && reasonOf(err) == Gateway:
+		split = []Version{step.unable(v, err, &event)}
+	case err != nil:
 		split = []Version{step.failed(v, env.Client.Class, err, &event)}
-	} else {
-		split = step.apply(v, verdict)
+	default:
+		split = step.apply(v, verdict, body)
 		event.Action, event.Status, event.Reason = verdict.Action.String(), verdict.Status, verdict.Reason
 	}
 	p.Trace.Record(event)

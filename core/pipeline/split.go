@@ -12,8 +12,8 @@ import (
 )
 
 // apply turns a verdict on v into versions: one for each group of recipients that the
-// verdict treats alike, and one for each copy.
-func (s *Step) apply(v Version, verdict *sdk.Verdict) []Version {
+// verdict treats alike, and one for each copy. body is what the verdict's new body is.
+func (s *Step) apply(v Version, verdict *sdk.Verdict, body mail.Body) []Version {
 	run := s.remember(v.Run, verdict)
 	var out []Version
 	for _, group := range groups(v, verdict) {
@@ -22,7 +22,7 @@ func (s *Step) apply(v Version, verdict *sdk.Verdict) []Version {
 		nv.Recipients = group.recipients
 		s.judge(&nv, group.outcome)
 		if nv.Disposition <= Quarantine {
-			if err := edit(&nv, verdict.Edits, group.edits); err != nil {
+			if err := edit(&nv, verdict.Edits, group.edits, body); err != nil {
 				// The host checks edits before; what still cannot be applied must not be
 				// half applied.
 				nv = v
@@ -123,7 +123,7 @@ func groups(v Version, verdict *sdk.Verdict) []*group {
 }
 
 // edit applies the chosen edits to v in order.
-func edit(v *Version, edits []sdk.Edit, chosen []int) error {
+func edit(v *Version, edits []sdk.Edit, chosen []int, body mail.Body) error {
 	for _, k := range chosen {
 		e := edits[k]
 		var err error
@@ -148,6 +148,8 @@ func edit(v *Version, edits []sdk.Edit, chosen []int) error {
 			v.Recipients = slices.DeleteFunc(v.Recipients, func(r Recipient) bool { return r.Path == e.Path })
 		case sdk.ReversePath:
 			v.ReversePath = e.Path
+		case sdk.BodyReplace:
+			v.Body = body
 		case sdk.Copy:
 		default:
 			err = fmt.Errorf("edit %d is not known here", e.Kind)

@@ -12,7 +12,10 @@ import (
 )
 
 // Filter is a filter plugin, whatever process it has at the moment.
-type Filter struct{ slot *slot }
+type Filter struct {
+	slot *slot
+	host *Host
+}
 
 // Mailbox is a mailbox plugin, whatever process it has at the moment.
 type Mailbox struct{ slot *slot }
@@ -24,7 +27,7 @@ func (h *Host) Filter(name string) (*Filter, bool) {
 	if sl == nil || !sl.description().Filter {
 		return nil, false
 	}
-	return &Filter{sl}, true
+	return &Filter{sl, h}, true
 }
 
 // Mailbox returns the mailbox of that name; false if no plugin of that name is configured, or it
@@ -61,28 +64,8 @@ func (f *Filter) Manifest() sdk.Manifest { return f.slot.description().Manifest 
 // contract and the manifest. An error is a [*Failure], or that of ctx when the caller gave
 // up.
 func (f *Filter) Filter(ctx context.Context, m *mail.Message) (*sdk.Verdict, error) {
-	var v *sdk.Verdict
-	err := f.slot.judged(ctx, func(ctx context.Context, p *process) error {
-		if !p.desc.Filter {
-			return fail(f.slot.name, Error, errNotAFilter)
-		}
-		req, err := wire.FilterRequest(m, p.desc.Manifest.Needs)
-		if err != nil {
-			return fail(f.slot.name, Error, err)
-		}
-		pv, err := p.filter.Filter(ctx, req)
-		if err != nil {
-			return err
-		}
-		if v, err = wire.Verdict(pv, p.desc.Manifest, &m.Envelope); err != nil {
-			return garbage(f.slot.name, fmt.Errorf("its verdict breaks the contract: %w", err))
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	return v, nil
+	v, _, err := f.Rewrite(ctx, m, 0, nil)
+	return v, err
 }
 
 // Manifest is what the plugin declares.

@@ -20,8 +20,9 @@
 //     only its user can enter, and as much of the log as its share.
 //
 // On disk there is RunDir, which nobody else may use meanwhile: "lock", one file "p<pid>"
-// per process (its pid, start time, boot and mark), and socket directories. Nothing in it
-// is worth keeping when the host is down.
+// per process (its pid, start time, boot and mark), and socket directories; and
+// DraftDir with what plugins write at the moment. Nothing in them is worth keeping when the
+// host is down.
 //
 // The package knows nothing of queues, SMTP or what a verdict leads to. All methods are
 // safe for concurrent use.

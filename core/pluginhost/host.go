@@ -21,6 +21,10 @@ type Options struct {
 	// RunDir is for sockets and notes about processes; made with mode 0700 if need be. No
 	// other host may use it at the same time.
 	RunDir string
+	// DraftDir is for the files in which plugins write new bodies; made with the first, and
+	// emptied at the start. It has to be on a disk with room for them, and where a plugin with a user
+	// of its own can enter. "": "drafts" in RunDir.
+	DraftDir string
 	// SelfExe is the gateway's binary, "/proc/self/exe": it runs a built-in plugin as
 	// "plugin serve NAME" and the guard as "plugin guard" (see [Guard]).
 	SelfExe string
@@ -113,6 +117,7 @@ type Host struct {
 	mark         string // in the environment of every plugin of this host
 	lifeR, lifeW *os.File
 	generation   atomic.Int64
+	drafts       string
 
 	reload sync.Mutex // one Reload or Close at a time
 	mu     sync.RWMutex
@@ -173,6 +178,10 @@ func (h *Host) open() error {
 	if h.dir, err = openRunDir(h.opt.RunDir); err != nil {
 		return err
 	}
+	if err = h.openDrafts(); err != nil {
+		h.dir.close()
+		return err
+	}
 	if h.lifeR, h.lifeW, err = os.Pipe(); err != nil {
 		h.dir.close()
 		return fmt.Errorf("plugin host: %w", err)
@@ -194,6 +203,7 @@ func (h *Host) release() {
 	h.fork.close()
 	h.lifeW.Close()
 	h.lifeR.Close()
+	os.RemoveAll(h.drafts)
 	h.dir.close()
 }
 

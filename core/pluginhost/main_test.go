@@ -80,6 +80,8 @@ func servePlugin(name string) {
 		time.Sleep(time.Hour)
 	case "raw":
 		serveRaw()
+	case "writer":
+		serveWriter()
 	case "rawgate":
 		serveRawGate()
 	case "online":

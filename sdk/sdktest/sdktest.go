@@ -5,23 +5,36 @@
 package sdktest
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/postern-mail/postern/sdk"
+	"github.com/postern-mail/postern/sdk/internal/draft"
 	"github.com/postern-mail/postern/sdk/mail"
 	"github.com/postern-mail/postern/sdk/wire"
 )
 
 // Filter calls a filter as the gateway does: with a deadline, without the body when the
 // manifest does not ask for it. It fails the test when the verdict breaks the contract or
-// goes beyond the manifest, and when the message was changed. It returns the answer.
+// goes beyond the manifest, and when the message was changed. It returns the answer; for a
+// new body that the filter wrote see [Body].
 func Filter(t testing.TB, f sdk.Filter, man sdk.Manifest, m *mail.Message) (*sdk.Verdict, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
+	d := draft.Draft{}
+	if man.May&sdk.MayReplaceBody != 0 {
+		d.Path = filepath.Join(t.TempDir(), "draft")
+		if err := os.WriteFile(d.Path, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx = draft.With(ctx, &d)
 	seen := *m
 	if man.Needs == sdk.NeedHeader {
 		seen.Body = mail.Body{}
@@ -31,6 +44,9 @@ func Filter(t testing.TB, f sdk.Filter, man sdk.Manifest, m *mail.Message) (*sdk
 	if string(m.Header.Block()) != block || string(m.Body.Inline) != body {
 		t.Error("the filter changed the message that it was given")
 	}
+	if cerr := d.Close(); err == nil {
+		err = cerr
+	}
 	switch {
 	case err != nil:
 		return nil, err
@@ -38,10 +54,34 @@ func Filter(t testing.TB, f sdk.Filter, man sdk.Manifest, m *mail.Message) (*sdk
 		t.Error("the filter returned neither a verdict nor an error")
 		return nil, errors.New("no verdict")
 	}
-	if err := wire.Check(v, man, &m.Envelope); err != nil {
+	if err := wire.CheckDraft(v, man, &m.Envelope, d.Path); err != nil {
 		t.Errorf("the verdict breaks the contract: %v", err)
 	}
+	if body, ok := Body(t, v); ok && !wireForm(body) {
+		t.Error("the new body breaks the contract: it has a bare CR, a bare LF or a NUL")
+	}
 	return v, nil
+}
+
+// Body returns the new body of a verdict that [Filter] returned; false if it has none. It is
+// there until the test ends.
+func Body(t testing.TB, v *sdk.Verdict) ([]byte, bool) {
+	t.Helper()
+	for _, e := range v.Edits {
+		if e.Kind == sdk.BodyReplace {
+			b, err := os.ReadFile(e.BodyDraft)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return b, true
+		}
+	}
+	return nil, false
+}
+
+func wireForm(b []byte) bool {
+	n := bytes.Count(b, []byte("\r\n"))
+	return bytes.Count(b, []byte("\r")) == n && bytes.Count(b, []byte("\n")) == n && bytes.IndexByte(b, 0) < 0
 }
 
 // Gate calls a gate as the gateway does. It fails the test when the gate did not ask for

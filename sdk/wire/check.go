@@ -20,8 +20,15 @@ const (
 )
 
 // Check holds a verdict about a message with that envelope against the contract and
-// the plugin's manifest: rights, ranges, sizes, and whatever could reach the wire.
+// the plugin's manifest: rights, ranges, sizes, and whatever could reach the wire. It
+// refuses a new body: there was no draft for one.
 func Check(v *sdk.Verdict, m sdk.Manifest, env *mail.Envelope) error {
+	return CheckDraft(v, m, env, "")
+}
+
+// CheckDraft is Check where the host made a draft for the call. A new body has to be in
+// that draft; what is in it is for the host to check.
+func CheckDraft(v *sdk.Verdict, m sdk.Manifest, env *mail.Envelope, draft string) error {
 	if err := checkOutcome(v.Outcome, m.May); err != nil {
 		return err
 	}
@@ -37,7 +44,7 @@ func Check(v *sdk.Verdict, m sdk.Manifest, env *mail.Envelope) error {
 		return fmt.Errorf("%d edits are too many", len(v.Edits))
 	}
 	for i, e := range v.Edits {
-		if err := checkEdit(e, m.May, len(env.Recipients)); err != nil {
+		if err := checkEdit(e, m.May, len(env.Recipients), draft); err != nil {
 			return fmt.Errorf("edit %d: %w", i, err)
 		}
 	}
@@ -106,7 +113,7 @@ func checkStatus(s mail.Status, from, to int) error {
 	return nil
 }
 
-func checkEdit(e sdk.Edit, may sdk.Right, recipients int) error {
+func checkEdit(e sdk.Edit, may sdk.Right, recipients int, draft string) error {
 	var need sdk.Right
 	var err error
 	switch e.Kind {
@@ -119,7 +126,10 @@ func checkEdit(e sdk.Edit, may sdk.Right, recipients int) error {
 	case sdk.ReversePath:
 		need = sdk.MayEditReverse
 	case sdk.BodyReplace:
-		need, err = sdk.MayReplaceBody, errors.New("it names a draft that the gateway did not make")
+		need = sdk.MayReplaceBody
+		if draft == "" || e.BodyDraft != draft {
+			err = errors.New("it names a draft that the gateway did not make for this call")
+		}
 	default:
 		return fmt.Errorf("kind %d is unknown", e.Kind)
 	}

@@ -99,6 +99,11 @@ func isName(s string) bool {
 // Verdict reads a filter's answer about a message with that envelope and checks it against
 // the plugin's manifest. An error says what the plugin did wrong.
 func Verdict(pv *proto.Verdict, m sdk.Manifest, env *mail.Envelope) (*sdk.Verdict, error) {
+	return VerdictDraft(pv, m, env, "")
+}
+
+// VerdictDraft is Verdict where the request named a draft for a new body.
+func VerdictDraft(pv *proto.Verdict, m sdk.Manifest, env *mail.Envelope, draft string) (*sdk.Verdict, error) {
 	v := &sdk.Verdict{Scores: pv.GetScores(), Notes: pv.GetNotes()}
 	var err error
 	if v.Outcome, err = outcome(pv.GetOutcome()); err != nil {
@@ -122,7 +127,7 @@ func Verdict(pv *proto.Verdict, m sdk.Manifest, env *mail.Envelope) (*sdk.Verdic
 		}
 		v.Edits = append(v.Edits, e)
 	}
-	if err := Check(v, m, env); err != nil {
+	if err := CheckDraft(v, m, env, draft); err != nil {
 		return nil, err
 	}
 	return v, nil

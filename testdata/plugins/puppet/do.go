@@ -1,8 +1,11 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"io"
+	"os"
 	"strconv"
 	"strings"
 
@@ -15,10 +18,14 @@ import (
 //	insert INDEX NAME VALUE     change INDEX NAME [VALUE]     remove INDEX NAME
 //	rcpt+ ADDRESS               rcpt- ADDRESS                 from ADDRESS
 //	copy ADDRESS REVERSE-PATH   verdict ACTION
+//	body upper                  the message's body in capitals
+//	body lf | cr | nul          what no body may have
+//	body half                   the process ends in the middle of a large body
+//	body stall                  the call does, when its time is over
 //
 // "@1,2 " before it limits it to those recipients of the message. Actions are reject,
 // tempfail, discard, quarantine and unscanned.
-func do(_ context.Context, v *sdk.Verdict, m *mail.Message, command string) error {
+func do(ctx context.Context, v *sdk.Verdict, m *mail.Message, command string) error {
 	var only []int
 	if list, rest, ok := strings.Cut(command, " "); ok && list[0] == '@' {
 		for n := range strings.SplitSeq(list[1:], ",") {
@@ -33,6 +40,17 @@ func do(_ context.Context, v *sdk.Verdict, m *mail.Message, command string) erro
 	verb, arg, _ := strings.Cut(command, " ")
 	if verb == "verdict" {
 		return judge(v, only, arg)
+	}
+	if verb == "body" {
+		b, err := sdk.NewBody(ctx)
+		if err != nil {
+			return err
+		}
+		if err := rewrite(ctx, b, m, arg); err != nil {
+			return err
+		}
+		v.ReplaceBody(b).Edits[len(v.Edits)-1].Recipients = only
+		return nil
 	}
 	e, err := edit(verb, arg)
 	if err != nil {
@@ -64,6 +82,43 @@ func edit(verb, arg string) (e sdk.Edit, err error) {
 		err = fmt.Errorf("no such command")
 	}
 	return e, err
+}
+
+func rewrite(ctx context.Context, b *sdk.Body, m *mail.Message, how string) error {
+	texts := map[string]string{"lf": "smuggled\n.\nMAIL FROM:<x>\r\n", "cr": "a\rb\r\n", "nul": "a\x00b\r\n"}
+	switch {
+	case how == "upper":
+		r, err := m.Body.Open()
+		if err != nil {
+			return err
+		}
+		defer r.Close()
+		buf := make([]byte, 32<<10)
+		for {
+			n, err := r.Read(buf)
+			if _, werr := b.Write(bytes.ToUpper(buf[:n])); werr != nil {
+				return werr
+			}
+			if err == io.EOF {
+				return nil
+			} else if err != nil {
+				return err
+			}
+		}
+	case how == "half" || how == "stall":
+		for range 100_000 {
+			io.WriteString(b, "half\r\n")
+		}
+		if how == "half" {
+			os.Exit(3)
+		}
+		<-ctx.Done()
+		return ctx.Err()
+	case texts[how] != "":
+		_, err := io.WriteString(b, texts[how])
+		return err
+	}
+	return fmt.Errorf("no such body: %s", how)
 }
 
 func judge(v *sdk.Verdict, only []int, action string) error {

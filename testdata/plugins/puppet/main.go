@@ -28,6 +28,8 @@ type puppet struct {
 		Connect string `toml:"connect"`
 		// Tell adds X-Notes fields: all that was noted before. Default: false.
 		Tell bool `toml:"tell"`
+		// Fail makes every call of the filter an error. Default: false.
+		Fail bool `toml:"fail"`
 	}
 }
 
@@ -68,6 +70,9 @@ func (p *puppet) Gate(ctx context.Context, a *sdk.Attempt) (*sdk.Verdict, error)
 }
 
 func (p *puppet) Filter(ctx context.Context, m *mail.Message) (*sdk.Verdict, error) {
+	if p.cfg.Fail {
+		return nil, errors.New("as told")
+	}
 	v := sdk.Continue()
 	if p.cfg.Tell {
 		for _, name := range slices.Sorted(maps.Keys(m.Notes)) {

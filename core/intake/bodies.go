@@ -1,0 +1,79 @@
+package intake
+
+import (
+	"io"
+
+	"github.com/postern-mail/postern/core/pipeline"
+	"github.com/postern-mail/postern/core/queue"
+	"github.com/postern-mail/postern/core/spool"
+	"github.com/postern-mail/postern/sdk/mail"
+)
+
+// bodies are what plugins wrote in one run in the place of a body, and nothing refers to
+// yet. They are made durable before the commit that names them, and go when there is none.
+type bodies struct {
+	spool *spool.Spool
+	kept  map[string]*spool.Writer // by path; small ones are in memory and need no care
+}
+
+// For is what the pipeline is given.
+func (b *bodies) For(rules *Rules) *pipeline.Bodies {
+	return &pipeline.Bodies{Max: rules.BodySize, Keep: b.keep}
+}
+
+// keep stores one body.
+func (b *bodies) keep(r io.Reader) (mail.Body, error) {
+	if err := b.spool.Space(); err != nil {
+		return mail.Body{}, err
+	}
+	w := b.spool.NewWriter()
+	if _, err := copyBuffered(w, r); err != nil {
+		w.Abort()
+		return mail.Body{}, err
+	}
+	body, err := w.Finish()
+	if err != nil {
+		w.Abort()
+		return mail.Body{}, err
+	}
+	if body.Path != "" {
+		if b.kept == nil {
+			b.kept = make(map[string]*spool.Writer)
+		}
+		b.kept[body.Path] = w
+	}
+	return body, nil
+}
+
+// sync makes those durable that the batch names, and removes the others.
+func (b *bodies) sync(batch queue.Batch) error {
+	for path, w := range b.kept {
+		if !names(batch, path) {
+			w.Abort()
+			delete(b.kept, path)
+		} else if err := w.Sync(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// end says whether the commit took place. Without it nothing is kept.
+func (b *bodies) end(committed bool) {
+	for path, w := range b.kept {
+		if !committed {
+			w.Abort()
+		}
+		delete(b.kept, path)
+	}
+}
+
+// names reports whether an entry of the batch has its body in that file.
+func names(batch queue.Batch, path string) bool {
+	for _, a := range batch.Add {
+		if path != "" && a.Entry.Body.Path == path {
+			return true
+		}
+	}
+	return false
+}

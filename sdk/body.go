@@ -1,0 +1,40 @@
+package sdk
+
+import (
+	"context"
+	"io"
+
+	"github.com/postern-mail/postern/sdk/internal/draft"
+)
+
+// Body is a body that a filter writes in the place of the message's own, for
+// [Verdict.ReplaceBody]. What is written goes through a buffer into a file that the gateway
+// made; memory does not depend on the size. It belongs to the call, which closes it; an
+// error in writing fails the call even if nobody looked at it. It is for one goroutine.
+//
+// A body is in wire form: lines end in CRLF, and there is no bare CR, no bare LF and no NUL.
+// Header fields that describe the old one (Content-Type, Content-Transfer-Encoding, ...)
+// are the filter's to change.
+type Body struct{ d *draft.Draft }
+
+var _ io.Writer = (*Body)(nil)
+
+// NewBody begins a new body in a call of Filter; ctx is the call's. The manifest has to
+// declare MayReplaceBody. A call can make one.
+func NewBody(ctx context.Context) (*Body, error) {
+	d := draft.From(ctx)
+	if err := d.Open(); err != nil {
+		return nil, err
+	}
+	return &Body{d}, nil
+}
+
+// Write appends to the body.
+func (b *Body) Write(p []byte) (int, error) { return b.d.Write(p) }
+
+// ReplaceBody puts b in the place of the message's body. It may still be written to until
+// the call returns. To replace it for some recipients only, set Recipients of the [Edit].
+func (v *Verdict) ReplaceBody(b *Body) *Verdict {
+	v.Edits = append(v.Edits, Edit{Kind: BodyReplace, BodyDraft: b.d.Path})
+	return v
+}
