@@ -32,14 +32,16 @@ var builtins = map[string]builtin{
 
 func builtinNames() string { return strings.Join(slices.Sorted(maps.Keys(builtins)), ", ") }
 
-// pluginCommand has what authors of plugins run, and what the gateway runs itself.
-func pluginCommand() *cobra.Command {
+// pluginCommand has what admins run, what authors of plugins run, and what the gateway runs
+// itself.
+func pluginCommand(file *string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "plugin",
-		Short: "Write and test plugins",
+		Short: "Look at plugins and steer them, write and test them",
 		Args:  func(_ *cobra.Command, a []string) error { return unknownCommand(a) },
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
+	cmd.AddCommand(pluginSteerCommands(file)...)
 	cmd.AddCommand(pluginNewCommand(), pluginTestCommand())
 	cmd.AddCommand(&cobra.Command{
 		Use:    "serve NAME",

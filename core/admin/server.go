@@ -47,6 +47,7 @@ type Backend interface {
 	// Story returns what is known of a message.
 	Story(id string) []trace.Event
 	Status() Status
+	Plugins
 }
 
 // Server offers a gateway's controls over HTTP on a unix socket that only its own user can
@@ -69,6 +70,7 @@ func NewServer(q *Queue, b Backend, log *slog.Logger) *Server {
 	mux.HandleFunc("POST /api/v1/messages", s.submit)
 	mux.HandleFunc("GET /api/v1/trace/{id}", s.story)
 	mux.HandleFunc("GET /api/v1/status", s.status)
+	s.routePlugins(mux, b)
 	s.http = &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10,
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn)}
 	return s

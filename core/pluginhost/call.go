@@ -208,6 +208,10 @@ func (sl *slot) enter(ctx context.Context) (*supervisor, *process, error) {
 		if s == nil {
 			return nil, nil, fail(sl.name, Down, errUnknown)
 		}
+		if sl.disabled.Load() {
+			s.failed.Add(1)
+			return nil, nil, fail(sl.name, Down, errDisabled)
+		}
 		p := s.cur.Load()
 		if p != nil && !p.isDead() && p.calls.enter() {
 			return s, p, nil

@@ -141,6 +141,7 @@ type slot struct {
 	name string
 	sup  atomic.Pointer[supervisor] // nil: not configured (any more)
 
+	disabled atomic.Bool // by an admin; see steer.go
 	suspects atomic.Int32
 	court    chan struct{} // held by the one trial at a time
 }
@@ -216,7 +217,7 @@ func (h *Host) Reload(ctx context.Context, specs []Spec) error {
 	h.reload.Lock()
 	defer h.reload.Unlock()
 	if h.closed {
-		return errors.New("plugin host: closed")
+		return errClosed
 	}
 	var faults []error
 	seen := make(map[string]bool)
@@ -252,12 +253,7 @@ func (h *Host) launchAll(ctx context.Context, specs []Spec) ([]*process, error) 
 			continue
 		}
 		wg.Go(func() {
-			p, err := h.launch(ctx, s)
-			if err == nil && !p.healthy(ctx, h.timing.health) {
-				p.kill()
-				p, err = nil, fmt.Errorf("plugin %q: does not answer a health check", s.Name)
-			}
-			fresh[i], faults[i] = p, err
+			fresh[i], faults[i] = h.launchHealthy(ctx, s)
 		})
 	}
 	wg.Wait()
@@ -290,7 +286,11 @@ func (h *Host) swap(specs []Spec, fresh []*process) {
 			sl = &slot{name: s.Name, court: make(chan struct{}, 1)}
 			h.slots[s.Name] = sl
 		}
-		h.retireLater(sl.sup.Swap(h.supervise(fresh[i])))
+		now := h.supervise(fresh[i])
+		h.retireLater(sl.sup.Swap(now))
+		if sl.disabled.Load() { // its new settings are good; that was the question
+			h.retireLater(now)
+		}
 	}
 	for name, sl := range h.slots {
 		if !keep[name] {
@@ -356,8 +356,9 @@ type Status struct {
 	Name     string
 	Version  string
 	Pid      int    // 0 while it is down
-	State    string // "running", "down" or "breaker open"
+	State    string // "running", "down", "breaker open" or "disabled"
 	Reason   string // why it is down
+	Breaker  bool   // is open: it died again and again
 	Restarts int
 	Since    time.Time // start of the process, or of the last one
 	Calls    int64     // through wrappers
@@ -374,6 +375,9 @@ func (h *Host) Status() []Status {
 	for _, name := range h.order {
 		if s := h.slots[name].sup.Load(); s != nil {
 			st := s.status()
+			if h.slots[name].disabled.Load() {
+				st.State, st.Reason = "disabled", errDisabled.Error()
+			}
 			h.countMu.Lock()
 			st.Counters = maps.Clone(h.counters[name])
 			h.countMu.Unlock()
@@ -391,6 +395,7 @@ func (s *supervisor) status() Status {
 		Version:  s.last.desc.Manifest.Version,
 		State:    "down",
 		Reason:   s.reason,
+		Breaker:  s.open,
 		Restarts: s.restarts,
 		Since:    s.last.started,
 		Calls:    s.calls.Load(),

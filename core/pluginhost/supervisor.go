@@ -65,6 +65,8 @@ type supervisor struct {
 	convictions atomic.Int32 // since it answered last; see suspects.go
 	pardons     chan struct{}
 
+	ending sync.Mutex // one stop at a time
+
 	mu       sync.Mutex
 	phase    phase
 	turn     chan struct{} // closed when the phase changes
@@ -242,6 +244,8 @@ func (s *supervisor) down(reason string, back *backoff, delay time.Duration) {
 // stop ends the supervision, drains the process and kills it. It is bounded by ctx and by
 // the grace of a kill.
 func (s *supervisor) stop(ctx context.Context) {
+	s.ending.Lock()
+	defer s.ending.Unlock()
 	s.cancel()
 	<-s.done
 	s.mu.Lock()

@@ -65,7 +65,7 @@ func (sl *slot) try(ctx context.Context, s *supervisor, p *process, f *Failure, 
 		return f
 	}
 	now := sl.sup.Load() // it may have been replaced meanwhile
-	if now == nil || p.hopeless.Load() {
+	if now == nil || sl.disabled.Load() || p.hopeless.Load() {
 		return f
 	}
 	ctx, cancel := context.WithCancel(ctx)
