@@ -216,6 +216,6 @@ func failurePolicy(o config.OnFailure) pipeline.FailurePolicy {
 	return f
 }
 
-func newPipeline(c *config.Config, host *pluginhost.Host, t trace.Recorder) *pipeline.Pipeline {
-	return pipeline.New(pipeline.Options{Steps: steps(c, host), Timeout: messageTime, Trace: t, Clock: time.Now})
+func newPipeline(c *config.Config, host *pluginhost.Host, t trace.Recorder, convictions *pipeline.Convictions) *pipeline.Pipeline {
+	return pipeline.New(pipeline.Options{Steps: steps(c, host), Timeout: messageTime, Trace: t, Clock: time.Now, Convictions: convictions})
 }

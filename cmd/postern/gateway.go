@@ -23,6 +23,7 @@ import (
 	"github.com/postern-mail/postern/core/expand"
 	"github.com/postern-mail/postern/core/intake"
 	"github.com/postern-mail/postern/core/mailbox"
+	"github.com/postern-mail/postern/core/pipeline"
 	"github.com/postern-mail/postern/core/pluginhost"
 	"github.com/postern-mail/postern/core/policy"
 	"github.com/postern-mail/postern/core/queue"
@@ -50,7 +51,9 @@ type gateway struct {
 	client    currentClient
 	door      door
 	control   *admin.Server
-	services  services // for plugins
+	// convictions are counted across reloads.
+	convictions pipeline.Convictions
+	services    services // for plugins
 
 	mu      sync.Mutex // one reload at a time
 	sockets map[string]*socket
@@ -210,7 +213,7 @@ func (g *gateway) serverOptions(c *config.Config, l config.Listener, p *prepared
 }
 
 func (g *gateway) intakeRules(c *config.Config, p *prepared) intake.Rules {
-	return intake.Rules{Pipeline: newPipeline(c, g.host, g.trace), Expand: g.directory.Expand, HeaderSize: int(c.Limits.HeaderSize), Hops: c.Limits.ReceivedHops,
+	return intake.Rules{Pipeline: newPipeline(c, g.host, g.trace, &g.convictions), Expand: g.directory.Expand, HeaderSize: int(c.Limits.HeaderSize), Hops: c.Limits.ReceivedHops,
 		BodySize: int64(c.Limits.MessageSize),
 		Destination: func(to mail.Path) string {
 			r, err := p.routes.Route(to)

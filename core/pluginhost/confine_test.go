@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -250,6 +251,33 @@ func TestParseUser(t *testing.T) {
 		if got := fmt.Sprint(u, err); !strings.Contains(got, want) {
 			t.Errorf("%q: %s, want %s", s, got, want)
 		}
+	}
+}
+
+// It can write new bodies too.
+func TestG15UserWritesBodies(t *testing.T) {
+	t.Parallel()
+	asRoot(t)
+	dir := t.TempDir()
+	for d := dir; d != "/tmp" && d != "/"; d = filepath.Dir(d) {
+		os.Chmod(d, 0o711)
+	}
+	spec := use("writer")
+	spec.User = &User{UID: 64321, GID: 64321}
+	opt := options(t, &logBuffer{}, calm())
+	opt.DraftDir = filepath.Join(dir, "drafts")
+	h, err := Start(t.Context(), opt, []Spec{spec})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close(t.Context())
+	var got []byte
+	_, _, err = filterOf(t, h, "writer").Rewrite(t.Context(), msg(`write new\r\n`), 1000, func(r io.Reader) (b mail.Body, err error) {
+		got, err = io.ReadAll(r)
+		return b, err
+	})
+	if err != nil || string(got) != "new\r\n" {
+		t.Errorf("%q, %v", got, err)
 	}
 }
 

@@ -90,6 +90,11 @@ func (f *Filter) Rewrite(ctx context.Context, m *mail.Message, max int64, keep f
 				return nil
 			}
 			defer discard(draft)
+			if u := p.spec.User; u != nil { // it has to get there, and to write
+				if own = errors.Join(os.Chmod(f.host.drafts, 0o711), draft.Chown(u.UID, u.GID)); own != nil {
+					return nil
+				}
+			}
 			req.Draft = draft.Name()
 		}
 		pv, err := p.filter.Filter(ctx, req)
