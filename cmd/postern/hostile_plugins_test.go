@@ -42,6 +42,7 @@ func TestG01HostileFilter(t *testing.T) {
 		{do: "error", code: 451, text: cannot},
 		{do: "nothing", code: 451, text: cannot},
 		{do: "undeclared", code: 451, text: cannot},
+		{do: "ask", code: 250, log: "plugin failed"},
 		{do: "giant", code: 451, text: cannot, shared: true}, // its 100 MB take everybody's time
 		{do: "stdout", code: 250, log: "plugin output"},
 		{do: "stderr 20", code: 250, log: "plugin log lines dropped"},
@@ -73,6 +74,23 @@ func TestG05HostileAnswersTwice(t *testing.T) {
 func wicked(t testing.TB, next *sink, args []string, keys string) string {
 	command, _ := json.Marshal(append([]string{program(t, "hostile")}, args...))
 	return basics + exampleTo(next) + fmt.Sprintf("[[plugin]]\nname = \"hostile\"\ncommand = %s\n%s\n", command, keys)
+}
+
+func TestG04HostileBody(t *testing.T) {
+	t.Parallel()
+	next := newSink(t)
+	g := start(t, wicked(t, next, []string{"always", "rewrite"}, ""))
+	c := dial(t, g.addr[0])
+	c.cmd(250, "EHLO client.example.net")
+	if code, text := converse(c, "a@example.net", "Subject: x\r\n\r\nx"); code != 451 || !strings.Contains(text, cannot) {
+		t.Errorf("the reply is %d %s", code, text)
+	}
+	g.log.wait(t, "plugin failed", func(line map[string]any) bool {
+		return strings.Contains(fmt.Sprint(line["error"]), "its new body breaks the contract")
+	})
+	if n := len(next.mail()); n > 0 {
+		t.Errorf("%d messages arrived", n)
+	}
 }
 
 // misbehave has the plugin do all that to single messages while others are under way.

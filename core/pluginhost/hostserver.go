@@ -21,6 +21,7 @@ import (
 
 	"github.com/postern-mail/postern/sdk"
 	"github.com/postern-mail/postern/sdk/proto"
+	"github.com/postern-mail/postern/sdk/wire"
 )
 
 // Time limits of calls to the host.
@@ -85,31 +86,6 @@ func (s *hostServer) env() []string {
 	return []string{proto.EnvHostAddress + "=" + s.address, proto.EnvHostToken + "=" + s.token}
 }
 
-// needed is the right that each method takes.
-func needed(method string) (sdk.HostRight, bool) {
-	switch method {
-	case proto.Host_Submit_FullMethodName:
-		return sdk.MaySubmit, true
-	case proto.Host_Mechanisms_FullMethodName, proto.Host_Authenticate_FullMethodName:
-		return sdk.MayAuthenticate, true
-	case proto.Host_Lookup_FullMethodName:
-		return sdk.MayLookup, true
-	case proto.Host_GetData_FullMethodName, proto.Host_PutData_FullMethodName, proto.Host_ListData_FullMethodName:
-		return sdk.MayKeepData, true
-	case proto.Host_Certificate_FullMethodName:
-		return sdk.MayUseCertificate, true
-	case proto.Host_GetState_FullMethodName, proto.Host_PutState_FullMethodName, proto.Host_CountState_FullMethodName:
-		return sdk.MayKeepState, true
-	case proto.Host_Log_FullMethodName:
-		return sdk.MayLog, true
-	case proto.Host_Count_FullMethodName:
-		return sdk.MayCount, true
-	case proto.Host_Remembered_FullMethodName:
-		return sdk.MayAskRemembered, true
-	}
-	return 0, false
-}
-
 // permit checks token and right.
 func (s *hostServer) permit(ctx context.Context, method string) error {
 	md, _ := metadata.FromIncomingContext(ctx)
@@ -118,7 +94,7 @@ func (s *hostServer) permit(ctx context.Context, method string) error {
 		s.fault(fmt.Errorf("call of %s without the token", method))
 		return status.Error(codes.Unauthenticated, "the token is missing or wrong")
 	}
-	right, known := needed(method)
+	right, known := wire.HostRight(method)
 	if !known {
 		return status.Error(codes.Unimplemented, "this gateway has no such service")
 	}

@@ -5,7 +5,6 @@
 package sdktest
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"os"
@@ -57,7 +56,7 @@ func Filter(t testing.TB, f sdk.Filter, man sdk.Manifest, m *mail.Message) (*sdk
 	if err := wire.CheckDraft(v, man, &m.Envelope, d.Path); err != nil {
 		t.Errorf("the verdict breaks the contract: %v", err)
 	}
-	if body, ok := Body(t, v); ok && !wireForm(body) {
+	if body, ok := Body(t, v); ok && !draft.WireForm(body) {
 		t.Error("the new body breaks the contract: it has a bare CR, a bare LF or a NUL")
 	}
 	return v, nil
@@ -77,11 +76,6 @@ func Body(t testing.TB, v *sdk.Verdict) ([]byte, bool) {
 		}
 	}
 	return nil, false
-}
-
-func wireForm(b []byte) bool {
-	n := bytes.Count(b, []byte("\r\n"))
-	return bytes.Count(b, []byte("\r")) == n && bytes.Count(b, []byte("\n")) == n && bytes.IndexByte(b, 0) < 0
 }
 
 // Gate calls a gate as the gateway does. It fails the test when the gate did not ask for

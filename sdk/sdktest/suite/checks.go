@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"reflect"
 	"strings"
 	"sync"
@@ -14,6 +15,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/postern-mail/postern/sdk"
+	"github.com/postern-mail/postern/sdk/internal/draft"
 	"github.com/postern-mail/postern/sdk/mail"
 	"github.com/postern-mail/postern/sdk/proto"
 	"github.com/postern-mail/postern/sdk/wire"
@@ -165,15 +167,87 @@ func (r *run) verdict(ctx context.Context, p *process, m *mail.Message) (*sdk.Ve
 	if err != nil {
 		return nil, err
 	}
+	if r.desc.Manifest.May&sdk.MayReplaceBody != 0 {
+		f, err := os.CreateTemp(r.dir, "draft")
+		if err != nil {
+			return nil, err
+		}
+		defer os.Remove(f.Name())
+		f.Close()
+		req.Draft = f.Name()
+	}
 	pv, err := proto.NewFilterClient(p.conn).Filter(ctx, req)
 	if err != nil {
 		return nil, callError("Filter", err)
 	}
-	v, err := wire.Verdict(pv, r.desc.Manifest, &m.Envelope)
+	v, err := wire.VerdictDraft(pv, r.desc.Manifest, &m.Envelope, req.Draft)
 	if err != nil {
 		return nil, fmt.Errorf("the verdict breaks the contract: %w", err)
 	}
-	return v, nil
+	return v, newBody(v)
+}
+
+// newBody checks the body that a verdict puts in the place of the message's.
+func newBody(v *sdk.Verdict) error {
+	for _, e := range v.Edits {
+		if e.Kind != sdk.BodyReplace {
+			continue
+		}
+		b, err := os.ReadFile(e.BodyDraft)
+		if err != nil {
+			return err
+		}
+		if !draft.WireForm(b) {
+			return errors.New("the new body breaks the contract: it has a bare CR, a bare LF or a NUL")
+		}
+	}
+	return nil
+}
+
+// modest looks at what the plugin asked the gateway for, in all calls so far.
+func (r *run) modest(context.Context) (string, error) {
+	if r.faults == nil && r.proc != nil {
+		r.faults = r.proc.host.complaint()
+	}
+	return "", r.faults
+}
+
+// plan asks for plans for messages of all kinds, each for one recipient.
+func (r *run) plan(ctx context.Context) {
+	all, err := corpus(r.dir, r.origin())
+	if err != nil {
+		r.check(ctx, "planner", func(context.Context) (string, error) { return "", err })
+		return
+	}
+	for hung, i := 0, 0; i < len(all) && hung < 2; i++ {
+		m := *all[i].m
+		m.Envelope.Recipients = m.Envelope.Recipients[:1]
+		r.check(ctx, "planner: "+all[i].name, func(ctx context.Context) (string, error) {
+			p, err := r.live(ctx)
+			if err != nil {
+				return "", err
+			}
+			ctx, cancel := r.limited(ctx)
+			defer cancel()
+			req, err := wire.PlanRequest(&m, r.desc.Manifest.Needs)
+			if err != nil {
+				return "", err
+			}
+			answer, err := proto.NewPlannerClient(p.conn).Plan(ctx, req)
+			if err != nil {
+				err = callError("Plan", err)
+				if isDeadline(err) {
+					hung++
+				}
+				return "", err
+			}
+			plan, err := wire.Plan(answer, r.desc.Manifest)
+			if err != nil {
+				return "", fmt.Errorf("the plan breaks the contract: %w", err)
+			}
+			return fmt.Sprintf("actions: %d", len(plan.Actions)), nil
+		})
+	}
 }
 
 // describe is a verdict in a word.

@@ -32,6 +32,7 @@ type process struct {
 	cmd    *exec.Cmd
 	mark   string   // in the environment of it and its children
 	life   *os.File // while it is open, the gateway lives
+	host   *host
 	conn   *grpc.ClientConn
 	dir    string // of its socket
 	stdout *tail  // what was printed there besides the handshake
@@ -47,15 +48,19 @@ func start(ctx context.Context, p Program, dir string) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
+	h, err := startHost(sockets)
+	if err != nil {
+		return nil, err
+	}
 	lifeR, lifeW, err := os.Pipe()
 	if err != nil {
 		return nil, err
 	}
 	defer lifeR.Close()
-	pr := &process{mark: proto.EnvRun + "=sdktest-" + rand.Text(), life: lifeW, dir: sockets, stdout: &tail{}, stderr: &tail{}, dead: make(chan struct{})}
+	pr := &process{mark: proto.EnvRun + "=sdktest-" + rand.Text(), life: lifeW, host: h, dir: sockets, stdout: &tail{}, stderr: &tail{}, dead: make(chan struct{})}
 	pr.cmd = exec.Command(p.Path, p.Args...)
 	pr.cmd.Dir = "/"
-	pr.cmd.Env = environment(pr.mark, sockets)
+	pr.cmd.Env = environment(pr.mark, sockets, h)
 	pr.cmd.ExtraFiles = []*os.File{lifeR}
 	pr.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	pr.cmd.WaitDelay = time.Second // a child may hold the pipes
@@ -64,6 +69,7 @@ func start(ctx context.Context, p Program, dir string) (*process, error) {
 	pr.cmd.Stdout = &handshake{line: hello, rest: pr.stdout}
 	if err := pr.cmd.Start(); err != nil {
 		lifeW.Close()
+		h.server.Stop()
 		return nil, err
 	}
 	go func() { pr.err = pr.cmd.Wait(); close(pr.dead) }()
@@ -88,7 +94,7 @@ func start(ctx context.Context, p Program, dir string) (*process, error) {
 }
 
 // environment is what the gateway gives, and nothing else.
-func environment(mark, sockets string) []string {
+func environment(mark, sockets string, h *host) []string {
 	return []string{
 		proto.CookieKey + "=" + proto.CookieValue,
 		"PLUGIN_PROTOCOL_VERSIONS=" + strconv.Itoa(proto.Version),
@@ -98,6 +104,8 @@ func environment(mark, sockets string) []string {
 		proto.EnvParentFD + "=3",
 		proto.EnvParentPID + "=" + strconv.Itoa(os.Getpid()),
 		proto.EnvName + "=sdktest",
+		proto.EnvHostAddress + "=" + h.address,
+		proto.EnvHostToken + "=" + h.token,
 		mark,
 	}
 }
@@ -174,6 +182,7 @@ func (p *process) end() {
 		syscall.Kill(pid, syscall.SIGKILL)
 	}
 	<-p.dead
+	p.host.server.Stop()
 	os.RemoveAll(p.dir)
 }
 

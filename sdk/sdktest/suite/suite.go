@@ -1,6 +1,7 @@
 package suite
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -63,6 +64,7 @@ type run struct {
 	dir     string // temporary
 	ok      bool
 	desc    wire.Description
+	faults  error    // what a process that has ended must not have asked the gateway for
 	proc    *process // the one under test at the moment; nil: none
 }
 
@@ -83,9 +85,13 @@ func (r *run) all(ctx context.Context) {
 	if r.desc.Filter {
 		r.filter(ctx)
 	}
+	if r.desc.Planner {
+		r.plan(ctx)
+	}
 	if r.desc.Mailbox {
 		r.check(ctx, "delivers, and once only", r.deliver)
 	}
+	r.check(ctx, "asks the gateway only for what its manifest declares", r.modest)
 	r.check(ctx, "runs twice at once", r.twice)
 	r.check(ctx, "drains", r.drain)
 	r.check(ctx, "ends when the gateway is dead", r.ends)
@@ -117,6 +123,7 @@ func (r *run) check(ctx context.Context, name string, do func(context.Context) (
 
 func (r *run) end() {
 	if r.proc != nil {
+		r.faults = cmp.Or(r.faults, r.proc.host.complaint())
 		r.proc.end()
 		r.proc = nil
 	}
@@ -165,7 +172,9 @@ func (r *run) ask(ctx context.Context, p *process) (wire.Description, error) {
 	if err != nil {
 		return wire.Description{}, callError("Describe", err)
 	}
-	return wire.Describe(m)
+	d, err := wire.Describe(m)
+	p.host.allow(d.Manifest.Host)
+	return d, err
 }
 
 func (r *run) configure(ctx context.Context, p *process, settings []byte) (string, error) {

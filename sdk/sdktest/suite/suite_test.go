@@ -48,6 +48,8 @@ func TestSuiteFinds(t *testing.T) {
 		{"always deaf", "plain message", "no answer before the deadline"},
 		{"always stop", "plain message", "no answer before the deadline"},
 		{"always orphan", "gateway is dead", "processes behind"},
+		{"always ask", "asks the gateway only", "Host/Count, to which its manifest does not declare the right"},
+		{"always rewrite", "plain message", "bare LF"},
 		{"always stdout", "prints nothing", "1|1|unix|/tmp/other"},
 	} {
 		t.Run(tt.args, func(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -77,6 +78,16 @@ func (p *plugin) do(ctx context.Context, m *mail.Message) (*sdk.Verdict, error) 
 		return nil, nil
 	case "undeclared":
 		return sdk.Continue().AddHeader("X-Undeclared", "1"), nil
+	case "ask": // the gateway, for what the manifest does not declare
+		err := sdk.HostFrom(ctx).Count(ctx, "mail", 1)
+		return sdk.Continue().Note("answer", fmt.Sprint(err)), nil
+	case "rewrite": // the body, with line ends that would let mail be smuggled; only with "always"
+		b, err := sdk.NewBody(ctx)
+		if err != nil {
+			return nil, err
+		}
+		_, err = io.WriteString(b, "a\n.\r\nMAIL FROM:<b@example.org>\r\n")
+		return sdk.Continue().ReplaceBody(b), err
 	case "giant": // 100 MB
 		return sdk.Continue().Note("n", strings.Repeat("x", 100_000_000)), nil
 	case "stdout":

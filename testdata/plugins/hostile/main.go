@@ -60,5 +60,9 @@ func main() {
 }
 
 func serve(always string) {
-	sdk.Serve(&plugin{always: always}, sdk.Manifest{Name: "hostile", Version: "6.66", Needs: sdk.NeedBody, May: sdk.MayReject})
+	may := sdk.MayReject
+	if always == "rewrite" {
+		may |= sdk.MayReplaceBody
+	}
+	sdk.Serve(&plugin{always: always}, sdk.Manifest{Name: "hostile", Version: "6.66", Needs: sdk.NeedBody, May: may})
 }
