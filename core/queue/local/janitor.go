@@ -80,6 +80,9 @@ func (s *Store) droppable() *segment {
 		}
 		oldest = seg
 	}
+	if oldest != nil && s.waited(oldest) {
+		return nil
+	}
 	return oldest
 }
 

@@ -40,6 +40,7 @@ type Options struct {
 	Lease       time.Duration        // how long a lease holds; 10 minutes
 	SegmentSize int64                // a segment ends at about this size; 64 MiB
 	Cache       int                  // bytes of fresh entries kept in memory; 32 MiB
+	FeedLimit   int64                // bytes of log kept for followers that lie behind; 1 GiB
 	Log         *slog.Logger
 }
 
@@ -64,6 +65,9 @@ func (o *Options) defaults() error {
 	}
 	if o.Cache == 0 {
 		o.Cache = 32 << 20
+	}
+	if o.FeedLimit == 0 {
+		o.FeedLimit = 1 << 30
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -96,6 +100,7 @@ type Store struct {
 	x       index
 	garbage []string // content files that nothing refers to any more
 	damaged bool     // something was set aside since the start
+	cursors []*cursor
 
 	// The rest belongs to the writer.
 	current    *segment // nil: the last one failed
@@ -137,7 +142,11 @@ func Open(o Options) (*Store, error) {
 		tidy: make(chan struct{}, 1), tidied: make(chan struct{}), stop: make(chan struct{}),
 		patience: 5 * time.Second,
 	}
-	if err := s.replay(); err != nil {
+	err = s.openCursors()
+	if err == nil {
+		err = s.replay()
+	}
+	if err != nil {
 		s.closeFiles()
 		return nil, fmt.Errorf("queue: open %s: %w", o.Dir, err)
 	}

@@ -75,6 +75,7 @@ func (s *Store) commit(group []*request, retry bool) {
 		off += int64(len(r.enc.b))
 	}
 	seg.size = off
+	s.tell()
 	tidy := len(s.garbage) > 0
 	s.mu.Unlock()
 	for _, r := range admitted {

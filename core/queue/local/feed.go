@@ -1,0 +1,412 @@
+package local
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/postern-mail/postern/core/queue"
+	"github.com/postern-mail/postern/sdk/mail"
+)
+
+var _ queue.Feed = (*Store)(nil)
+
+// cursor is how far a follower has come: the next frame to tell.
+type cursor struct {
+	name string
+	seg  uint32
+	off  int64
+	news chan struct{} // something was committed; nil while nobody follows
+	lost bool          // it was moved on, because it lay too far behind
+}
+
+const (
+	cursorDir  = "cursors"
+	cursorSize = 16
+	feedBatch  = 500 // changes told at a time, about
+	feedRecent = 4096
+)
+
+// openCursors reads the cursors, so that segments wait for followers that come later.
+func (s *Store) openCursors() error {
+	dir := filepath.Join(s.o.Dir, cursorDir)
+	names, err := s.o.FS.ReadDir(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	for _, name := range names {
+		path := filepath.Join(dir, name)
+		if strings.HasSuffix(name, ".new") {
+			s.o.FS.Remove(path)
+			continue
+		}
+		c, err := s.readCursor(path, name)
+		if err != nil {
+			s.o.Log.Warn("queue: cursor is damaged and begins anew", "cursor", name, "error", err)
+			s.o.FS.Remove(path)
+			continue
+		}
+		s.cursors = append(s.cursors, c)
+	}
+	return nil
+}
+
+func (s *Store) readCursor(path, name string) (*cursor, error) {
+	f, err := s.o.FS.OpenFile(path, os.O_RDONLY, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b := make([]byte, cursorSize)
+	if n, err := f.ReadAt(b, 0); n < len(b) {
+		return nil, fmt.Errorf("cut off: %w", err)
+	}
+	if checksum(b[:12]) != binary.LittleEndian.Uint32(b[12:]) {
+		return nil, errors.New("wrong checksum")
+	}
+	return &cursor{name: name, seg: binary.LittleEndian.Uint32(b), off: int64(binary.LittleEndian.Uint64(b[4:]))}, nil
+}
+
+// writeCursor makes a cursor durable, in place of the one before.
+func (s *Store) writeCursor(name string, seg uint32, off int64) error {
+	dir := filepath.Join(s.o.Dir, cursorDir)
+	if err := s.o.FS.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	b := binary.LittleEndian.AppendUint32(nil, seg)
+	b = binary.LittleEndian.AppendUint64(b, uint64(off))
+	b = binary.LittleEndian.AppendUint32(b, checksum(b))
+	path := filepath.Join(dir, name)
+	f, err := s.o.FS.OpenFile(path+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	if err := s.o.FS.Rename(path+".new", path); err != nil {
+		return err
+	}
+	return errors.Join(s.o.FS.SyncDir(dir), s.o.FS.SyncDir(s.o.Dir))
+}
+
+// Forget implements queue.Feed.
+func (s *Store) Forget(names []string) error {
+	var gone []string
+	s.mu.Lock()
+	s.cursors = slices.DeleteFunc(s.cursors, func(c *cursor) bool {
+		if slices.Contains(names, c.name) || c.news != nil {
+			return false
+		}
+		gone = append(gone, c.name)
+		return true
+	})
+	s.mu.Unlock()
+	var err error
+	for _, name := range gone {
+		err = errors.Join(err, s.o.FS.Remove(filepath.Join(s.o.Dir, cursorDir, name)))
+	}
+	if len(gone) > 0 {
+		s.wakeJanitor()
+	}
+	return err
+}
+
+// Follow implements queue.Feed.
+func (s *Store) Follow(ctx context.Context, name string, yield func(context.Context, []queue.Change) error) error {
+	if name == "" || strings.ContainsAny(name, "/.\x00") {
+		return fmt.Errorf("queue: %q is no name for a cursor", name)
+	}
+	c, err := s.attach(name)
+	if err != nil {
+		return err
+	}
+	defer s.detach(c)
+	f := follower{s: s, c: c, recent: make(map[queue.ID]addresses)}
+	for ctx.Err() == nil {
+		changes, next, err := f.read()
+		if err != nil {
+			return err
+		}
+		if len(changes) > 0 {
+			if err := yield(ctx, changes); err != nil {
+				continue
+			}
+		}
+		moved := f.move(next)
+		if len(changes) == 0 && !moved {
+			if err := f.wait(ctx); err != nil {
+				return err
+			}
+		}
+	}
+	return f.save(true)
+}
+
+// attach takes the cursor, or makes one at the end of the log.
+func (s *Store) attach(name string) (*cursor, error) {
+	s.mu.Lock()
+	i := slices.IndexFunc(s.cursors, func(c *cursor) bool { return c.name == name })
+	if i >= 0 {
+		defer s.mu.Unlock()
+		c := s.cursors[i]
+		if c.news != nil {
+			return nil, fmt.Errorf("queue: %s is followed already", name)
+		}
+		c.news = make(chan struct{}, 1)
+		return c, nil
+	}
+	c := &cursor{name: name, seg: s.lastSegment(), news: make(chan struct{}, 1)}
+	c.off = firstFrame
+	if seg := s.x.segs[c.seg]; seg != nil {
+		c.off = seg.size
+	}
+	s.cursors = append(s.cursors, c)
+	s.mu.Unlock()
+	return c, s.writeCursor(name, c.seg, c.off)
+}
+
+func (s *Store) detach(c *cursor) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c.news = nil
+}
+
+// lastSegment is the number of the newest segment. The caller holds mu.
+func (s *Store) lastSegment() uint32 {
+	last := uint32(0)
+	for n := range s.x.segs {
+		last = max(last, n)
+	}
+	return last
+}
+
+// tell wakes the followers. The caller holds mu.
+func (s *Store) tell() {
+	for _, c := range s.cursors {
+		if c.news != nil {
+			select {
+			case c.news <- struct{}{}:
+			default:
+			}
+		}
+	}
+}
+
+// waited reports whether a follower has yet to read a segment. Of those that lie too far
+// behind, the cursor is moved on: a follower that never comes must not fill the disk. The
+// caller holds mu.
+func (s *Store) waited(seg *segment) bool {
+	waited := false
+	for _, c := range s.cursors {
+		if c.seg > seg.number {
+			continue
+		}
+		if int64(len(s.x.segs))*s.o.SegmentSize > s.o.FeedLimit {
+			if !c.lost {
+				s.o.Log.Error("queue: a follower lies too far behind and misses changes", "cursor", c.name, "limit", s.o.FeedLimit)
+			}
+			c.lost, c.seg, c.off = true, seg.number+1, firstFrame
+			continue
+		}
+		waited = true
+	}
+	return waited
+}
+
+type addresses struct {
+	family  queue.ID
+	from    mail.Path
+	to      []mail.Recipient
+	isACopy bool
+}
+
+// follower reads the log for one cursor.
+type follower struct {
+	s      *Store
+	c      *cursor
+	recent map[queue.ID]addresses // of entries read lately
+	order  []queue.ID             // of recent, oldest first
+	saved  time.Time
+	dirty  bool
+}
+
+// position is a place in the log.
+type position struct {
+	seg uint32
+	off int64
+}
+
+// read returns the changes in the next frames, and where it stopped.
+func (f *follower) read() ([]queue.Change, position, error) {
+	s := f.s
+	s.mu.Lock()
+	at := position{f.c.seg, f.c.off}
+	seg := s.x.segs[at.seg]
+	if seg == nil || at.off >= seg.size && seg != s.current { // go on in the next one
+		next := uint32(0)
+		for n := range s.x.segs {
+			if n > at.seg && (next == 0 || n < next) {
+				next = n
+			}
+		}
+		if next == 0 {
+			s.mu.Unlock()
+			return nil, at, nil
+		}
+		at = position{next, firstFrame}
+		seg = s.x.segs[next]
+	}
+	size := seg.size
+	seg.pins++
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		seg.pins--
+		s.mu.Unlock()
+	}()
+	var changes []queue.Change
+	w := window{f: seg.file, limit: size}
+	sc := scan{}
+	for at.off < size && len(changes) < feedBatch {
+		next, _, err := scanOne(&w, seg.marker, at.off, &sc, func(_ int64, fr frame, payload []byte) error {
+			changes = f.changes(changes, fr.seq, payload)
+			return nil
+		})
+		if err != nil {
+			return nil, at, fmt.Errorf("queue: %s: %w", segmentName(seg.number), err)
+		}
+		at.off = next // what is damaged there was set aside at the start
+	}
+	return changes, at, nil
+}
+
+// changes adds those of a frame.
+func (f *follower) changes(out []queue.Change, seq uint64, payload []byte) []queue.Change {
+	for off := 0; off < len(payload); {
+		it, err := nextItem(payload, off)
+		if err != nil {
+			return out
+		}
+		off += int(it.size())
+		d := it.check()
+		switch it.kind {
+		case itemAdd:
+			m, err := nextItem(payload, off)
+			if err != nil {
+				return out
+			}
+			off += int(m.size())
+			fr := d.front()
+			records := d.records(fr.records)
+			e := m.check().message(fr.id, f.s.o.Content.Path, string(fr.content))
+			if d.err != nil {
+				continue
+			}
+			f.remember(e)
+			for i := range records {
+				out = append(out, f.change(seq, fr.id, i, records[i], true))
+			}
+		case itemMove: // nothing happened but to the log
+			if m, err := nextItem(payload, off); err == nil {
+				off += int(m.size())
+			}
+		case itemResult:
+			id, n := queue.ID(d.u64()), d.num()
+			if r := d.record(); d.err == nil {
+				out = append(out, f.change(seq, id, n, r, false))
+			}
+		}
+	}
+	return out
+}
+
+func (f *follower) change(seq uint64, id queue.ID, n int, r queue.Record, added bool) queue.Change {
+	c := queue.Change{Seq: seq, ID: id, Recipient: n, Added: added, Record: r}
+	a, ok := f.recent[id]
+	if !ok {
+		if e, _, err := f.s.Get(context.Background(), id); err == nil {
+			a = f.remember(e)
+		}
+	}
+	c.Family, c.From, c.Copy = a.family, a.from, a.isACopy
+	if n < len(a.to) {
+		c.To = a.to[n].Path
+	}
+	return c
+}
+
+func (f *follower) remember(e *queue.Entry) addresses {
+	a := addresses{e.Family, e.Envelope.ReversePath, e.Envelope.Recipients, e.Copy}
+	if _, ok := f.recent[e.ID]; !ok {
+		if len(f.order) >= feedRecent {
+			delete(f.recent, f.order[0])
+			f.order = f.order[1:]
+		}
+		f.order = append(f.order, e.ID)
+	}
+	f.recent[e.ID] = a
+	return a
+}
+
+// move takes the cursor on, unless it was moved on meanwhile, and reports whether it moved.
+func (f *follower) move(to position) bool {
+	s := f.s
+	s.mu.Lock()
+	moved := to.seg > f.c.seg || to.seg == f.c.seg && to.off > f.c.off
+	left := to.seg != f.c.seg
+	if moved {
+		f.c.seg, f.c.off, f.c.lost = to.seg, to.off, false
+	}
+	s.mu.Unlock()
+	if moved {
+		f.dirty = true
+		if left {
+			s.wakeJanitor()
+		}
+		if err := f.save(false); err != nil {
+			s.o.Log.Warn("queue: cursor not saved", "cursor", f.c.name, "error", err)
+		}
+	}
+	return moved
+}
+
+// save makes the cursor durable: now, or when the last time was a second ago.
+func (f *follower) save(now bool) error {
+	if !f.dirty || !now && time.Since(f.saved) < time.Second {
+		return nil
+	}
+	f.s.mu.Lock()
+	at := position{f.c.seg, f.c.off}
+	f.s.mu.Unlock()
+	f.saved = time.Now()
+	if err := f.s.writeCursor(f.c.name, at.seg, at.off); err != nil {
+		return err
+	}
+	f.dirty = false
+	return nil
+}
+
+// wait returns when there is something new, saving the cursor meanwhile.
+func (f *follower) wait(ctx context.Context) error {
+	tick := time.NewTimer(time.Second)
+	defer tick.Stop()
+	select {
+	case <-ctx.Done():
+	case <-f.c.news:
+	case <-f.s.stop:
+		return errClosed
+	case <-tick.C:
+		return f.save(true)
+	}
+	return nil
+}
