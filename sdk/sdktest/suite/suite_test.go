@@ -80,3 +80,38 @@ func TestSuiteFinds(t *testing.T) {
 		})
 	}
 }
+
+// TestSuitePasses: plugins of every kind, written with the SDK, pass; and a planner that panics
+// is found.
+func TestSuitePasses(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct{ name, settings, checks, want string }{
+		{"puppet", "", "gate: RCPT,filter: no body", ""},
+		{"planner", "", "planner: null reverse-path", ""},
+		{"planner", "redirect = {\"bob@example.org\" = \"nonsense\"}\n", "planner: plain message", "panic"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			bin := filepath.Join(t.TempDir(), tt.name)
+			if out, err := exec.Command("go", "build", "-o", bin, "../../../testdata/plugins/"+tt.name).CombinedOutput(); err != nil {
+				t.Fatalf("%v\n%s", err, out)
+			}
+			made := make(map[string]bool)
+			wrong := ""
+			ok := Run(t.Context(), Program{Path: bin, Settings: []byte(tt.settings)}, func(r Result) {
+				made[r.Name] = true
+				if r.Err != nil {
+					wrong += r.Name + ": " + r.Err.Error() + "\n"
+				}
+			})
+			for check := range strings.SplitSeq(tt.checks, ",") {
+				if !made[check] {
+					t.Errorf("the check %q was not made", check)
+				}
+			}
+			if ok != (tt.want == "") || !strings.Contains(wrong, tt.want) {
+				t.Errorf("ok %v, want %q in\n%s", ok, tt.want, wrong)
+			}
+		})
+	}
+}

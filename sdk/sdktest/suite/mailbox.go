@@ -1,0 +1,100 @@
+package suite
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/postern-mail/postern/sdk"
+	"github.com/postern-mail/postern/sdk/mail"
+	"github.com/postern-mail/postern/sdk/proto"
+	"github.com/postern-mail/postern/sdk/wire"
+)
+
+// plan asks for plans for messages of all kinds, each for one recipient.
+func (r *run) plan(ctx context.Context) {
+	all, err := corpus(r.dir, r.origin())
+	if err != nil {
+		r.check(ctx, "planner", func(context.Context) (string, error) { return "", err })
+		return
+	}
+	for hung, i := 0, 0; i < len(all) && hung < 2; i++ {
+		m := *all[i].m
+		m.Envelope.Recipients = m.Envelope.Recipients[:1]
+		r.check(ctx, "planner: "+all[i].name, func(ctx context.Context) (string, error) {
+			p, err := r.live(ctx)
+			if err != nil {
+				return "", err
+			}
+			ctx, cancel := r.limited(ctx)
+			defer cancel()
+			req, err := wire.PlanRequest(&m, r.desc.Manifest.Needs)
+			if err != nil {
+				return "", err
+			}
+			answer, err := proto.NewPlannerClient(p.conn).Plan(ctx, req)
+			if err != nil {
+				err = callError("Plan", err)
+				if isDeadline(err) {
+					hung++
+				}
+				return "", err
+			}
+			plan, err := wire.Plan(answer, r.desc.Manifest)
+			if err != nil {
+				return "", fmt.Errorf("the plan breaks the contract: %w", err)
+			}
+			return fmt.Sprintf("actions: %d", len(plan.Actions)), nil
+		})
+	}
+}
+
+// deliver stores a message, and the same once more.
+func (r *run) deliver(ctx context.Context) (string, error) {
+	p, err := r.live(ctx)
+	if err != nil {
+		return "", err
+	}
+	d := &sdk.Delivery{
+		Key:       "0c1f3k9w2m4xq.0",
+		Recipient: mail.MustPath("bob@example.org"),
+		Message:   message(mail.Incoming, "From: alice@example.com\r\nSubject: lunch\r\n\r\n", []byte("Shall we?\r\n")),
+	}
+	first, err := r.deliverOnce(ctx, p, d)
+	if err != nil {
+		return "", err
+	}
+	again, err := r.deliverOnce(ctx, p, d)
+	if err != nil {
+		return "", fmt.Errorf("the same key again: %w", err)
+	}
+	if (first == nil) != (again == nil) {
+		return "", fmt.Errorf("the same key again: the answer is %v, and was %v", answer(again), answer(first))
+	}
+	return answer(first), nil
+}
+
+func answer(err error) string {
+	if err == nil {
+		return "stored"
+	}
+	return err.Error()
+}
+
+// deliverOnce returns the plugin's word, and an error when it has none.
+func (r *run) deliverOnce(ctx context.Context, p *process, d *sdk.Delivery) (word, err error) {
+	ctx, cancel := r.limited(ctx)
+	defer cancel()
+	req, err := wire.DeliverRequest(d)
+	if err != nil {
+		return nil, err
+	}
+	a, err := proto.NewMailboxClient(p.conn).Deliver(ctx, req)
+	if err != nil {
+		return nil, callError("Deliver", err)
+	}
+	word, ok := wire.Delivered(a)
+	if !ok {
+		return nil, fmt.Errorf("the answer breaks the contract: %w", word)
+	}
+	return word, nil
+}
