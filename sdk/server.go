@@ -23,15 +23,17 @@ type server struct {
 	proto.UnimplementedGateServer
 	proto.UnimplementedMailboxServer
 	proto.UnimplementedPlannerServer
+	proto.UnimplementedDirectoryServer
 
-	impl     any
-	manifest Manifest
-	filter   Filter
-	gate     Gate
-	mailbox  Mailbox
-	planner  Planner
-	begun    func() // called when the host makes its first call
-	host     *Host  // what the plugin may ask; nil: nothing
+	impl      any
+	manifest  Manifest
+	filter    Filter
+	gate      Gate
+	mailbox   Mailbox
+	planner   Planner
+	directory Directory
+	begun     func() // called when the host makes its first call
+	host      *Host  // what the plugin may ask; nil: nothing
 }
 
 // newServer refuses values that are no plugin.
@@ -41,8 +43,9 @@ func newServer(impl any, m Manifest, begun func()) (*server, error) {
 	s.gate, _ = impl.(Gate)
 	s.mailbox, _ = impl.(Mailbox)
 	s.planner, _ = impl.(Planner)
+	s.directory, _ = impl.(Directory)
 	if len(s.interfaces()) == 0 {
-		return nil, fmt.Errorf("%T implements none of sdk.Filter, sdk.Gate, sdk.Mailbox and sdk.Planner; check the signatures of its methods", impl)
+		return nil, fmt.Errorf("%T implements none of sdk.Filter, sdk.Gate, sdk.Mailbox, sdk.Planner and sdk.Directory; check the signatures of its methods", impl)
 	}
 	if (s.gate != nil) != (m.Stages != 0) {
 		return nil, fmt.Errorf("%T has to implement sdk.Gate and the manifest to name the Stages at which it is asked: one without the other does nothing", impl)
@@ -64,6 +67,9 @@ func (s *server) interfaces() []string {
 	if s.planner != nil {
 		names = append(names, proto.InterfacePlanner)
 	}
+	if s.directory != nil {
+		names = append(names, proto.InterfaceDirectory)
+	}
 	return names
 }
 
@@ -81,6 +87,9 @@ func (s *server) register(r grpc.ServiceRegistrar) {
 	}
 	if s.planner != nil {
 		proto.RegisterPlannerServer(r, s)
+	}
+	if s.directory != nil {
+		proto.RegisterDirectoryServer(r, s)
 	}
 }
 

@@ -31,12 +31,12 @@ const smarthostLogin = "smarthost"
 func declared(c *config.Config) []directory.Domain {
 	var out []directory.Domain
 	for _, d := range c.Domains {
-		out = append(out, directory.Domain{Name: d.Name, Aliases: d.Aliases})
+		out = append(out, directory.Domain{Name: d.Name, Aliases: d.Aliases, Elsewhere: d.Directory != ""})
 	}
 	return out
 }
 
-func policyOptions(c *config.Config, dir *directory.Directory, previous *policy.Policy, log *slog.Logger) policy.Options {
+func policyOptions(c *config.Config, dir policy.Directory, previous *policy.Policy, log *slog.Logger) policy.Options {
 	o := policy.Options{
 		Hostname: c.Hostname, Directory: dir, Relay: c.Prefixes(c.Relay.Networks),
 		Limits: policy.Limits{

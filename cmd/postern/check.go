@@ -202,6 +202,13 @@ func checkPlugins(ctx context.Context, c *config.Config) []checkLine {
 		lines = append(lines, checkLine{what, nil})
 	}
 	for _, d := range c.Domains {
+		if d.Directory != "" {
+			line := checkLine{what: fmt.Sprintf("domain %s: directory %s", d.Name, d.Directory)}
+			if _, ok := host.Directory(d.Directory); !ok {
+				line.err = errors.New("the plugin is no directory; name one that is, or remove the key")
+			}
+			lines = append(lines, line)
+		}
 		if d.Planner == "" {
 			continue
 		}

@@ -148,20 +148,21 @@ func (g *gateway) assemble(c *config.Config, p *prepared) error {
 // prepared is what a configuration gives and nothing uses yet: a reload that fails is
 // thrown away here.
 type prepared struct {
-	policy  *policy.Policy
-	routes  *route.Table
-	client  *smtpclient.Client
-	certs   *tlsconf.Server
-	auth    *auth.Authenticator
-	servers []*smtpd.Server // one for each listener
+	directories *directories
+	policy      *policy.Policy
+	routes      *route.Table
+	client      *smtpclient.Client
+	certs       *tlsconf.Server
+	auth        *auth.Authenticator
+	servers     []*smtpd.Server // one for each listener
 }
 
 // prepare builds what can fail. sockets are those that this configuration adds.
 func (g *gateway) prepare(c *config.Config, opened map[string]*socket) (*prepared, error) {
 	own := g.ownAddresses(c, opened)
-	p := &prepared{}
+	p := &prepared{directories: newDirectories(c, g.directory, g.host)}
 	var err error
-	if p.policy, err = policy.New(policyOptions(c, g.directory, g.policy.Load(), g.log)); err != nil {
+	if p.policy, err = policy.New(policyOptions(c, p.directories, g.policy.Load(), g.log)); err != nil {
 		return nil, err
 	}
 	if p.routes, err = routes(c, own); err != nil {
@@ -177,7 +178,7 @@ func (g *gateway) prepare(c *config.Config, opened map[string]*socket) (*prepare
 	if p.certs, err = tlsconf.Load(tlsconf.Options{Certificate: c.TLS.Certificate, Key: c.TLS.Key, DataDir: c.DataDir, Hostname: c.Hostname.String(), Log: g.log}); err != nil {
 		return nil, err
 	}
-	p.auth, err = auth.New(auth.Options{Accounts: g.directory, DefaultDomain: c.Auth.DefaultDomain, Log: g.log})
+	p.auth, err = auth.New(auth.Options{Accounts: g.directory, Passwords: p.directories, DefaultDomain: c.Auth.DefaultDomain, Log: g.log})
 	if err != nil {
 		return nil, err
 	}
@@ -203,7 +204,7 @@ func (g *gateway) serverOptions(c *config.Config, l config.Listener, p *prepared
 		o.Limits.Reserved, o.Limits.ReservedFor = c.Limits.Connections/10, c.Prefixes(c.Relay.Networks)
 	}
 	// Of several networks that have a client, the smallest counts: they come first.
-	for _, n := range policyOptions(c, g.directory, nil, g.log).Networks {
+	for _, n := range policyOptions(c, p.directories, nil, g.log).Networks {
 		for _, prefix := range n.Networks {
 			o.Limits.Networks = append(o.Limits.Networks, smtpd.NetworkLimit{Networks: []netip.Prefix{prefix}, PerAddress: n.Limits.Connections})
 		}
@@ -213,7 +214,7 @@ func (g *gateway) serverOptions(c *config.Config, l config.Listener, p *prepared
 }
 
 func (g *gateway) intakeRules(c *config.Config, p *prepared) intake.Rules {
-	return intake.Rules{Pipeline: newPipeline(c, g.host, g.trace, &g.convictions), Expand: g.directory.Expand, HeaderSize: int(c.Limits.HeaderSize), Hops: c.Limits.ReceivedHops,
+	return intake.Rules{Pipeline: newPipeline(c, g.host, g.trace, &g.convictions), Expand: p.directories.Expand, HeaderSize: int(c.Limits.HeaderSize), Hops: c.Limits.ReceivedHops,
 		BodySize: int64(c.Limits.MessageSize),
 		Destination: func(to mail.Path) string {
 			r, err := p.routes.Route(to)
@@ -240,6 +241,7 @@ func (g *gateway) adopt(c *config.Config, p *prepared, opened map[string]*socket
 	g.intake.Reload(g.intakeRules(c, p))
 	g.delivery.Reload(deliveryRules(c, p))
 	g.config.Store(c)
+	g.services.directories.Store(p.directories)
 	g.services.authenticator.Store(p.auth)
 	g.services.certs.Store(p.certs)
 	if g.unwatch != nil {

@@ -25,6 +25,7 @@ import (
 type services struct {
 	g             *gateway
 	intake        atomic.Pointer[intake.Intake]
+	directories   atomic.Pointer[directories]
 	authenticator atomic.Pointer[auth.Authenticator]
 	certs         atomic.Pointer[tlsconf.Server]
 }
@@ -94,11 +95,15 @@ func (l *login) Account() mail.Path { return l.account }
 
 // Lookup says what an address is.
 func (s *services) Lookup(ctx context.Context, address mail.Path) (sdk.Account, error) {
-	_, local, err := s.g.directory.Local(ctx, address.Domain)
+	dirs := s.directories.Load()
+	if dirs == nil {
+		return sdk.Account{}, errNotYet
+	}
+	_, local, err := dirs.Local(ctx, address.Domain)
 	if err != nil || !local {
 		return sdk.Account{}, err
 	}
-	targets, err := s.g.directory.Resolve(ctx, address)
+	targets, err := dirs.Resolve(ctx, address)
 	var st mail.Status
 	if errors.As(err, &st) && st.Permanent() {
 		return sdk.Account{Local: true}, nil

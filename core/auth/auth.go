@@ -17,6 +17,7 @@ import (
 	"log/slog"
 	"runtime"
 	"time"
+	"unicode/utf8"
 
 	"github.com/postern-mail/postern/core/state"
 	"github.com/postern-mail/postern/sdk/mail"
@@ -29,9 +30,18 @@ type Accounts interface {
 	Verifier(ctx context.Context, login mail.Path) (v Verifier, ok bool, err error)
 }
 
+// Passwords checks passwords whose verifiers are not kept here.
+type Passwords interface {
+	// CheckPassword returns the account that login and password open, "" if they do not.
+	// elsewhere is false if the login's verifier is kept here after all.
+	CheckPassword(ctx context.Context, login mail.Path, password string) (account string, elsewhere bool, err error)
+}
+
 // Options of an Authenticator.
 type Options struct {
 	Accounts Accounts
+	// Passwords is asked first; nil: all verifiers are kept here.
+	Passwords Passwords
 	// DefaultDomain is added to a login without a domain; the zero Domain: it fails.
 	DefaultDomain mail.Domain
 	Log           *slog.Logger
@@ -101,7 +111,8 @@ func sleep(ctx context.Context, d time.Duration) {
 	}
 }
 
-// Mechanisms are the SASL mechanisms that end in Authenticate.
+// Mechanisms are the SASL mechanisms that end in Authenticate. Others need the verifier,
+// which Passwords does not have: they must not be offered where there is one.
 func (a *Authenticator) Mechanisms() []string { return []string{"PLAIN", "LOGIN"} }
 
 // Authenticate checks a user name and password and returns the account's address. An
@@ -153,6 +164,11 @@ func (a *Authenticator) login(username string) (mail.Path, bool) {
 // check returns the account if the password is right, "" if it is not. Both take one
 // look-up and one key derivation, unless the same log-in succeeded a short while ago.
 func (a *Authenticator) check(ctx context.Context, login mail.Path, valid bool, password string) (string, error) {
+	if a.Passwords != nil && valid && len(password) <= maxPassword && utf8.ValidString(password) {
+		if account, elsewhere, err := a.Passwords.CheckPassword(ctx, login, password); elsewhere || err != nil {
+			return account, err
+		}
+	}
 	v, ok, err := a.Accounts.Verifier(ctx, login)
 	if err == nil && ok {
 		err = v.Check()

@@ -260,6 +260,10 @@ type Domain struct {
 	// Recipients says which addresses exist: "directory" (accounts and aliases) or "any".
 	// Default: "directory"
 	Recipients string `toml:"recipients"`
+	// Directory is the plugin that knows which addresses exist and checks passwords, in the
+	// place of accounts and aliases.
+	// Default: "", accounts and aliases.
+	Directory string `toml:"directory"`
 	// Planner is the plugin that decides, for each recipient, what becomes of a message
 	// before it goes into the mailbox: folder, redirects, replies.
 	// Default: "", everything goes into the inbox.

@@ -288,6 +288,12 @@ func (v *validator) domains() {
 			}
 		}
 		v.planner(key+".planner", d)
+		if d.Directory != "" {
+			v.listed(key+".directory", d.Directory)
+			if d.Recipients != "directory" {
+				v.problem(key+".recipients", `has to be "directory": the plugin %q knows which addresses exist`, d.Directory)
+			}
+		}
 		if d.Recipients == "callahead" {
 			v.problem(key+".recipients", "callahead is not available in this version; use directory or any")
 		} else {

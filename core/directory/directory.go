@@ -67,6 +67,9 @@ type Options struct {
 type Domain struct {
 	Name    mail.Domain
 	Aliases []mail.Domain // other names for it
+	// Elsewhere says that another directory knows its addresses: one that an alias leads to
+	// is left as it is.
+	Elsewhere bool
 }
 
 // Directory is an open directory.
@@ -90,6 +93,7 @@ const cachedAnswers = 1 << 14
 type declaration struct {
 	domains    map[mail.Domain]mail.Domain // name or alias -> name
 	first      mail.Domain                 // the domain declared first
+	elsewhere  map[mail.Domain]bool        // by name
 	postmaster mail.Path
 }
 
@@ -144,16 +148,18 @@ func (d *Directory) Close() error {
 func (d *Directory) Declare(domains []Domain, postmaster mail.Path) {
 	m := make(map[mail.Domain]mail.Domain)
 	var first mail.Domain
+	elsewhere := make(map[mail.Domain]bool)
 	for i, dom := range domains {
 		if i == 0 {
 			first = dom.Name
 		}
 		m[dom.Name] = dom.Name
+		elsewhere[dom.Name] = dom.Elsewhere
 		for _, a := range dom.Aliases {
 			m[a] = dom.Name
 		}
 	}
-	d.declared.Store(&declaration{m, first, postmaster.Fold()})
+	d.declared.Store(&declaration{m, first, elsewhere, postmaster.Fold()})
 }
 
 // Local reports whether a domain is ours, and its name if it is an alias of another.

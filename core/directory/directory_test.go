@@ -24,7 +24,7 @@ func open(t testing.TB, path string) *Directory {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { d.Close() })
-	d.Declare([]Domain{{mail.MustDomain("example.org"), []mail.Domain{mail.MustDomain("example.net")}}}, mail.MustPath("boss@example.org"))
+	d.Declare([]Domain{{Name: mail.MustDomain("example.org"), Aliases: []mail.Domain{mail.MustDomain("example.net")}}}, mail.MustPath("boss@example.org"))
 	return d
 }
 

@@ -188,7 +188,7 @@ func (e *expansion) target(p mail.Path, depth int) error {
 	if err != nil {
 		return err
 	}
-	if ok {
+	if ok && !e.d.declared.Load().elsewhere[name] {
 		return e.add(mail.Path{Local: p.Local, Domain: name}, depth+1)
 	}
 	if !e.seen[p] && p.Domain != e.d.hostname { // mail for our own name would come back

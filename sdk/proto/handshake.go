@@ -38,8 +38,9 @@ const (
 
 // The names of the services in Manifest.interfaces.
 const (
-	InterfaceFilter  = "filter"
-	InterfaceGate    = "gate"
-	InterfaceMailbox = "mailbox"
-	InterfacePlanner = "planner"
+	InterfaceFilter    = "filter"
+	InterfaceGate      = "gate"
+	InterfaceMailbox   = "mailbox"
+	InterfacePlanner   = "planner"
+	InterfaceDirectory = "directory"
 )

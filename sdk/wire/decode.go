@@ -12,11 +12,12 @@ import (
 
 // Description is what a plugin says of itself.
 type Description struct {
-	Manifest sdk.Manifest
-	Filter   bool // it serves the filter interface
-	Gate     bool // it serves the gate interface
-	Mailbox  bool // it serves the mailbox interface
-	Planner  bool // it serves the planner interface
+	Manifest  sdk.Manifest
+	Filter    bool // it serves the filter interface
+	Gate      bool // it serves the gate interface
+	Mailbox   bool // it serves the mailbox interface
+	Planner   bool // it serves the planner interface
+	Directory bool // it serves the directory interface
 }
 
 const allRights = sdk.MayReject | sdk.MayDiscard | sdk.MayQuarantine | sdk.MayEditHeader |
@@ -65,13 +66,15 @@ func Describe(m *proto.Manifest) (Description, error) {
 			d.Mailbox = true
 		case proto.InterfacePlanner:
 			d.Planner = true
+		case proto.InterfaceDirectory:
+			d.Directory = true
 		}
 	}
 	if unknown := sdk.HostRight(m.GetHost()) &^ allHostRights; unknown != 0 {
 		return d, fmt.Errorf("manifest: right %#x to services of the gateway is unknown; the plugin wants a newer gateway", uint32(unknown))
 	}
 	d.Manifest.Host = sdk.HostRight(m.GetHost())
-	if !d.Filter && !d.Gate && !d.Mailbox && !d.Planner {
+	if !d.Filter && !d.Gate && !d.Mailbox && !d.Planner && !d.Directory {
 		return d, errors.New("manifest: the plugin serves no interface that this gateway knows")
 	}
 	if m.GetStages()&^allStages != 0 {
