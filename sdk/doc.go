@@ -1,6 +1,10 @@
 // Package sdk is what the author of a plugin imports: the interfaces a plugin may
 // implement, the verdict it gives, and [Serve], which is the whole of main.
 //
+// A plugin implements one or more of [Filter], [Gate], [Planner] and [Mailbox], and
+// [Configurer] if it has settings. README.md leads from nothing to an installed one, and
+// `postern plugin new` writes the beginning.
+//
 // A plugin is a process of its own. The gateway starts it, configures it, calls it
 // concurrently, and ends it. The contract:
 //
@@ -22,7 +26,8 @@
 //   - Output. Standard output belongs to the protocol until Serve has begun; print nothing
 //     there. What is written to standard error, log and slog goes to the gateway's log,
 //     line by line, 4 KiB at most each, and not faster than it wants to read.
-//   - Rights. There is no inherited environment and no standard input.
+//   - Rights. There is no inherited environment and no standard input, and without
+//     Manifest.Network no network, where the kernel can see to that.
 //   - Services. Through the [Host] in its [Config] (or [HostFrom] a call's context) a plugin can
 //     submit messages, log clients in, look up addresses, keep data about accounts and
 //     state of its own, use the gateway's certificate, log and count: what its manifest
