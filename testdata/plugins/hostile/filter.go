@@ -64,6 +64,12 @@ func (p *plugin) do(ctx context.Context, m *mail.Message) (*sdk.Verdict, error) 
 		select {}
 	case "panic":
 		panic("the lock broke")
+	case "slow": // so long, and then fine
+		d, err := time.ParseDuration(arg)
+		if err != nil {
+			return nil, err
+		}
+		time.Sleep(d)
 	case "hang": // until the deadline
 		<-ctx.Done()
 		return nil, ctx.Err()

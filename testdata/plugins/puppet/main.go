@@ -30,6 +30,8 @@ type puppet struct {
 		Tell bool `toml:"tell"`
 		// Fail makes every call of the filter an error. Default: false.
 		Fail bool `toml:"fail"`
+		// Do are commands for every message, before its own. Default: [].
+		Do []string `toml:"do"`
 	}
 }
 
@@ -85,7 +87,7 @@ func (p *puppet) Filter(ctx context.Context, m *mail.Message) (*sdk.Verdict, err
 			commands = append(commands, f.Value())
 		}
 	}
-	for _, c := range commands {
+	for _, c := range slices.Concat(p.cfg.Do, commands) {
 		if err := do(ctx, v, m, c); err != nil {
 			return nil, err
 		}

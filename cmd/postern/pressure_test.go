@@ -1,0 +1,143 @@
+package main_test
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// G-03: fifty sessions whose messages take the plugin nearly as long as it may: all are
+// answered, what was accepted arrives once, and the plugin is left alone.
+func TestG03SlowPlugin(t *testing.T) {
+	t.Parallel()
+	out := newSink(t)
+	g := start(t, hostile(t, out, `timeout = "2s"`))
+	pid := pluginsOf(g)[0].Pid
+	var mu sync.Mutex
+	accepted := 0
+	var wg sync.WaitGroup
+	begun := time.Now()
+	for i := range 50 {
+		wg.Go(func() {
+			c := dial(t, g.addr[0])
+			c.cmd(250, "EHLO client.example.net")
+			code, text := converse(c, "a@example.net", fmt.Sprintf("X-Do: slow 1900ms\r\nSubject: %d\r\n\r\ntext", i))
+			mu.Lock()
+			defer mu.Unlock()
+			switch code {
+			case 250:
+				accepted++
+			case 451: // a busy machine
+			default:
+				t.Errorf("%d %s", code, text)
+			}
+		})
+	}
+	wg.Wait()
+	if d := time.Since(begun); d > 15*time.Second {
+		t.Errorf("took %v", d)
+	}
+	got := out.wait(t, "what was accepted", func(got []arrived) bool { return len(got) >= accepted })
+	if len(got) != accepted || accepted == 0 {
+		t.Errorf("%d accepted, %d arrived", accepted, len(got))
+	}
+	if p := pluginsOf(g)[0]; p.Pid != pid || p.Restarts != 0 {
+		t.Errorf("the plugin was restarted: %+v", p)
+	}
+}
+
+// G-19: plugins run in the configured order, each on the result of the one before; and a
+// plugin that dies in between is asked again without anything being done twice.
+func TestG19OrderAndOnce(t *testing.T) {
+	t.Parallel()
+	out := newSink(t)
+	g := start(t, strangers+exampleTo(out)+puppet(t, "adds", "", `do = ["insert 0 X-Kept 1", "insert 0 X-Gone 1"]`)+puppet(t, "deletes", "", `do = ["remove -1 X-Gone"]`)+
+		fmt.Sprintf("[[plugin]]\nname = \"dies\"\ncommand = [%q, \"always\", \"slow 500ms\"]\n", program(t, "hostile"))+puppet(t, "last", "", ""))
+	var victim int
+	for _, p := range pluginsOf(g) {
+		if p.Name == "dies" {
+			victim = p.Pid
+		}
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		g.deliver("a@example.net", []string{"b@example.org"}, "Subject: 1\r\n\r\ntext")
+	}()
+	g.log.wait(t, "plugin", has("plugin", "deletes"))
+	syscall.Kill(victim, syscall.SIGKILL)
+	<-done
+	m := out.wait(t, "it", func(got []arrived) bool { return len(got) == 1 })[0]
+	if n := strings.Count(m.Data, "X-Kept:"); n != 1 || strings.Contains(m.Data, "X-Gone") {
+		t.Errorf("the message is\n%s", m.Data)
+	}
+	if n := g.log.count("plugin", has("plugin", "dies", "action", "continue")); n != 1 {
+		t.Errorf("the plugin that died gave %d verdicts", n)
+	}
+}
+
+// G-21: a message of 50 MB goes through five plugins that read all of it, in no more memory
+// than any other.
+func TestG21MemoryOfLargeMessages(t *testing.T) {
+	t.Parallel()
+	const size = 50_000_000
+	out := newSink(t)
+	config := strings.Replace(strangers, "[queue]", "[limits]\nmessage_size = \"64MiB\"\n[queue]", 1) + exampleTo(out)
+	for i := range 5 {
+		config += fmt.Sprintf("[[plugin]]\nname = \"look%d\"\ncommand = %q\n", i, program(t, "look"))
+	}
+	g := start(t, config)
+	line := strings.Repeat("0123456789abcdef", 4) + "\r\n"
+	g.deliver("a@example.net", []string{"b@example.org"}, "Subject: large\r\n\r\n"+strings.Repeat(line, size/len(line)))
+	out.wait(t, "it", func(got []arrived) bool { return len(got) == 1 && len(got[0].Data) > size-1000 })
+	total := peak(t, g.cmd.Process.Pid)
+	if total > 64<<20 {
+		t.Errorf("the gateway took %d MiB", total>>20)
+	}
+	for _, p := range pluginsOf(g) {
+		m := peak(t, p.Pid)
+		if m > 32<<20 {
+			t.Errorf("plugin %s took %d MiB", p.Name, m>>20)
+		}
+		total += m
+	}
+	t.Logf("%d MiB at their peaks, all together", total>>20)
+	if n := g.log.count("plugin", has("action", "continue")); n != 5 {
+		t.Errorf("%d plugins looked", n)
+	}
+}
+
+// peak is the largest resident set that a process had, in bytes.
+func peak(t testing.TB, pid int) int {
+	t.Helper()
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := bytes.Cut(status, []byte("VmHWM:"))
+	var kb int
+	if _, err := fmt.Sscan(string(rest), &kb); err != nil {
+		t.Fatal(err)
+	}
+	return kb << 10
+}
+
+// G-22: check says what becomes of mail when each plugin fails, and dkim and bcc do not fail
+// open by default.
+func TestG22CheckPrintsFailurePolicies(t *testing.T) {
+	t.Parallel()
+	out := newSink(t)
+	file := write(t, t.TempDir(), hostile(t, out, `on_failure = {default = "park", stranger = "reject", timeout = "accept"}`)+
+		"[[plugin]]\nname = \"bcc\"\n[plugin.settings]\ncopies = {\"example.org\" = \"c@example.net\"}\n")
+	text, code := postern(t, "", "check", "--config", file)
+	for _, want := range []string{"plugin hostile starts; when it fails: park, stranger reject, timeout accept\n", "plugin bcc starts; when it fails: tempfail\n"} {
+		if !strings.Contains(text, want) || code != 0 {
+			t.Errorf("code %d, check does not say %q:\n%s", code, want, text)
+		}
+	}
+}
