@@ -83,7 +83,7 @@ func decodeMessage(m *proto.Message) *mail.Message {
 }
 
 func decodeAttempt(r *proto.GateRequest) *Attempt {
-	return &Attempt{Stage: Stage(r.Stage), Envelope: decodeEnvelope(r.Envelope), Recipient: decodePath(r.Recipient), Size: r.Size}
+	return &Attempt{Stage: Stage(r.Stage), Envelope: decodeEnvelope(r.Envelope), Recipient: decodePath(r.Recipient), Accepted: int(r.Accepted), Size: r.Size}
 }
 
 func decodeDelivery(r *proto.DeliverRequest) *Delivery {

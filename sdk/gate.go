@@ -54,10 +54,13 @@ type Attempt struct {
 	Stage Stage
 	// Envelope has what is known so far: from connect on the client's address, class and
 	// listener, and the origin that a message would have; from HELO on Client.Helo; from
-	// MAIL on the reverse-path and its parameters; at RCPT the recipients accepted before.
+	// MAIL on the reverse-path and its parameters. It has no recipients: a call for each of
+	// a thousand must not carry those before it.
 	Envelope mail.Envelope
 	// Recipient is what the client asks for at RCPT.
 	Recipient mail.Path
+	// Accepted is how many recipients the transaction has at RCPT.
+	Accepted int
 	// Size is what the client declared at MAIL, in bytes; 0 if it did not.
 	Size int64
 }

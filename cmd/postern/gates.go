@@ -99,7 +99,8 @@ func (g *guard) Recipient(ctx context.Context, e *mail.Envelope, rcpt mail.Path)
 	if !gates.Any(sdk.AtRcpt) {
 		return mail.Status{}
 	}
-	a := &sdk.Attempt{Stage: sdk.AtRcpt, Envelope: *e, Recipient: rcpt}
+	a := &sdk.Attempt{Stage: sdk.AtRcpt, Envelope: *e, Recipient: rcpt, Accepted: len(e.Recipients)}
+	a.Envelope.Recipients = nil
 	st := gates.Ask(ctx, a)
 	e.Notes = a.Envelope.Notes
 	return st

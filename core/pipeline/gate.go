@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"math/bits"
 	"slices"
 
@@ -57,6 +58,12 @@ func (g *Gates) Any(stages sdk.Stage) bool {
 	return false
 }
 
+// maxNotes is how many bytes of notes gates may leave in a transaction. Those of RCPT could
+// be as many as there are recipients.
+const maxNotes = 32 << 10
+
+var errNotes = errors.New("it notes more than a transaction may carry")
+
 // Ask asks the gates of a.Stage, one after the other, until one refuses. A zero Status
 // means "go on". What gates note is added to a.Envelope.Notes, which is replaced and never
 // written into.
@@ -70,10 +77,8 @@ func (g *Gates) Ask(ctx context.Context, a *sdk.Attempt) mail.Status {
 		if err == nil && v.Action == sdk.ActionUnscanned {
 			err = &unscanned{v.Reason}
 		}
-		if v != nil {
-			for name, note := range v.Notes {
-				a.Envelope.Notes = with(a.Envelope.Notes, s.Name+"/"+name, note)
-			}
+		if v != nil && len(v.Notes) > 0 && !s.note(a, v.Notes) && v.Action == sdk.ActionContinue {
+			err = errNotes
 		}
 		if err != nil {
 			if st := g.failed(ctx, s, a, err); !st.IsZero() {
@@ -87,6 +92,24 @@ func (g *Gates) Ask(ctx context.Context, a *sdk.Attempt) mail.Status {
 		}
 	}
 	return mail.Status{}
+}
+
+// note adds notes to those of the transaction, all or none.
+func (s *GateStep) note(a *sdk.Attempt, more map[string]string) bool {
+	notes := make(map[string]string, len(a.Envelope.Notes)+len(more))
+	maps.Copy(notes, a.Envelope.Notes)
+	for name, note := range more {
+		notes[s.Name+"/"+name] = note
+	}
+	size := 0
+	for name, note := range notes {
+		size += len(name) + len(note)
+	}
+	if size > maxNotes {
+		return false
+	}
+	a.Envelope.Notes = notes
+	return true
 }
 
 // failed does what the failure policy says where a gate gave no verdict.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"strings"
 	"testing"
 
 	"github.com/postern-mail/postern/sdk"
@@ -92,6 +93,31 @@ func TestGateFailures(t *testing.T) {
 		if got != c.want || asked != st.IsZero() {
 			t.Errorf("%v, %+v: got %q, want %q; the next was asked: %v", c.err, c.policy, got, c.want, asked)
 		}
+	}
+}
+
+// Notes are bounded: one for each of a thousand recipients must not fill the memory, nor
+// make the calls to others too large.
+func TestGateNotesAreBounded(t *testing.T) {
+	n := 0
+	s := gateStep("p", sdk.AtRcpt, func(*sdk.Attempt) (*sdk.Verdict, error) {
+		n++
+		return sdk.Continue().Note(fmt.Sprintf("%04d", n), strings.Repeat("x", 1018)), nil // 1 KiB with its name
+	})
+	g := newGates(s)
+	a := &sdk.Attempt{Stage: sdk.AtRcpt, Envelope: mail.Envelope{Origin: mail.Incoming}}
+	for i := range 40 {
+		if st := g.Ask(t.Context(), a); st.IsZero() != (i < 32) || !st.IsZero() && st.Code != 451 {
+			t.Fatalf("call %d: %v", i, st)
+		}
+	}
+	if len(a.Envelope.Notes) != 32 {
+		t.Errorf("%d notes", len(a.Envelope.Notes))
+	}
+	a.Envelope.Notes = nil
+	s.OnFailure.Default = FailAccept
+	if st := newGates(s).Ask(t.Context(), a); !st.IsZero() {
+		t.Error(st)
 	}
 }
 

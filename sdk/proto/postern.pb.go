@@ -405,7 +405,7 @@ const (
 	Stage_STAGE_CONNECT Stage = 1 // before the banner: the envelope has client address and origin only
 	Stage_STAGE_HELO    Stage = 2 // HELO, EHLO and LHLO; more than once in a session
 	Stage_STAGE_MAIL    Stage = 4 // the envelope has no recipients yet
-	Stage_STAGE_RCPT    Stage = 8 // for each recipient; the envelope has those accepted so far
+	Stage_STAGE_RCPT    Stage = 8 // for each recipient
 )
 
 // Enum value maps for Stage.
@@ -2023,7 +2023,9 @@ type GateRequest struct {
 	// At RCPT: the recipient that is asked about.
 	Recipient *Path `protobuf:"bytes,3,opt,name=recipient,proto3" json:"recipient,omitempty"`
 	// At MAIL: the size that the client declared, in bytes; 0: none.
-	Size          int64 `protobuf:"varint,4,opt,name=size,proto3" json:"size,omitempty"`
+	Size int64 `protobuf:"varint,4,opt,name=size,proto3" json:"size,omitempty"`
+	// At RCPT: how many recipients were accepted before. The envelope does not list them.
+	Accepted      uint32 `protobuf:"varint,5,opt,name=accepted,proto3" json:"accepted,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2082,6 +2084,13 @@ func (x *GateRequest) GetRecipient() *Path {
 func (x *GateRequest) GetSize() int64 {
 	if x != nil {
 		return x.Size
+	}
+	return 0
+}
+
+func (x *GateRequest) GetAccepted() uint32 {
+	if x != nil {
+		return x.Accepted
 	}
 	return 0
 }
@@ -2230,12 +2239,13 @@ const file_postern_proto_rawDesc = "" +
 	"\x0fDeliverResponse\x121\n" +
 	"\x06status\x18\x01 \x01(\v2\x19.postern.plugin.v1.StatusR\x06status\"\x1f\n" +
 	"\aFailure\x12\x14\n" +
-	"\x05stack\x18\x01 \x01(\tR\x05stack\"\xc1\x01\n" +
+	"\x05stack\x18\x01 \x01(\tR\x05stack\"\xdd\x01\n" +
 	"\vGateRequest\x12.\n" +
 	"\x05stage\x18\x01 \x01(\x0e2\x18.postern.plugin.v1.StageR\x05stage\x127\n" +
 	"\benvelope\x18\x02 \x01(\v2\x1b.postern.plugin.v1.EnvelopeR\benvelope\x125\n" +
 	"\trecipient\x18\x03 \x01(\v2\x17.postern.plugin.v1.PathR\trecipient\x12\x12\n" +
-	"\x04size\x18\x04 \x01(\x03R\x04size*&\n" +
+	"\x04size\x18\x04 \x01(\x03R\x04size\x12\x1a\n" +
+	"\baccepted\x18\x05 \x01(\rR\baccepted*&\n" +
 	"\x04Need\x12\x0f\n" +
 	"\vNEED_HEADER\x10\x00\x12\r\n" +
 	"\tNEED_BODY\x10\x01*\xbf\x01\n" +

@@ -20,9 +20,11 @@ func FilterRequest(m *mail.Message, needs sdk.Need) (*proto.FilterRequest, error
 	return &proto.FilterRequest{Message: msg}, nil
 }
 
-// GateRequest is the call for what a client is about to do.
+// GateRequest is the call for what a client is about to do. Recipients are left out.
 func GateRequest(a *sdk.Attempt) *proto.GateRequest {
-	return &proto.GateRequest{Stage: proto.Stage(a.Stage), Envelope: envelope(&a.Envelope), Recipient: path(a.Recipient), Size: a.Size}
+	e := a.Envelope
+	e.Recipients = nil
+	return &proto.GateRequest{Stage: proto.Stage(a.Stage), Envelope: envelope(&e), Recipient: path(a.Recipient), Accepted: uint32(a.Accepted), Size: a.Size}
 }
 
 // DeliverRequest is the call for one delivery.

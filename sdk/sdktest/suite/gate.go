@@ -55,9 +55,7 @@ func attempts(stages sdk.Stage, origin mail.Origin) []attempt {
 		{"RCPT", at(sdk.AtRcpt, as)},
 		{"RCPT of postmaster", at(sdk.AtRcpt, func(a *sdk.Attempt) { a.Recipient = mail.Path{Local: "postmaster"} })},
 		{"RCPT after 999 others", at(sdk.AtRcpt, func(a *sdk.Attempt) {
-			for i := range 999 {
-				a.Envelope.Recipients = append(a.Envelope.Recipients, mail.Recipient{Path: mail.MustPath(fmt.Sprintf("r%d@example.org", i))})
-			}
+			a.Accepted = 999
 			a.Envelope.Notes = map[string]string{"other/spf": "fail"}
 		})},
 	}

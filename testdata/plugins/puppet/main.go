@@ -47,7 +47,7 @@ func (p *puppet) Gate(ctx context.Context, a *sdk.Attempt) (*sdk.Verdict, error)
 	case sdk.AtMail:
 		word = fmt.Sprintf("%s+%d", e.ReversePath.Local, a.Size)
 	case sdk.AtRcpt:
-		word = fmt.Sprintf("%s+%d", a.Recipient.Local, len(e.Recipients))
+		word = fmt.Sprintf("%s+%d", a.Recipient.Local, a.Accepted)
 	}
 	action, _, _ := strings.Cut(word, "+")
 	v := sdk.Continue()
