@@ -363,3 +363,47 @@ func TestG23Network(t *testing.T) {
 		}
 	}
 }
+
+// G-12: what a previous host left in control groups is ended by the next, and nothing else
+// is taken for a group.
+func TestG12StaleGroups(t *testing.T) {
+	t.Parallel()
+	withGroups(t, "pids")
+	runDir := filepath.Join(t.TempDir(), "run")
+	d, err := openRunDir(runDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := newCage(Spec{Processes: 20}, groupPrefix+"stale"+itoa(os.Getpid()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	child := exec.Command("sleep", "600")
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer child.Process.Kill()
+	if err := c.confine(child.Process.Pid); err != nil {
+		t.Fatal(err)
+	}
+	other := t.TempDir()
+	d.recordGroups(child.Process.Pid, append(c.dirs, other, "postern-relative", "/"))
+	d.close()
+	if d, err = openRunDir(runDir); err != nil {
+		t.Fatal(err)
+	}
+	defer d.close()
+	if !gone(child.Process.Pid) {
+		t.Error("the process lives")
+	}
+	child.Wait()
+	if _, err := os.Stat(c.dirs[0]); err == nil {
+		t.Error("the group is left")
+	}
+	if _, err := os.Stat(other); err != nil {
+		t.Error("a directory that is no group was removed")
+	}
+	if names, _ := readNames(runDir); len(names) != 1 {
+		t.Errorf("left in the run directory: %v", names)
+	}
+}
