@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"time"
 
@@ -35,7 +36,14 @@ func (r *run) describe(ctx context.Context) (string, error) {
 	}
 	r.desc = first
 	m := first.Manifest
-	return strings.TrimSpace(m.Name + " " + m.Version), nil
+	note := strings.TrimSpace(m.Name+" "+m.Version) + ": " + strings.Join(r.kinds, ", ")
+	asked := []string{proto.InterfaceFilter, proto.InterfaceGate, proto.InterfacePlanner, proto.InterfaceMailbox}
+	for _, kind := range r.kinds {
+		if !slices.Contains(asked, kind) {
+			note += "; what it does as " + clip(kind) + " is not checked"
+		}
+	}
+	return note, nil
 }
 
 const unknownKey = "sdktest_no_such_setting"

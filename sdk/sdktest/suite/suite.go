@@ -64,6 +64,7 @@ type run struct {
 	dir     string // temporary
 	ok      bool
 	desc    wire.Description
+	kinds   []string // the interfaces that it says it has
 	faults  error    // what a process that has ended must not have asked the gateway for
 	proc    *process // the one under test at the moment; nil: none
 }
@@ -174,6 +175,7 @@ func (r *run) ask(ctx context.Context, p *process) (wire.Description, error) {
 	}
 	d, err := wire.Describe(m)
 	p.host.allow(d.Manifest.Host)
+	r.kinds = m.GetInterfaces()
 	return d, err
 }
 
