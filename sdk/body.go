@@ -33,8 +33,7 @@ func NewBody(ctx context.Context) (*Body, error) {
 func (b *Body) Write(p []byte) (int, error) { return b.d.Write(p) }
 
 // ReplaceBody puts b in the place of the message's body. It may still be written to until
-// the call returns. To replace it for some recipients only, set Recipients of the [Edit].
+// the call returns.
 func (v *Verdict) ReplaceBody(b *Body) *Verdict {
-	v.Edits = append(v.Edits, Edit{Kind: BodyReplace, BodyDraft: b.d.Path})
-	return v
+	return v.edit(Edit{Kind: BodyReplace, BodyDraft: b.d.Path})
 }

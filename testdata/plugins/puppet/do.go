@@ -49,7 +49,9 @@ func do(ctx context.Context, v *sdk.Verdict, m *mail.Message, command string) er
 		if err := rewrite(ctx, b, m, arg); err != nil {
 			return err
 		}
-		v.ReplaceBody(b).Edits[len(v.Edits)-1].Recipients = only
+		if v.ReplaceBody(b); only != nil {
+			v.Only(only...)
+		}
 		return nil
 	}
 	e, err := edit(verb, arg)
