@@ -60,6 +60,9 @@ func serve(impl any, m Manifest) error {
 	if s.host, err = hostOfEnvironment(); err != nil {
 		return err
 	}
+	if s.handed, err = handedOver(); err != nil {
+		return err
+	}
 	plugin.Serve(&plugin.ServeConfig{
 		HandshakeConfig: plugin.HandshakeConfig{
 			ProtocolVersion:  proto.Version,

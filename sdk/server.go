@@ -24,6 +24,7 @@ type server struct {
 	proto.UnimplementedMailboxServer
 	proto.UnimplementedPlannerServer
 	proto.UnimplementedDirectoryServer
+	proto.UnimplementedServiceServer
 
 	impl      any
 	manifest  Manifest
@@ -32,6 +33,9 @@ type server struct {
 	mailbox   Mailbox
 	planner   Planner
 	directory Directory
+	service   Service
+	handed    map[string]int // descriptors of listeners, by address
+	running   running
 	begun     func() // called when the host makes its first call
 	host      *Host  // what the plugin may ask; nil: nothing
 }
@@ -44,8 +48,9 @@ func newServer(impl any, m Manifest, begun func()) (*server, error) {
 	s.mailbox, _ = impl.(Mailbox)
 	s.planner, _ = impl.(Planner)
 	s.directory, _ = impl.(Directory)
+	s.service, _ = impl.(Service)
 	if len(s.interfaces()) == 0 {
-		return nil, fmt.Errorf("%T implements none of sdk.Filter, sdk.Gate, sdk.Mailbox, sdk.Planner and sdk.Directory; check the signatures of its methods", impl)
+		return nil, fmt.Errorf("%T implements none of sdk.Filter, sdk.Gate, sdk.Mailbox, sdk.Planner, sdk.Directory and sdk.Service; check the signatures of its methods", impl)
 	}
 	if (s.gate != nil) != (m.Stages != 0) {
 		return nil, fmt.Errorf("%T has to implement sdk.Gate and the manifest to name the Stages at which it is asked: one without the other does nothing", impl)
@@ -70,6 +75,9 @@ func (s *server) interfaces() []string {
 	if s.directory != nil {
 		names = append(names, proto.InterfaceDirectory)
 	}
+	if s.service != nil {
+		names = append(names, proto.InterfaceService)
+	}
 	return names
 }
 
@@ -90,6 +98,9 @@ func (s *server) register(r grpc.ServiceRegistrar) {
 	}
 	if s.directory != nil {
 		proto.RegisterDirectoryServer(r, s)
+	}
+	if s.service != nil {
+		proto.RegisterServiceServer(r, s)
 	}
 }
 
@@ -117,7 +128,8 @@ func (s *server) Health(context.Context, *proto.HealthRequest) (*proto.HealthRes
 	return &proto.HealthResponse{}, nil
 }
 
-func (s *server) Drain(context.Context, *proto.DrainRequest) (*proto.DrainResponse, error) {
+func (s *server) Drain(ctx context.Context, _ *proto.DrainRequest) (*proto.DrainResponse, error) {
+	s.end(ctx)
 	return &proto.DrainResponse{}, nil
 }
 

@@ -181,7 +181,9 @@ func checkPlugins(ctx context.Context, c *config.Config) []checkLine {
 		return []checkLine{{"plugins", err}}
 	}
 	defer os.RemoveAll(dir)
-	host, err := pluginhost.Start(ctx, hostOptions(c, filepath.Join(dir, "run"), quietLog(c)), specs)
+	options := hostOptions(c, filepath.Join(dir, "run"), quietLog(c))
+	options.Idle = true // the gateway may be running
+	host, err := pluginhost.Start(ctx, options, specs)
 	if err != nil {
 		return []checkLine{{"plugins", err}}
 	}

@@ -74,6 +74,9 @@ func (r *runner) spawn(stdout, stderr, program *os.File, alone, held bool) error
 			Ptrace:     held,
 		},
 	}
+	for _, l := range r.listeners {
+		r.cmd.ExtraFiles = append(r.cmd.ExtraFiles, l.file)
+	}
 	if alone {
 		r.cmd.SysProcAttr.Cloneflags = unix.CLONE_NEWNET
 	}

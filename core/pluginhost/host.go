@@ -36,6 +36,9 @@ type Options struct {
 	Clock        func() time.Time // nil: time.Now
 	// Services are what plugins may ask of the gateway.
 	Services Services
+	// Idle is for a trial beside a gateway that runs: services are not activated, and
+	// their listeners not opened.
+	Idle bool
 
 	timing *timing // for tests
 }
@@ -131,6 +134,8 @@ type Host struct {
 	die     context.CancelFunc // ends what is still going on when the host is closed
 	closed  bool
 
+	sockets sockets // of services
+
 	countMu  sync.Mutex
 	counters counters
 }
@@ -198,6 +203,7 @@ func (h *Host) open() error {
 }
 
 func (h *Host) release() {
+	h.sockets.close()
 	h.die()
 	h.guard.close()
 	h.fork.close()
@@ -260,7 +266,10 @@ func (h *Host) launchAll(ctx context.Context, specs []Spec) ([]*process, error) 
 	if err != nil {
 		for _, p := range fresh {
 			if p != nil {
-				wg.Go(p.kill)
+				wg.Go(func() {
+					p.kill()
+					h.sockets.tidy(p.spec.Name, nil, false)
+				})
 			}
 		}
 		wg.Wait()
@@ -307,6 +316,7 @@ func (h *Host) retireLater(s *supervisor) {
 		ctx, cancel := context.WithTimeout(context.Background(), h.timing.drain)
 		defer cancel()
 		s.stop(ctx)
+		h.tidySockets(s.spec.Name)
 	})
 }
 

@@ -38,6 +38,7 @@ type process struct {
 	mailbox proto.MailboxClient
 	started time.Time
 	host    *hostServer // what it may ask of us
+	wants   []string    // where a service listens
 	calls   gate
 	// answered counts the calls that it has completed, whatever the answer.
 	answered atomic.Int64
@@ -55,19 +56,22 @@ func (h *Host) launch(ctx context.Context, spec Spec) (*process, error) {
 	defer cancel()
 	_, online := h.online.Load(spec.Name + "\n" + spec.program)
 	online = online || spec.Network
-	p, err := h.connect(ctx, spec, online)
-	if err == nil {
-		err = p.configure(ctx, h)
-	}
-	if errors.Is(err, errOnline) && !online {
-		p.kill()
-		if p, err = h.connect(ctx, spec, true); err == nil {
+	var p *process
+	var err error
+	for range 3 { // a plugin that says what it needs is started again, with that
+		if p, err = h.connect(ctx, spec, online); err == nil {
 			err = p.configure(ctx, h)
 		}
+		if !errors.Is(err, errListeners) && (!errors.Is(err, errOnline) || online) {
+			break
+		}
+		online = online || errors.Is(err, errOnline)
+		p.kill()
 	}
 	if err == nil {
 		return p, nil
 	}
+	h.sockets.tidy(spec.Name, nil, false)
 	if p != nil {
 		p.kill()
 	}
@@ -91,19 +95,20 @@ func (h *Host) connect(ctx context.Context, spec Spec, online bool) (*process, e
 	}
 	limit := rate.NewLimiter(lineRate, lineBurst)
 	run := &runner{
-		argv:   spec.argv(h.opt.SelfExe),
-		mark:   fmt.Sprintf("%s.%d.", h.mark, h.generation.Add(1)),
-		dir:    h.dir,
-		fork:   h.fork,
-		guard:  h.guard,
-		parent: h.lifeR,
-		name:   spec.Name,
-		spec:   spec,
-		who:    who,
-		alone:  !online && os.Geteuid() == 0,
-		host:   h,
-		out:    newOutput(log, limit, h.opt.Clock, "stdout"),
-		err:    newOutput(log, limit, h.opt.Clock, "stderr"),
+		argv:      spec.argv(h.opt.SelfExe),
+		mark:      fmt.Sprintf("%s.%d.", h.mark, h.generation.Add(1)),
+		dir:       h.dir,
+		fork:      h.fork,
+		guard:     h.guard,
+		parent:    h.lifeR,
+		name:      spec.Name,
+		spec:      spec,
+		who:       who,
+		alone:     !online && os.Geteuid() == 0,
+		host:      h,
+		listeners: h.sockets.of(spec.Name),
+		out:       newOutput(log, limit, h.opt.Clock, "stdout"),
+		err:       newOutput(log, limit, h.opt.Clock, "stderr"),
 	}
 	p := &process{spec: spec, run: run, started: h.opt.Clock(), host: newHostServer(h, spec.Name, log, limit)}
 	run.services = p.host
@@ -209,7 +214,7 @@ func (p *process) configure(ctx context.Context, h *Host) error {
 	if r.Error != "" {
 		return errors.New(printable(r.Error))
 	}
-	return nil
+	return p.listeners(ctx, h)
 }
 
 func (p *process) isDead() bool { return p.dead != nil && p.dead.Err() != nil }

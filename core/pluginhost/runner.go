@@ -30,20 +30,21 @@ var handshakeLine = regexp.MustCompile(`^\d+\|\d+\|`)
 // A runner is one process of one plugin, as go-plugin wants it (it implements
 // runner.Runner), with the host's own ideas of environment, output and killing.
 type runner struct {
-	argv     []string
-	mark     string // in the environment of it and its children
-	dir      *runDir
-	fork     *forker
-	guard    *guardian
-	parent   *os.File // the pipe whose end says that the host is dead
-	name     string   // of the plugin
-	spec     Spec
-	who      *syscall.Credential // nil: the host's user
-	alone    bool                // without the network; false again if the kernel cannot
-	host     *Host
-	services *hostServer // what the plugin may ask
-	out      *output     // standard output that is no handshake
-	err      *output
+	argv      []string
+	mark      string // in the environment of it and its children
+	dir       *runDir
+	fork      *forker
+	guard     *guardian
+	parent    *os.File // the pipe whose end says that the host is dead
+	name      string   // of the plugin
+	spec      Spec
+	who       *syscall.Credential // nil: the host's user
+	alone     bool                // without the network; false again if the kernel cannot
+	host      *Host
+	services  *hostServer // what the plugin may ask
+	listeners []handed    // for a service
+	out       *output     // standard output that is no handshake
+	err       *output
 
 	cage *cage
 	oom  bool // it ran out of the memory that it may take
@@ -80,6 +81,9 @@ func (r *runner) prepare(env []string, socketDir string) error {
 		proto.EnvName+"="+r.name,
 		markEnv(r.mark),
 	)
+	if len(r.listeners) > 0 {
+		r.env = append(r.env, listenersEnv(r.listeners))
+	}
 	if tz, ok := os.LookupEnv("TZ"); ok {
 		r.env = append(r.env, "TZ="+tz)
 	}

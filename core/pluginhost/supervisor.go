@@ -58,6 +58,8 @@ type supervisor struct {
 	cancel context.CancelFunc
 	done   chan struct{}
 
+	active bool // a service that works; for loop, and for stop after it
+
 	calls, failed atomic.Int64
 	complain      *rate.Limiter // of failures into the log; all of them are counted
 
@@ -103,6 +105,7 @@ func (s *supervisor) loop(ctx context.Context, p *process) {
 	defer close(s.done)
 	back := backoff{timing: s.host.timing}
 	for {
+		s.begin(ctx, p)
 		s.watch(ctx, p, &back)
 		if ctx.Err() != nil {
 			if s.cur.Load() == nil { // dismissed
@@ -115,6 +118,7 @@ func (s *supervisor) loop(ctx context.Context, p *process) {
 		s.down(p.run.how(), &back, delay)
 		s.cur.Store(nil)
 		p.kill() // it is dead; this frees the rest
+		s.rest()
 		if p = s.restart(ctx, delay, &back); p == nil {
 			return
 		}
@@ -248,6 +252,7 @@ func (s *supervisor) stop(ctx context.Context) {
 	defer s.ending.Unlock()
 	s.cancel()
 	<-s.done
+	defer s.rest()
 	s.mu.Lock()
 	s.turnTo(stopped)
 	s.mu.Unlock()

@@ -27,6 +27,9 @@ const (
 	EnvHostAddress = "POSTERN_HOST_ADDRESS"
 	EnvHostToken   = "POSTERN_HOST_TOKEN"
 	HostTokenKey   = "postern-token"
+	// EnvListeners has the listeners that are handed over to a service: "FD=ADDRESS", with
+	// commas.
+	EnvListeners = "POSTERN_LISTENERS"
 )
 
 // Sizes, in bytes.
@@ -43,4 +46,5 @@ const (
 	InterfaceMailbox   = "mailbox"
 	InterfacePlanner   = "planner"
 	InterfaceDirectory = "directory"
+	InterfaceService   = "service"
 )

@@ -504,7 +504,7 @@ type Manifest struct {
 	Name    string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Version string `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
 	// The services it serves besides Plugin: "filter", "gate", "mailbox", "planner",
-	// "directory".
+	// "directory", "service".
 	Interfaces []string `protobuf:"bytes,3,rep,name=interfaces,proto3" json:"interfaces,omitempty"`
 	Needs      Need     `protobuf:"varint,4,opt,name=needs,proto3,enum=postern.plugin.v1.Need" json:"needs,omitempty"`
 	// Sum of Right values: what a verdict may ask for. A verdict beyond it is a fault.

@@ -18,6 +18,7 @@ type Description struct {
 	Mailbox   bool // it serves the mailbox interface
 	Planner   bool // it serves the planner interface
 	Directory bool // it serves the directory interface
+	Service   bool // it serves the service interface
 }
 
 const allRights = sdk.MayReject | sdk.MayDiscard | sdk.MayQuarantine | sdk.MayEditHeader |
@@ -68,13 +69,15 @@ func Describe(m *proto.Manifest) (Description, error) {
 			d.Planner = true
 		case proto.InterfaceDirectory:
 			d.Directory = true
+		case proto.InterfaceService:
+			d.Service = true
 		}
 	}
 	if unknown := sdk.HostRight(m.GetHost()) &^ allHostRights; unknown != 0 {
 		return d, fmt.Errorf("manifest: right %#x to services of the gateway is unknown; the plugin wants a newer gateway", uint32(unknown))
 	}
 	d.Manifest.Host = sdk.HostRight(m.GetHost())
-	if !d.Filter && !d.Gate && !d.Mailbox && !d.Planner && !d.Directory {
+	if !d.Filter && !d.Gate && !d.Mailbox && !d.Planner && !d.Directory && !d.Service {
 		return d, errors.New("manifest: the plugin serves no interface that this gateway knows")
 	}
 	if m.GetStages()&^allStages != 0 {
