@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"text/tabwriter"
 	"time"
 
@@ -21,7 +23,7 @@ func (g *gateway) Plugins() []admin.PluginStatus {
 	c := g.config.Load()
 	for _, s := range g.host.Status() {
 		p := admin.PluginStatus{Name: s.Name, State: s.State, Reason: s.Reason, Pid: s.Pid, Version: s.Version, Restarts: s.Restarts,
-			Calls: s.Calls, Failures: s.Failures, Since: s.Since.UTC(), Breaker: s.Breaker}
+			Calls: s.Calls, Failures: s.Failures, Since: s.Since.UTC(), Breaker: s.Breaker, Counters: s.Counters}
 		if _, filter := g.host.Filter(s.Name); filter {
 			for _, configured := range c.Plugins {
 				if configured.Name == s.Name {
@@ -146,6 +148,9 @@ func printPlugin(w io.Writer, p admin.PluginStatus) {
 		breaker = "open: it died again and again"
 	}
 	line("breaker", breaker)
+	for _, name := range slices.Sorted(maps.Keys(p.Counters)) {
+		line("counted", fmt.Sprintf("%s %d", name, p.Counters[name]))
+	}
 }
 
 func pluginChange(file *string, change admin.PluginChange, short, long string) *cobra.Command {

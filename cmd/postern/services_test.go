@@ -88,6 +88,9 @@ func TestHostServices(t *testing.T) {
 	if got := g.ask("login hunter2"); got != `PLAIN,LOGIN "Username:" "Password:" "" alice@example.org` {
 		t.Errorf("login: %q", got)
 	}
+	if out := g.must("plugin", "status", "asker"); !strings.Contains(out, "counted     asked 2\n") {
+		t.Errorf("plugin status says\n%s", out)
+	}
 	// What it has stored survives the plugin, which is restarted.
 	c := dial(t, g.addr[0])
 	c.cmd(250, "EHLO client.example.net")
@@ -112,7 +115,8 @@ func TestHostServicesNeedRights(t *testing.T) {
 	if got := g.ask("lookup alice@example.org"); got != "true [alice@example.org]" {
 		t.Errorf("the right it has: %q", got)
 	}
-	for _, question := range []string{"submit submitted", "password x TLS1.3", "login x", "put one 0", "get", "list", "certificate", "state", "count", "remembered"} {
+	questions := []string{"submit submitted", "password x TLS1.3", "login x", "put one 0", "get", "list", "certificate", "state", "count", "remembered"}
+	for _, question := range questions {
 		n := g.log.len()
 		if got := g.ask("%s", question); got != "error: the manifest does not declare the right to this call" {
 			t.Errorf("%s: %q", question, got)
@@ -121,6 +125,10 @@ func TestHostServicesNeedRights(t *testing.T) {
 		if !strings.Contains(fmt.Sprint(line["error"]), "does not declare the right") {
 			t.Errorf("%s: the log says %v", question, line)
 		}
+	}
+	// The answers with the refusals were good; the refused calls are what failed.
+	if out := g.must("plugin", "status", "asker"); !strings.Contains(out, fmt.Sprintf("failures    %d\n", len(questions))) {
+		t.Errorf("plugin status says\n%s", out)
 	}
 }
 

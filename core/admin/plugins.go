@@ -21,6 +21,8 @@ type PluginStatus struct {
 	Since     time.Time `json:"since"`    // start of its process, or of the last one
 	OnFailure string    `json:"on_failure,omitempty"`
 	Breaker   bool      `json:"breaker"` // open: it died again and again
+	// Counters are what the plugin has counted itself, since the gateway's start.
+	Counters map[string]int64 `json:"counters,omitempty"`
 }
 
 // PluginChange is what can be done to a plugin.
