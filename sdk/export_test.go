@@ -6,6 +6,7 @@ var (
 	DecodeDelivery = decodeDelivery
 	DecodeAttempt  = decodeAttempt
 	DecodeConfig   = decodeConfig
+	DecodeEvents   = decodeEvents
 	EncodePlan     = encodePlan
 	EncodeVerdict  = encodeVerdict
 	EncodeManifest = encodeManifest

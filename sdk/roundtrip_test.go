@@ -84,7 +84,7 @@ func fill(t *testing.T, v reflect.Value, n *int, where string) {
 		v.SetInt(int64(*n))
 	case reflect.Uint8:
 		v.SetUint(uint64(*n%3 + 1))
-	case reflect.Uint16, reflect.Uint32:
+	case reflect.Uint16, reflect.Uint32, reflect.Uint64:
 		v.SetUint(uint64(*n))
 	case reflect.Float64:
 		v.SetFloat(float64(*n) + 0.5)
@@ -174,6 +174,13 @@ func TestPlanSurvivesTheWire(t *testing.T) {
 		t.Fatal(err)
 	}
 	same(t, *got, p)
+}
+
+func TestEventsSurviveTheWire(t *testing.T) {
+	e := filled[sdk.Event](t)
+	e.Type = sdk.EventQuarantined
+	events := []sdk.Event{e, {Seq: 7, Type: sdk.EventDelivered, ID: "id"}}
+	same(t, sdk.DecodeEvents(overWire(t, wire.ObserveRequest(events), &proto.ObserveRequest{})), events)
 }
 
 func TestConfigSurvivesTheWire(t *testing.T) {

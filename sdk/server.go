@@ -23,6 +23,7 @@ type server struct {
 	proto.UnimplementedGateServer
 	proto.UnimplementedMailboxServer
 	proto.UnimplementedPlannerServer
+	proto.UnimplementedObserverServer
 	proto.UnimplementedDirectoryServer
 	proto.UnimplementedServiceServer
 
@@ -32,6 +33,7 @@ type server struct {
 	gate      Gate
 	mailbox   Mailbox
 	planner   Planner
+	observer  Observer
 	directory Directory
 	service   Service
 	handed    map[string]int // descriptors of listeners, by address
@@ -47,10 +49,11 @@ func newServer(impl any, m Manifest, begun func()) (*server, error) {
 	s.gate, _ = impl.(Gate)
 	s.mailbox, _ = impl.(Mailbox)
 	s.planner, _ = impl.(Planner)
+	s.observer, _ = impl.(Observer)
 	s.directory, _ = impl.(Directory)
 	s.service, _ = impl.(Service)
 	if len(s.interfaces()) == 0 {
-		return nil, fmt.Errorf("%T implements none of sdk.Filter, sdk.Gate, sdk.Mailbox, sdk.Planner, sdk.Directory and sdk.Service; check the signatures of its methods", impl)
+		return nil, fmt.Errorf("%T implements none of sdk.Filter, sdk.Gate, sdk.Mailbox, sdk.Planner, sdk.Observer, sdk.Directory and sdk.Service; check the signatures of its methods", impl)
 	}
 	if (s.gate != nil) != (m.Stages != 0) {
 		return nil, fmt.Errorf("%T has to implement sdk.Gate and the manifest to name the Stages at which it is asked: one without the other does nothing", impl)
@@ -71,6 +74,9 @@ func (s *server) interfaces() []string {
 	}
 	if s.planner != nil {
 		names = append(names, proto.InterfacePlanner)
+	}
+	if s.observer != nil {
+		names = append(names, proto.InterfaceObserver)
 	}
 	if s.directory != nil {
 		names = append(names, proto.InterfaceDirectory)
@@ -95,6 +101,9 @@ func (s *server) register(r grpc.ServiceRegistrar) {
 	}
 	if s.planner != nil {
 		proto.RegisterPlannerServer(r, s)
+	}
+	if s.observer != nil {
+		proto.RegisterObserverServer(r, s)
 	}
 	if s.directory != nil {
 		proto.RegisterDirectoryServer(r, s)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/postern-mail/postern/core/config"
 	"github.com/postern-mail/postern/core/directory"
+	"github.com/postern-mail/postern/core/observe"
 	"github.com/postern-mail/postern/core/pipeline"
 	"github.com/postern-mail/postern/core/pluginhost"
 	"github.com/postern-mail/postern/core/policy"
@@ -199,6 +200,17 @@ func origins(p config.Plugin, m sdk.Manifest) []mail.Origin {
 		return m.Origins
 	}
 	return []mail.Origin{mail.Incoming, mail.Submitted, mail.Internal, mail.Redirected, mail.Fetched}
+}
+
+// observers are the plugins that are told what became of mail.
+func observers(c *config.Config, host *pluginhost.Host) map[string]observe.Observer {
+	out := make(map[string]observe.Observer)
+	for _, p := range c.Plugins {
+		if o, ok := host.Observer(p.Name); ok {
+			out[p.Name] = o
+		}
+	}
+	return out
 }
 
 func failurePolicy(o config.OnFailure) pipeline.FailurePolicy {

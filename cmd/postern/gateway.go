@@ -23,6 +23,7 @@ import (
 	"github.com/postern-mail/postern/core/expand"
 	"github.com/postern-mail/postern/core/intake"
 	"github.com/postern-mail/postern/core/mailbox"
+	"github.com/postern-mail/postern/core/observe"
 	"github.com/postern-mail/postern/core/pipeline"
 	"github.com/postern-mail/postern/core/pluginhost"
 	"github.com/postern-mail/postern/core/policy"
@@ -48,6 +49,7 @@ type gateway struct {
 	gates     currentGates
 	intake    *intake.Intake
 	delivery  *delivery.Delivery
+	observers *observe.Observers
 	client    currentClient
 	door      door
 	control   *admin.Server
@@ -132,6 +134,7 @@ func (g *gateway) assemble(c *config.Config, p *prepared) error {
 	}}
 	g.delivery = delivery.New(delivery.Options{Store: g.store, Intake: g.intake, SMTP: &g.client, Mailbox: transport, Expand: expander, Trace: g.trace, Log: g.log,
 		Clock: g.clock, Owner: c.Hostname.String(), Lease: leaseTime}, deliveryRules(c, p))
+	g.observers = observe.New(observe.Options{Feed: g.store, Log: g.log})
 	l, err := admin.Listen(controlSocket(c))
 	if err != nil {
 		return fmt.Errorf("control socket: %w", err)
@@ -240,6 +243,9 @@ func (g *gateway) adopt(c *config.Config, p *prepared, opened map[string]*socket
 	}
 	g.intake.Reload(g.intakeRules(c, p))
 	g.delivery.Reload(deliveryRules(c, p))
+	if err := g.observers.Set(observers(c, g.host)); err != nil {
+		g.log.Error("observers are not told", "error", err)
+	}
 	g.config.Store(c)
 	g.services.directories.Store(p.directories)
 	g.services.authenticator.Store(p.auth)
@@ -390,6 +396,7 @@ func (g *gateway) Run(ctx context.Context) {
 	endDelivery()
 	sessions.Wait()
 	<-delivered
+	g.observers.Close()
 	g.control.Close()
 	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
 	defer cancel()

@@ -13,8 +13,11 @@ type Change struct {
 	Family    ID
 	Recipient int
 	Added     bool // the entry was committed with this record; else the record replaced another
-	Copy      bool // of an entry that is a copy made by a plugin
-	Record    Record
+	// Begun: an attempt begins (the record is the intent, its status that of the attempt
+	// before). Where the attempts before are not known any more it is left out.
+	Begun  bool
+	Copy   bool // of an entry that is a copy made by a plugin
+	Record Record
 	// From and To are zero where the entry is done and was not read lately.
 	From, To mail.Path
 }
@@ -24,9 +27,10 @@ type Feed interface {
 	// Follow calls yield with what was committed since the cursor called name, again and
 	// again, until ctx ends. The cursor moves once yield has returned nil, and durably some
 	// time later: after a crash a little is told again, and nothing is left out. After an
-	// error of yield the same changes are told again at once: to wait is its business. A
-	// new cursor begins with what is committed from then on. One follower a name.
+	// error of yield the same changes are told again at once: to wait is its business. One
+	// follower a name.
 	Follow(ctx context.Context, name string, yield func(context.Context, []Change) error) error
-	// Forget removes the cursors that are not in names.
-	Forget(names []string) error
+	// Keep makes names the cursors: new ones begin with what is committed from now on, and
+	// those not named are forgotten, unless somebody follows them.
+	Keep(names []string) error
 }

@@ -30,8 +30,8 @@ func TestGeneratedCodeIsFresh(t *testing.T) {
 		}
 	}
 	run("go", "build", "-o", bin+"/", "google.golang.org/protobuf/cmd/protoc-gen-go", "google.golang.org/grpc/cmd/protoc-gen-go-grpc")
-	run(protoc, "-I", ".", "--go_out="+out, "--go_opt=paths=source_relative", "--go-grpc_out="+out, "--go-grpc_opt=paths=source_relative", "directory.proto", "host.proto", "planner.proto", "postern.proto", "service.proto")
-	for _, name := range []string{"directory.pb.go", "directory_grpc.pb.go", "host.pb.go", "host_grpc.pb.go", "planner.pb.go", "planner_grpc.pb.go", "postern.pb.go", "postern_grpc.pb.go", "service.pb.go", "service_grpc.pb.go"} {
+	run(protoc, "-I", ".", "--go_out="+out, "--go_opt=paths=source_relative", "--go-grpc_out="+out, "--go-grpc_opt=paths=source_relative", "directory.proto", "host.proto", "observer.proto", "planner.proto", "postern.proto", "service.proto")
+	for _, name := range []string{"directory.pb.go", "directory_grpc.pb.go", "host.pb.go", "host_grpc.pb.go", "observer.pb.go", "observer_grpc.pb.go", "planner.pb.go", "planner_grpc.pb.go", "postern.pb.go", "postern_grpc.pb.go", "service.pb.go", "service_grpc.pb.go"} {
 		want, err := os.ReadFile(filepath.Join(out, name))
 		if err != nil {
 			t.Fatal(err)

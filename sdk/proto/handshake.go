@@ -45,6 +45,7 @@ const (
 	InterfaceGate      = "gate"
 	InterfaceMailbox   = "mailbox"
 	InterfacePlanner   = "planner"
+	InterfaceObserver  = "observer"
 	InterfaceDirectory = "directory"
 	InterfaceService   = "service"
 )

@@ -17,6 +17,7 @@ type Description struct {
 	Gate      bool // it serves the gate interface
 	Mailbox   bool // it serves the mailbox interface
 	Planner   bool // it serves the planner interface
+	Observer  bool // it serves the observer interface
 	Directory bool // it serves the directory interface
 	Service   bool // it serves the service interface
 }
@@ -67,6 +68,8 @@ func Describe(m *proto.Manifest) (Description, error) {
 			d.Mailbox = true
 		case proto.InterfacePlanner:
 			d.Planner = true
+		case proto.InterfaceObserver:
+			d.Observer = true
 		case proto.InterfaceDirectory:
 			d.Directory = true
 		case proto.InterfaceService:
@@ -77,7 +80,7 @@ func Describe(m *proto.Manifest) (Description, error) {
 		return d, fmt.Errorf("manifest: right %#x to services of the gateway is unknown; the plugin wants a newer gateway", uint32(unknown))
 	}
 	d.Manifest.Host = sdk.HostRight(m.GetHost())
-	if !d.Filter && !d.Gate && !d.Mailbox && !d.Planner && !d.Directory && !d.Service {
+	if !d.Filter && !d.Gate && !d.Mailbox && !d.Planner && !d.Observer && !d.Directory && !d.Service {
 		return d, errors.New("manifest: the plugin serves no interface that this gateway knows")
 	}
 	if m.GetStages()&^allStages != 0 {

@@ -99,21 +99,39 @@ func (s *Store) writeCursor(name string, seg uint32, off int64) error {
 	return errors.Join(s.o.FS.SyncDir(dir), s.o.FS.SyncDir(s.o.Dir))
 }
 
-// Forget implements queue.Feed.
-func (s *Store) Forget(names []string) error {
-	var gone []string
+// Keep implements queue.Feed.
+func (s *Store) Keep(names []string) error {
+	for _, name := range names {
+		if name == "" || strings.ContainsAny(name, "/.\x00") {
+			return fmt.Errorf("queue: %q is no name for a cursor", name)
+		}
+	}
+	var gone, begun []*cursor
 	s.mu.Lock()
 	s.cursors = slices.DeleteFunc(s.cursors, func(c *cursor) bool {
 		if slices.Contains(names, c.name) || c.news != nil {
 			return false
 		}
-		gone = append(gone, c.name)
+		gone = append(gone, c)
 		return true
 	})
+	for _, name := range names {
+		if s.cursor(name) == nil {
+			c := &cursor{name: name, seg: s.lastSegment(), off: firstFrame}
+			if seg := s.x.segs[c.seg]; seg != nil {
+				c.off = seg.size
+			}
+			s.cursors = append(s.cursors, c)
+			begun = append(begun, &cursor{name: name, seg: c.seg, off: c.off})
+		}
+	}
 	s.mu.Unlock()
 	var err error
-	for _, name := range gone {
-		err = errors.Join(err, s.o.FS.Remove(filepath.Join(s.o.Dir, cursorDir, name)))
+	for _, c := range gone {
+		err = errors.Join(err, s.o.FS.Remove(filepath.Join(s.o.Dir, cursorDir, c.name)))
+	}
+	for _, c := range begun {
+		err = errors.Join(err, s.writeCursor(c.name, c.seg, c.off))
 	}
 	if len(gone) > 0 {
 		s.wakeJanitor()
@@ -121,17 +139,24 @@ func (s *Store) Forget(names []string) error {
 	return err
 }
 
+// cursor is the one of that name, or nil. The caller holds mu.
+func (s *Store) cursor(name string) *cursor {
+	for _, c := range s.cursors {
+		if c.name == name {
+			return c
+		}
+	}
+	return nil
+}
+
 // Follow implements queue.Feed.
 func (s *Store) Follow(ctx context.Context, name string, yield func(context.Context, []queue.Change) error) error {
-	if name == "" || strings.ContainsAny(name, "/.\x00") {
-		return fmt.Errorf("queue: %q is no name for a cursor", name)
-	}
 	c, err := s.attach(name)
 	if err != nil {
 		return err
 	}
 	defer s.detach(c)
-	f := follower{s: s, c: c, recent: make(map[queue.ID]addresses)}
+	f := follower{s: s, c: c, recent: make(map[queue.ID]*known)}
 	for ctx.Err() == nil {
 		changes, next, err := f.read()
 		if err != nil {
@@ -152,27 +177,19 @@ func (s *Store) Follow(ctx context.Context, name string, yield func(context.Cont
 	return f.save(true)
 }
 
-// attach takes the cursor, or makes one at the end of the log.
+// attach takes the cursor for a follower.
 func (s *Store) attach(name string) (*cursor, error) {
 	s.mu.Lock()
-	i := slices.IndexFunc(s.cursors, func(c *cursor) bool { return c.name == name })
-	if i >= 0 {
-		defer s.mu.Unlock()
-		c := s.cursors[i]
-		if c.news != nil {
-			return nil, fmt.Errorf("queue: %s is followed already", name)
-		}
-		c.news = make(chan struct{}, 1)
-		return c, nil
+	defer s.mu.Unlock()
+	c := s.cursor(name)
+	if c == nil {
+		return nil, fmt.Errorf("queue: there is no cursor %q", name)
 	}
-	c := &cursor{name: name, seg: s.lastSegment(), news: make(chan struct{}, 1)}
-	c.off = firstFrame
-	if seg := s.x.segs[c.seg]; seg != nil {
-		c.off = seg.size
+	if c.news != nil {
+		return nil, fmt.Errorf("queue: %s is followed already", name)
 	}
-	s.cursors = append(s.cursors, c)
-	s.mu.Unlock()
-	return c, s.writeCursor(name, c.seg, c.off)
+	c.news = make(chan struct{}, 1)
+	return c, nil
 }
 
 func (s *Store) detach(c *cursor) {
@@ -223,19 +240,21 @@ func (s *Store) waited(seg *segment) bool {
 	return waited
 }
 
-type addresses struct {
-	family  queue.ID
-	from    mail.Path
-	to      []mail.Recipient
-	isACopy bool
+// known is what a follower remembers of an entry.
+type known struct {
+	family   queue.ID
+	from     mail.Path
+	to       []mail.Recipient
+	attempts []int // of each recipient, as told last
+	isACopy  bool
 }
 
 // follower reads the log for one cursor.
 type follower struct {
 	s      *Store
 	c      *cursor
-	recent map[queue.ID]addresses // of entries read lately
-	order  []queue.ID             // of recent, oldest first
+	recent map[queue.ID]*known // entries read lately
+	order  []queue.ID          // of recent, oldest first
 	saved  time.Time
 	dirty  bool
 }
@@ -332,21 +351,23 @@ func (f *follower) changes(out []queue.Change, seq uint64, payload []byte) []que
 
 func (f *follower) change(seq uint64, id queue.ID, n int, r queue.Record, added bool) queue.Change {
 	c := queue.Change{Seq: seq, ID: id, Recipient: n, Added: added, Record: r}
-	a, ok := f.recent[id]
-	if !ok {
+	k := f.recent[id]
+	if k == nil {
 		if e, _, err := f.s.Get(context.Background(), id); err == nil {
-			a = f.remember(e)
+			k = f.remember(e)
 		}
 	}
-	c.Family, c.From, c.Copy = a.family, a.from, a.isACopy
-	if n < len(a.to) {
-		c.To = a.to[n].Path
+	if k == nil || n >= len(k.to) {
+		return c
 	}
+	c.Family, c.From, c.To, c.Copy = k.family, k.from, k.to[n].Path, k.isACopy
+	c.Begun = !added && k.attempts[n] > 0 && r.State == queue.Pending && r.Attempts > k.attempts[n]
+	k.attempts[n] = r.Attempts
 	return c
 }
 
-func (f *follower) remember(e *queue.Entry) addresses {
-	a := addresses{e.Family, e.Envelope.ReversePath, e.Envelope.Recipients, e.Copy}
+func (f *follower) remember(e *queue.Entry) *known {
+	k := &known{e.Family, e.Envelope.ReversePath, e.Envelope.Recipients, make([]int, len(e.Envelope.Recipients)), e.Copy}
 	if _, ok := f.recent[e.ID]; !ok {
 		if len(f.order) >= feedRecent {
 			delete(f.recent, f.order[0])
@@ -354,8 +375,8 @@ func (f *follower) remember(e *queue.Entry) addresses {
 		}
 		f.order = append(f.order, e.ID)
 	}
-	f.recent[e.ID] = a
-	return a
+	f.recent[e.ID] = k
+	return k
 }
 
 // move takes the cursor on, unless it was moved on meanwhile, and reports whether it moved.

@@ -3,8 +3,10 @@ package local
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -55,14 +57,12 @@ func (f *followed) next() queue.Change {
 	}
 }
 
-// begin makes sure that a cursor is there before something happens.
+// begin makes a cursor.
 func begin(h *house, name string) {
 	h.t.Helper()
-	c, err := h.s.attach(name)
-	if err != nil {
+	if err := h.s.Keep([]string{name}); err != nil {
 		h.t.Fatal(err)
 	}
-	h.s.detach(c)
 }
 
 // deliver lets one message through.
@@ -96,8 +96,11 @@ func TestFeedTellsInOrder(t *testing.T) {
 		t.Errorf("%+v", c)
 	}
 	f.stop()
-	if err := h.s.Follow(context.Background(), "../x", nil); err == nil {
+	if err := h.s.Keep([]string{"../x"}); err == nil {
 		t.Error("a name that is a path")
+	}
+	if err := h.s.Follow(context.Background(), "nobody", nil); err == nil {
+		t.Error("a cursor that was never made")
 	}
 }
 
@@ -146,7 +149,7 @@ func TestFeedSurvivesRestarts(t *testing.T) {
 	}
 	f.stop()
 	// With nobody left to read them the segments go.
-	if err := h.s.Forget(nil); err != nil {
+	if err := h.s.Keep(nil); err != nil {
 		t.Fatal(err)
 	}
 	h.close()
@@ -182,6 +185,33 @@ func TestFeedIsBounded(t *testing.T) {
 	f.stop()
 }
 
+// TestFeedTellsIntentsApart: that a second attempt begins is no news of the first.
+func TestFeedTellsIntentsApart(t *testing.T) {
+	h := newHouse(t)
+	defer h.close()
+	begin(h, "obs")
+	f := follow(h, "obs", 0)
+	defer f.stop()
+	h.accept("body\r\n", 1)
+	for range 2 {
+		leases, _, err := h.s.Claim(context.Background(), queue.Claim{Now: h.now, Max: 1})
+		if err != nil || len(leases) != 1 {
+			t.Fatal(leases, err)
+		}
+		h.finish(leases[0], queue.Pending)
+		h.advance(10 * time.Hour)
+	}
+	var got []string
+	for range 4 {
+		c := f.next()
+		got = append(got, fmt.Sprintf("added %t begun %t attempts %d", c.Added, c.Begun, c.Record.Attempts))
+	}
+	want := []string{"added true begun false attempts 1", "added false begun false attempts 1", "added false begun true attempts 2", "added false begun false attempts 2"}
+	if !slices.Equal(got, want) {
+		t.Errorf("%q", got)
+	}
+}
+
 func TestFeedCursorDamaged(t *testing.T) {
 	h := newHouse(t)
 	begin(h, "obs")
@@ -191,17 +221,11 @@ func TestFeedCursorDamaged(t *testing.T) {
 	}
 	h.open(Options{})
 	defer h.close()
+	begin(h, "obs") // anew
 	f := follow(h, "obs", 0)
 	defer f.stop()
-	for id := queue.ID(0); ; { // begins anew, and works
-		id = h.deliver(queue.Delivered)
-		select {
-		case c := <-f.changes:
-			if c.ID > id {
-				t.Errorf("%+v", c)
-			}
-			return
-		case <-time.After(10 * time.Millisecond): // the follower is not there yet
-		}
+	id := h.deliver(queue.Delivered)
+	if c := f.next(); c.ID != id {
+		t.Errorf("%+v", c)
 	}
 }
