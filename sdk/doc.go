@@ -1,9 +1,9 @@
 // Package sdk is what the author of a plugin imports: the interfaces a plugin may
 // implement, the verdict it gives, and [Serve], which is the whole of main.
 //
-// A plugin implements one or more of [Filter], [Gate], [Planner], [Mailbox], [Directory]
-// and [Service], and [Configurer] if it has settings. README.md leads from nothing to an installed one, and
-// `postern plugin new` writes the beginning.
+// A plugin implements one or more of [Filter], [Gate], [Planner], [Mailbox], [Directory],
+// [Service] and [Observer], and [Configurer] if it has settings. README.md leads from
+// nothing to an installed one, and `postern plugin new` writes the beginning.
 //
 // A plugin is a process of its own. The gateway starts it, configures it, calls it
 // concurrently, and ends it. The contract:
