@@ -149,3 +149,42 @@ func TestServiceAddressTaken(t *testing.T) {
 		t.Errorf("the answer is %q, want %q", got, want)
 	}
 }
+
+// A disabled service neither listens nor works, also after a reload, until it is enabled.
+func TestServiceDisabled(t *testing.T) {
+	t.Parallel()
+	dir, err := os.MkdirTemp("", "svc")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	binary := sdktest.Build(t, "../../testdata/plugins/service")
+	g := start(t, echoing(binary, dir, "hello"))
+	g.log.wait(t, "service active", nil)
+	n := g.log.len()
+	g.must("plugin", "disable", "echo")
+	g.log.waitFrom(t, n, "plugin stopped", has("plugin", "echo"))
+	n = g.log.len()
+	write(t, g.dir, echoing(binary, dir, "good day"))
+	g.cmd.Process.Signal(syscall.SIGHUP)
+	g.log.waitFrom(t, n, "plugin stopped", has("plugin", "echo"))
+	if active := g.log.count("service active", nil); active != 1 {
+		t.Errorf("it was active %d times", active)
+	}
+	for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) { // the log line comes just before
+		c, err := net.Dial("unix", filepath.Join(dir, "s"))
+		if err != nil {
+			break
+		}
+		c.Close()
+		if time.Now().After(deadline) {
+			t.Fatal("somebody still listens")
+		}
+	}
+	n = g.log.len()
+	g.must("plugin", "enable", "echo")
+	active := g.log.waitFrom(t, n, "service active", nil)
+	if got, want := say(t, "unix", filepath.Join(dir, "s"), "x"), fmt.Sprintf("good day %v x", active["pid"]); got != want {
+		t.Errorf("the answer is %q, want %q", got, want)
+	}
+}

@@ -294,6 +294,7 @@ func (h *Host) swap(specs []Spec, fresh []*process) {
 			sl = &slot{name: s.Name, court: make(chan struct{}, 1)}
 			h.slots[s.Name] = sl
 		}
+		fresh[i].barred = sl.disabled.Load()
 		now := h.supervise(fresh[i])
 		h.retireLater(sl.sup.Swap(now))
 		if sl.disabled.Load() { // its new settings are good; that was the question

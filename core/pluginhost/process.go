@@ -39,6 +39,7 @@ type process struct {
 	started time.Time
 	host    *hostServer // what it may ask of us
 	wants   []string    // where a service listens
+	barred  bool        // a service that must not work: the plugin is disabled
 	calls   gate
 	// answered counts the calls that it has completed, whatever the answer.
 	answered atomic.Int64

@@ -201,7 +201,7 @@ func listenersEnv(list []handed) string {
 
 // begin activates a service when its predecessor is not active any more.
 func (s *supervisor) begin(ctx context.Context, p *process) {
-	if !p.desc.Service || s.host.opt.Idle {
+	if !p.desc.Service || p.barred || s.host.opt.Idle {
 		return
 	}
 	select {
@@ -221,6 +221,7 @@ func (s *supervisor) begin(ctx context.Context, p *process) {
 		}
 		return
 	}
+	p.answered.Add(1) // it does not die of its first call; clients wait for the next process
 	s.log.Info("service active", "pid", p.run.pid, "listeners", s.host.sockets.settle(s.spec.Name, p.wants))
 }
 
