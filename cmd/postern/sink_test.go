@@ -20,7 +20,7 @@ type arrived struct {
 	From  string
 	To    []string
 	Data  string // dots unstuffed
-	Epoch int    // how often the gateway had been restarted
+	Epoch int    // how often the gateway had been restarted when it connected
 }
 
 // sink is a byte-exact next hop. Unlike smtptest's it asks the test for each answer, so
@@ -98,12 +98,21 @@ func (s *sink) tarpit() {
 // open makes the sink take everything again.
 func (s *sink) open() { s.script(nil) }
 
-// restarted counts what comes from now on to the gateway's next life.
+// restarted counts connections that are made from now on to the gateway's next life. What
+// the last life had begun to say may still be on its way: it counts to that one.
 func (s *sink) restarted() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.epoch++
+	// Connections are accepted in their order: behind this one there are none of the last life.
+	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(lastOfALife)}}
+	c, err := d.Dial("tcp", s.addr)
+	if err != nil {
+		panic(err)
+	}
+	defer c.Close()
+	io.Copy(io.Discard, c) // until accept has seen it
 }
+
+// lastOfALife is where the connection comes from that ends a life of the gateway.
+const lastOfALife = "127.0.0.2"
 
 // hangup closes the open connections.
 func (s *sink) hangup() {
@@ -153,10 +162,17 @@ func (s *sink) accept() {
 		if s.closed {
 			c.Close()
 		}
+		if c.RemoteAddr().(*net.TCPAddr).IP.String() == lastOfALife {
+			s.epoch++
+			s.mu.Unlock()
+			c.Close()
+			continue
+		}
 		s.conns[c] = true
+		epoch := s.epoch
 		s.mu.Unlock()
 		s.wg.Go(func() {
-			h := &hop{s: s, c: c, r: bufio.NewReader(c)}
+			h := &hop{s: s, c: c, r: bufio.NewReader(c), epoch: epoch}
 			for more := h.say("BANNER", "", "220 sink.test ESMTP"); more; {
 				more = h.command()
 			}
@@ -174,6 +190,8 @@ type hop struct {
 	c net.Conn
 	r *bufio.Reader
 	m arrived
+
+	epoch int
 }
 
 // say answers and reports whether the connection goes on.
@@ -274,7 +292,7 @@ func (h *hop) data(line string) bool {
 	reply := h.ask("DOT", "", "250 2.0.0 Ok: taken")
 	if reply[0] == '2' { // taken, whether or not the reply gets through
 		h.s.mu.Lock()
-		h.m.Epoch = h.s.epoch
+		h.m.Epoch = h.epoch
 		h.s.got = append(h.s.got, h.m)
 		h.s.mu.Unlock()
 		h.s.cond.Broadcast()
