@@ -10,6 +10,8 @@
 //	lock                  held by the process that has the store open (flock)
 //	00000001.log ...      segments, numbered in eight hexadecimal digits from 1
 //	corrupt/              damaged pieces, each with a .reason file; never read again
+//	cursors/NAME          how far a follower of the feed has come: segment (uint32),
+//	                      offset (uint64), checksum of both (uint32)
 //
 // # Segment
 //
@@ -66,5 +68,6 @@
 // older segment with an entry whose end it records is gone, durably: else replay would see
 // the entry without its end. When more than half of the log is dead the oldest segments
 // are emptied, by copying what lives in them to the end of the log, a little at a time.
+// Segments that a follower has yet to read wait for it, up to a limit.
 // Content files are removed after the commit that ended their last entry is durable.
 package local
