@@ -150,7 +150,7 @@ type Limits struct {
 	// Errors is how many commands of a session may fail before it is closed.
 	// Default: 10
 	Errors int `toml:"errors"`
-	// Connections is how many sessions there may be at a time, over all listeners.
+	// Connections is how many sessions each listener may have at a time.
 	// Default: 500
 	Connections int `toml:"connections"`
 	// ConnectionsPerClient is how many of them one client may have. A client is an IPv4
