@@ -56,6 +56,8 @@ type gateway struct {
 	// convictions are counted across reloads.
 	convictions pipeline.Convictions
 	services    services // for plugins
+	// parked is the delivery, once there is one: plugins may come and go before.
+	parked atomic.Pointer[delivery.Delivery]
 
 	mu      sync.Mutex // one reload at a time
 	sockets map[string]*socket
@@ -103,6 +105,7 @@ func (g *gateway) build(ctx context.Context, c *config.Config, undo func(func())
 	host.ContentGroup = contentGroup(c)
 	host.Services = g.services.forPlugins()
 	host.DraftDir = draftDir(c)
+	host.Up = func(string) { g.unpark() }
 	if g.host, err = pluginhost.Start(ctx, host, specs); err != nil {
 		return err
 	}
@@ -134,6 +137,7 @@ func (g *gateway) assemble(c *config.Config, p *prepared) error {
 	}}
 	g.delivery = delivery.New(delivery.Options{Store: g.store, Intake: g.intake, SMTP: &g.client, Mailbox: transport, Expand: expander, Trace: g.trace, Log: g.log,
 		Clock: g.clock, Owner: c.Hostname.String(), Lease: leaseTime}, deliveryRules(c, p))
+	g.parked.Store(g.delivery)
 	g.observers = observe.New(observe.Options{Feed: g.store, Log: g.log})
 	l, err := admin.Listen(controlSocket(c))
 	if err != nil {
@@ -314,7 +318,15 @@ func (g *gateway) Reload(ctx context.Context, c *config.Config) error {
 		return err
 	}
 	g.adopt(c, p, opened)
+	g.unpark()
 	return nil
+}
+
+// unpark has mail go on that waits for a plugin.
+func (g *gateway) unpark() {
+	if d := g.parked.Load(); d != nil {
+		d.Unpark()
+	} // else nothing is lost: the delivery begins with that
 }
 
 // socketKeys name the listeners of c. Port 0 may be listened on more than once.

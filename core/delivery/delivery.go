@@ -71,14 +71,17 @@ type Delivery struct {
 	destinations destinations
 	slots        int           // attempts under way
 	freed        chan struct{} // an attempt ended, or rules changed
+	unpark       chan struct{} // parked mail is due
 	quit         chan struct{} // closed when attempts have to end
 	work         sync.WaitGroup
 }
 
 // New returns a Delivery that follows r.
 func New(o Options, r Rules) *Delivery {
-	return &Delivery{Options: o, rules: r, freed: make(chan struct{}, 1), quit: make(chan struct{}),
+	d := &Delivery{Options: o, rules: r, freed: make(chan struct{}, 1), unpark: make(chan struct{}, 1), quit: make(chan struct{}),
 		destinations: destinations{m: make(map[string]*destination)}}
+	d.Unpark() // what was parked before this start
+	return d
 }
 
 // Reload makes r the rules of attempts that begin from now on.
@@ -112,6 +115,7 @@ func (d *Delivery) Run(ctx, stop context.Context) {
 	defer watch.Stop()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	var again <-chan time.Time
 	for {
 		next := d.claim(attempts)
 		timer.Reset(next)
@@ -122,6 +126,11 @@ func (d *Delivery) Run(ctx, stop context.Context) {
 		case <-d.Store.Changed():
 		case <-d.freed:
 		case <-timer.C:
+		case <-d.unpark:
+			d.watch(attempts)
+			again = time.After(parkAgain)
+		case <-again:
+			d.watch(attempts)
 		case <-watch.C:
 			d.watch(attempts)
 		}

@@ -303,14 +303,14 @@ func TestParkedMailGoesOnWhenThePluginIsBack(t *testing.T) {
 	r := newRig(t, plugin)
 	r.send("a@x.test", "b@y.test")
 	r.ev.wait(t, trace.Waiting)
-	r.d.Unpark(context.Background())
+	r.d.Unpark()
 	r.ev.wait(t, trace.Waiting) // tried, still down
 	for i := r.items(); i[0].State != queue.Parked || i[0].Leased; i = r.items() {
 	}
 	mu.Lock()
 	missing = false
 	mu.Unlock()
-	r.d.Unpark(context.Background())
+	r.d.Unpark()
 	if a := r.attempt(); !strings.HasPrefix(a.header, "X-Scanned: yes") {
 		t.Errorf("%+v", a)
 	}

@@ -2,6 +2,8 @@ package delivery
 
 import (
 	"context"
+	"errors"
+	"time"
 
 	"github.com/postern-mail/postern/core/dsn"
 	"github.com/postern-mail/postern/core/intake"
@@ -9,6 +11,13 @@ import (
 	"github.com/postern-mail/postern/core/trace"
 	"github.com/postern-mail/postern/sdk/mail"
 )
+
+// watchStep is how many recipients one commit of watch changes.
+const watchStep = 1000
+
+// parkAgain is how long after a plugin came back parked mail is looked at once more: what
+// was on its way to be parked then is in the queue by now.
+const parkAgain = 2 * time.Second
 
 // watch looks after what no claim returns: held recipients whose time has come are let go,
 // and parked ones are tried again, or given up when their lifetime is over.
@@ -33,19 +42,36 @@ func (d *Delivery) watch(ctx context.Context) {
 			return true
 		}
 		results = append(results, queue.Result{ID: i.ID, Recipient: i.Recipient, Record: i.Record, Idle: true})
-		return len(results) < 10000
+		if len(results) == watchStep {
+			d.change(ctx, results)
+			results = nil
+		}
+		return true
 	})
 	if err != nil {
 		d.Log.Error("queue scan failed", "error", err)
 	}
 	if len(results) > 0 {
-		if err := d.Store.Commit(ctx, queue.Batch{Results: results}); err != nil {
-			d.Log.Warn("could not update held and parked mail", "error", err)
-		}
+		d.change(ctx, results)
 	}
 	for _, id := range old {
 		d.giveUp(ctx, id)
 	}
+}
+
+// change commits results that no lease is for.
+func (d *Delivery) change(ctx context.Context, results []queue.Result) {
+	err := d.Store.Commit(ctx, queue.Batch{Results: results})
+	if err == nil {
+		return
+	}
+	if len(results) > 1 && (errors.Is(err, queue.ErrGone) || errors.Is(err, queue.ErrBusy)) {
+		for i := range results { // an admin was quicker with one of them: that is not the others' fault
+			d.change(ctx, results[i:i+1])
+		}
+		return
+	}
+	d.Log.Warn("could not update held and parked mail", "error", err)
 }
 
 // giveUp expires the parked recipients of an entry and tells the sender.
@@ -77,5 +103,11 @@ func (d *Delivery) giveUp(ctx context.Context, id queue.ID) {
 	}
 }
 
-// Unpark makes parked mail due now: a plugin is back.
-func (d *Delivery) Unpark(ctx context.Context) { d.watch(ctx) }
+// Unpark makes parked mail due now: a plugin is back, or the rules have changed. It does not
+// wait for that, and calls that come together count once.
+func (d *Delivery) Unpark() {
+	select {
+	case d.unpark <- struct{}{}:
+	default:
+	}
+}

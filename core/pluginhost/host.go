@@ -36,6 +36,10 @@ type Options struct {
 	Clock        func() time.Time // nil: time.Now
 	// Services are what plugins may ask of the gateway.
 	Services Services
+	// Up is called when a plugin works that did not, or another process of it than before:
+	// after a restart, and when it is enabled. It must not block, nor ask the host. It is not
+	// called of what Start and Reload started: who calls those knows. nil: nobody is told.
+	Up func(plugin string)
 	// Idle is for a trial beside a gateway that runs: services are not activated, and
 	// their listeners not opened.
 	Idle bool
@@ -158,6 +162,9 @@ func Start(ctx context.Context, opt Options, specs []Spec) (*Host, error) {
 	}
 	if opt.Log == nil {
 		opt.Log = slog.New(slog.DiscardHandler)
+	}
+	if opt.Up == nil {
+		opt.Up = func(string) {}
 	}
 	if opt.SelfExe == "" {
 		opt.SelfExe = "/proc/self/exe"

@@ -19,7 +19,11 @@ func (h *Host) Restart(ctx context.Context, name string) error {
 		if sl.disabled.Load() {
 			return fmt.Errorf("plugin %q is %w: enable it", name, errDisabled)
 		}
-		return h.replace(ctx, sl, s)
+		if err := h.replace(ctx, sl, s); err != nil {
+			return err
+		}
+		h.opt.Up(name)
+		return nil
 	})
 }
 
@@ -48,6 +52,7 @@ func (h *Host) Enable(ctx context.Context, name string) error {
 		}
 		sl.disabled.Store(false)
 		s.log.Info("plugin enabled by an admin")
+		h.opt.Up(name)
 		return nil
 	})
 }

@@ -183,6 +183,7 @@ func (s *supervisor) restart(ctx context.Context, delay time.Duration, back *bac
 			s.turnTo(running)
 			s.mu.Unlock()
 			s.log.Info("plugin restarted", "pid", p.run.pid, "restarts", n)
+			s.host.opt.Up(s.spec.Name)
 			return p
 		}
 		delay = back.failed()
