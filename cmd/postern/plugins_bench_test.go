@@ -19,12 +19,7 @@ import (
 var pluginMessages = flag.Int("plugins.messages", 2000, "messages of 4 KiB for each number of plugins; of larger ones there are fewer")
 
 func BenchmarkPlugins(b *testing.B) {
-	look := filepath.Join(b.TempDir(), "look")
-	cmd := exec.Command("go", "build", "-o", look, "./testdata/plugins/look")
-	cmd.Dir = "../.."
-	if out, err := cmd.CombinedOutput(); err != nil {
-		b.Fatalf("go build: %v\n%s", err, out)
-	}
+	look := lookProgram(b)
 	defer func(messages, size int) { *benchMessages, *benchSize = messages, size }(*benchMessages, *benchSize)
 	for _, size := range []struct {
 		name  string
@@ -54,10 +49,46 @@ func BenchmarkPlugins(b *testing.B) {
 	}
 }
 
-// startWithPlugins starts a gateway with n plugins of that program.
-func startWithPlugins(program string, n int) func(b *testing.B, procs, sink string) (string, func()) {
+// The memory benchmark: twenty messages of 50 MB at the same time, through five plugins that
+// read all of each. The peak is that of the gateway and all its processes together, as the
+// sum of their proportional set sizes, looked at ten times a second.
+//
+//	go test -run '^$' -bench Memory -benchtime 1x ./cmd/postern
+func BenchmarkMemory(b *testing.B) {
+	const target = 200 << 20
+	look := lookProgram(b)
+	defer func(messages, size, sessions int) {
+		*benchMessages, *benchSize, *benchSessions = messages, size, sessions
+	}(*benchMessages, *benchSize, *benchSessions)
+	*benchMessages, *benchSize, *benchSessions = 20, 50_000_000, 20
+	for range b.N {
+		f := relay(b, "five plugins", startWithPlugins(look, 5, "[limits]\nmessage_size = \"64MiB\"\n"))
+		mib := float64(f.peak) / (1 << 20)
+		b.ReportMetric(mib, "peak-MiB")
+		b.Logf("%d messages of %d MB at once, 5 plugins: peak %.1f MiB of %d allowed, in %.1f s", *benchMessages, *benchSize/1_000_000, mib, target>>20, f.seconds)
+		if f.peak == 0 || f.peak > target {
+			b.Errorf("the peak is %.1f MiB, and %d is the target", mib, target>>20)
+		}
+	}
+}
+
+// lookProgram builds the plugin that only looks.
+func lookProgram(b *testing.B) string {
+	b.Helper()
+	look := filepath.Join(b.TempDir(), "look")
+	cmd := exec.Command("go", "build", "-o", look, "./testdata/plugins/look")
+	cmd.Dir = "../.."
+	if out, err := cmd.CombinedOutput(); err != nil {
+		b.Fatalf("go build: %v\n%s", err, out)
+	}
+	return look
+}
+
+// startWithPlugins starts a gateway with n plugins of that program, and more configuration.
+func startWithPlugins(program string, n int, more ...string) func(b *testing.B, procs, sink string) (string, func()) {
 	return func(b *testing.B, procs, sink string) (string, func()) {
 		var plugins strings.Builder
+		plugins.WriteString(strings.Join(more, ""))
 		for i := range n {
 			fmt.Fprintf(&plugins, "[[plugin]]\nname = \"look%d\"\ncommand = %q\n", i, program)
 		}
