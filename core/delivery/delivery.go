@@ -78,10 +78,8 @@ type Delivery struct {
 
 // New returns a Delivery that follows r.
 func New(o Options, r Rules) *Delivery {
-	d := &Delivery{Options: o, rules: r, freed: make(chan struct{}, 1), unpark: make(chan struct{}, 1), quit: make(chan struct{}),
+	return &Delivery{Options: o, rules: r, freed: make(chan struct{}, 1), unpark: make(chan struct{}, 1), quit: make(chan struct{}),
 		destinations: destinations{m: make(map[string]*destination)}}
-	d.Unpark() // what was parked before this start
-	return d
 }
 
 // Reload makes r the rules of attempts that begin from now on.
@@ -116,6 +114,7 @@ func (d *Delivery) Run(ctx, stop context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	var again <-chan time.Time
+	d.watch(attempts) // what was parked before this start
 	for {
 		next := d.claim(attempts)
 		timer.Reset(next)
