@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -213,5 +214,17 @@ func TestG17SocketDirectory(t *testing.T) {
 	h.Close(t.Context())
 	if _, err := os.Stat(short); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("%s is left: %v", short, err)
+	}
+}
+
+// TestPrepareFailsBeforeAnybodyWaits: after an error nobody may wait for a process that was
+// never started.
+func TestPrepareFailsBeforeAnybodyWaits(t *testing.T) {
+	r := &runner{who: &syscall.Credential{Uid: 1, Gid: 1}}
+	if err := r.prepare(nil, filepath.Join(t.TempDir(), "missing")); err == nil {
+		t.Fatal("a directory that is not there was given away")
+	}
+	if r.exited != nil || r.dead != nil {
+		t.Error("whoever waits for its end waits for ever")
 	}
 }

@@ -70,6 +70,11 @@ type runner struct {
 // prepare takes what go-plugin has to say about the process.
 func (r *runner) prepare(env []string, socketDir string) error {
 	r.socketDir = socketDir
+	if r.who != nil {
+		if err := os.Chown(socketDir, int(r.who.Uid), int(r.who.Gid)); err != nil {
+			return err
+		}
+	}
 	if err := r.services.listen(socketDir); err != nil {
 		return err
 	}
@@ -88,10 +93,8 @@ func (r *runner) prepare(env []string, socketDir string) error {
 		r.env = append(r.env, "TZ="+tz)
 	}
 	r.hello, r.helloW = io.Pipe()
+	// From here on somebody may wait for the process to end, and Start must follow.
 	r.dead, r.exited = make(chan struct{}), make(chan struct{})
-	if r.who != nil {
-		return os.Chown(socketDir, int(r.who.Uid), int(r.who.Gid))
-	}
 	return nil
 }
 
