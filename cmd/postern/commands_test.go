@@ -216,7 +216,7 @@ copies = {"example.org" = "archive@example.org"}
 // that user can still open.
 func TestRootActsAsTheOwner(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("SKIP: not root")
+		require(t, "not root")
 	}
 	const nobody = 65534
 	dir, err := os.MkdirTemp("", "postern-owner") // t.TempDir is below a directory of our own

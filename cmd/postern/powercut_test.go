@@ -99,7 +99,7 @@ func onDisks(t *testing.T, f func(t *testing.T, v *volume)) {
 	t.Run("ext4", func(t *testing.T) { f(t, newVolume(t, "ext4", 64)) })
 	t.Run("xfs", func(t *testing.T) {
 		if _, err := exec.LookPath("mkfs.xfs"); err != nil {
-			t.Skip("SKIP: mkfs.xfs is not installed")
+			require(t, "mkfs.xfs is not installed")
 		}
 		f(t, newVolume(t, "xfs", 320))
 	})

@@ -102,17 +102,6 @@ type Result struct {
 	Duplicate bool
 }
 
-// Deliver is Attempt for those who want statuses alone: one for each element of recipients,
-// in that order.
-func (c *Client) Deliver(ctx context.Context, r route.Route, env *mail.Envelope, recipients []int, h mail.Header, b mail.Body) []mail.Status {
-	results := c.Attempt(ctx, &Job{Route: r, Envelope: env, Recipients: recipients, Header: h, Body: b})
-	out := make([]mail.Status, len(results))
-	for i := range results {
-		out[i] = results[i].Status
-	}
-	return out
-}
-
 // Attempt makes one attempt to deliver a job. It returns one result for each element of
 // job.Recipients, in that order, none of them zero. When ctx ends, so does the attempt.
 func (c *Client) Attempt(ctx context.Context, job *Job) []Result {

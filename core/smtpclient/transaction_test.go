@@ -18,8 +18,8 @@ import (
 func TestDeliver(t *testing.T) {
 	sink := smtptest.New(t, smtptest.Options{})
 	r := newRig(t, nil, nil)
-	sts := r.Deliver(t.Context(), hops(t, "smtp://"+sink.Addr()), envelope("a@example.net", "b@example.net", "c@example.net"), []int{0, 2},
-		mail.NewHeader([]byte(testHeader)), mail.InlineBody([]byte("hello\r\n.dot\r\n")))
+	sts := r.Attempt(t.Context(), &Job{Route: hops(t, "smtp://"+sink.Addr()), Envelope: envelope("a@example.net", "b@example.net", "c@example.net"),
+		Recipients: []int{0, 2}, Header: mail.NewHeader([]byte(testHeader)), Body: mail.InlineBody([]byte("hello\r\n.dot\r\n"))})
 	for _, s := range sts {
 		if s.Code != 250 || s.Text != "Ok: taken" || s.Remote != "127.0.0.1" {
 			t.Errorf("%+v", s)
