@@ -18,6 +18,9 @@ type Config struct {
 	// DataDir is the gateway's data directory, absolute. First-party plugins keep their
 	// data below it.
 	DataDir string
+	// DNSServers are the resolvers that the gateway asks, "host:port", tried in order; none:
+	// the system's. Plugins that ask the DNS use them as well.
+	DNSServers []string
 	// Host is how the plugin asks the gateway for something; nil in tests that give none.
 	Host *Host
 }

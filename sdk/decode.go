@@ -97,5 +97,5 @@ func decodeDelivery(r *proto.DeliverRequest) *Delivery {
 }
 
 func decodeConfig(r *proto.ConfigureRequest) Config {
-	return Config{Settings: r.Settings, Hostname: r.Hostname, Postmaster: r.Postmaster, DataDir: r.DataDir}
+	return Config{Settings: r.Settings, Hostname: r.Hostname, Postmaster: r.Postmaster, DataDir: r.DataDir, DNSServers: r.DnsServers}
 }

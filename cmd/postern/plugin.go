@@ -2,35 +2,13 @@ package main
 
 import (
 	"fmt"
-	"maps"
 	"os"
-	"slices"
-	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/postern-mail/postern/core/pluginhost"
-	"github.com/postern-mail/postern/plugins/bcc"
-	"github.com/postern-mail/postern/plugins/dkim"
-	"github.com/postern-mail/postern/plugins/maildir"
 	"github.com/postern-mail/postern/sdk"
 )
-
-// builtin is a plugin that is compiled in. It runs as a process of its own all the same:
-// the gateway executes itself.
-type builtin struct {
-	make     func() any
-	manifest sdk.Manifest
-	mailbox  bool
-}
-
-var builtins = map[string]builtin{
-	"bcc":     {make: func() any { return bcc.New() }, manifest: bcc.Manifest()},
-	"dkim":    {make: func() any { return dkim.New() }, manifest: dkim.Manifest()},
-	"maildir": {make: func() any { return maildir.New() }, manifest: maildir.Manifest(), mailbox: true},
-}
-
-func builtinNames() string { return strings.Join(slices.Sorted(maps.Keys(builtins)), ", ") }
 
 // pluginCommand has what admins run, what authors of plugins run, and what the gateway runs
 // itself.

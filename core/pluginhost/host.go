@@ -29,6 +29,8 @@ type Options struct {
 	SelfExe string
 	// Hostname, Postmaster and DataDir are handed to plugins, Version is the gateway's.
 	Hostname, Postmaster, DataDir, Version string
+	// DNSServers are handed to plugins: the resolvers to ask.
+	DNSServers []string
 	// ContentGroup returns the group that may read the files of large messages, and makes it
 	// so; nil: none. Plugins with a user of their own are in it.
 	ContentGroup func(User) (int, error)

@@ -208,6 +208,7 @@ func (p *process) configure(ctx context.Context, h *Host) error {
 		Hostname:   h.opt.Hostname,
 		Postmaster: h.opt.Postmaster,
 		DataDir:    h.opt.DataDir,
+		DNSServers: h.opt.DNSServers,
 	}))
 	if err != nil {
 		return fmt.Errorf("cannot be configured: %w", classify(ctx, p.spec.Name, p.isDead(), err))

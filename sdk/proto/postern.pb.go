@@ -634,7 +634,9 @@ type ConfigureRequest struct {
 	// Address of its postmaster.
 	Postmaster string `protobuf:"bytes,3,opt,name=postmaster,proto3" json:"postmaster,omitempty"`
 	// Its data directory, absolute.
-	DataDir       string `protobuf:"bytes,4,opt,name=data_dir,json=dataDir,proto3" json:"data_dir,omitempty"`
+	DataDir string `protobuf:"bytes,4,opt,name=data_dir,json=dataDir,proto3" json:"data_dir,omitempty"`
+	// The resolvers to ask, "host:port"; none: the system's.
+	DnsServers    []string `protobuf:"bytes,5,rep,name=dns_servers,json=dnsServers,proto3" json:"dns_servers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -695,6 +697,13 @@ func (x *ConfigureRequest) GetDataDir() string {
 		return x.DataDir
 	}
 	return ""
+}
+
+func (x *ConfigureRequest) GetDnsServers() []string {
+	if x != nil {
+		return x.DnsServers
+	}
+	return nil
 }
 
 type ConfigureResponse struct {
@@ -2114,14 +2123,16 @@ const file_postern_proto_rawDesc = "" +
 	"\x05signs\x18\a \x01(\bR\x05signs\x12\x16\n" +
 	"\x06stages\x18\b \x01(\rR\x06stages\x12\x18\n" +
 	"\anetwork\x18\f \x01(\bR\anetwork\x12\x12\n" +
-	"\x04host\x18\t \x01(\rR\x04host\"\x85\x01\n" +
+	"\x04host\x18\t \x01(\rR\x04host\"\xa6\x01\n" +
 	"\x10ConfigureRequest\x12\x1a\n" +
 	"\bsettings\x18\x01 \x01(\fR\bsettings\x12\x1a\n" +
 	"\bhostname\x18\x02 \x01(\tR\bhostname\x12\x1e\n" +
 	"\n" +
 	"postmaster\x18\x03 \x01(\tR\n" +
 	"postmaster\x12\x19\n" +
-	"\bdata_dir\x18\x04 \x01(\tR\adataDir\")\n" +
+	"\bdata_dir\x18\x04 \x01(\tR\adataDir\x12\x1f\n" +
+	"\vdns_servers\x18\x05 \x03(\tR\n" +
+	"dnsServers\")\n" +
 	"\x11ConfigureResponse\x12\x14\n" +
 	"\x05error\x18\x01 \x01(\tR\x05error\"\x0f\n" +
 	"\rHealthRequest\"\x10\n" +

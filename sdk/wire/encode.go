@@ -44,7 +44,7 @@ func DeliverRequest(d *sdk.Delivery) (*proto.DeliverRequest, error) {
 
 // ConfigureRequest is the call that configures a plugin.
 func ConfigureRequest(c sdk.Config) *proto.ConfigureRequest {
-	return &proto.ConfigureRequest{Settings: c.Settings, Hostname: text(c.Hostname), Postmaster: text(c.Postmaster), DataDir: text(c.DataDir)}
+	return &proto.ConfigureRequest{Settings: c.Settings, Hostname: text(c.Hostname), Postmaster: text(c.Postmaster), DataDir: text(c.DataDir), DnsServers: c.DNSServers}
 }
 
 func message(m *mail.Message, body bool) (*proto.Message, error) {

@@ -1,0 +1,28 @@
+package main
+
+import (
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/postern-mail/postern/plugins/bcc"
+	"github.com/postern-mail/postern/plugins/dkim"
+	"github.com/postern-mail/postern/plugins/maildir"
+	"github.com/postern-mail/postern/sdk"
+)
+
+// builtin is a plugin that is compiled in. It runs as a process of its own all the same:
+// the gateway executes itself.
+type builtin struct {
+	make     func() any
+	manifest sdk.Manifest
+	mailbox  bool
+}
+
+var builtins = map[string]builtin{
+	"bcc":     {make: func() any { return bcc.New() }, manifest: bcc.Manifest()},
+	"dkim":    {make: func() any { return dkim.New() }, manifest: dkim.Manifest()},
+	"maildir": {make: func() any { return maildir.New() }, manifest: maildir.Manifest(), mailbox: true},
+}
+
+func builtinNames() string { return strings.Join(slices.Sorted(maps.Keys(builtins)), ", ") }
