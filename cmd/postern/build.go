@@ -9,6 +9,7 @@ import (
 
 	"github.com/postern-mail/postern/core/config"
 	"github.com/postern-mail/postern/core/directory"
+	"github.com/postern-mail/postern/core/intake"
 	"github.com/postern-mail/postern/core/observe"
 	"github.com/postern-mail/postern/core/pipeline"
 	"github.com/postern-mail/postern/core/pluginhost"
@@ -230,4 +231,16 @@ func failurePolicy(o config.OnFailure) pipeline.FailurePolicy {
 
 func newPipeline(c *config.Config, host *pluginhost.Host, t trace.Recorder, convictions *pipeline.Convictions) *pipeline.Pipeline {
 	return pipeline.New(pipeline.Options{Steps: steps(c, host), Timeout: messageTime, Trace: t, Clock: time.Now, Convictions: convictions})
+}
+
+// intakeRules are the rules for messages that come in.
+func intakeRules(c *config.Config, p *pipeline.Pipeline, dirs *directories, table *route.Table) intake.Rules {
+	return intake.Rules{Pipeline: p, Expand: dirs.Expand, HeaderSize: int(c.Limits.HeaderSize), Hops: c.Limits.ReceivedHops, BodySize: int64(c.Limits.MessageSize),
+		Destination: func(to mail.Path) string {
+			r, err := table.Route(to)
+			if err != nil {
+				return "none" // the attempt will say why
+			}
+			return r.Key
+		}}
 }

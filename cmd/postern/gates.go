@@ -16,8 +16,12 @@ import (
 // currentGates are the gates of now: a reload makes others.
 type currentGates struct{ atomic.Pointer[pipeline.Gates] }
 
-// newGates are the gates among the plugins, in the configuration's order.
 func newGates(c *config.Config, host *pluginhost.Host, log *slog.Logger) *pipeline.Gates {
+	return pipeline.NewGates(gateSteps(c, host), log)
+}
+
+// gateSteps are the gates among the plugins, in the configuration's order.
+func gateSteps(c *config.Config, host *pluginhost.Host) []pipeline.GateStep {
 	var steps []pipeline.GateStep
 	for _, p := range c.Plugins {
 		if g, ok := host.Gate(p.Name); ok {
@@ -25,7 +29,7 @@ func newGates(c *config.Config, host *pluginhost.Host, log *slog.Logger) *pipeli
 			steps = append(steps, pipeline.GateStep{Name: p.Name, Gate: g, Stages: m.Stages, Origins: origins(p, m), OnFailure: failurePolicy(p.OnFailure)})
 		}
 	}
-	return pipeline.NewGates(steps, log)
+	return steps
 }
 
 // guard is what the sessions of one listener ask: the policy, and when that has no

@@ -33,7 +33,6 @@ import (
 	"github.com/postern-mail/postern/core/smtpd"
 	"github.com/postern-mail/postern/core/tlsconf"
 	"github.com/postern-mail/postern/core/trace"
-	"github.com/postern-mail/postern/sdk/mail"
 )
 
 // gateway is all the parts, put together.
@@ -221,15 +220,7 @@ func (g *gateway) serverOptions(c *config.Config, l config.Listener, p *prepared
 }
 
 func (g *gateway) intakeRules(c *config.Config, p *prepared) intake.Rules {
-	return intake.Rules{Pipeline: newPipeline(c, g.host, g.trace, &g.convictions), Expand: p.directories.Expand, HeaderSize: int(c.Limits.HeaderSize), Hops: c.Limits.ReceivedHops,
-		BodySize: int64(c.Limits.MessageSize),
-		Destination: func(to mail.Path) string {
-			r, err := p.routes.Route(to)
-			if err != nil {
-				return "none" // the attempt will say why
-			}
-			return r.Key
-		}}
+	return intakeRules(c, newPipeline(c, g.host, g.trace, &g.convictions), p.directories, p.routes)
 }
 
 func deliveryRules(c *config.Config, p *prepared) delivery.Rules {

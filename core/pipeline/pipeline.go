@@ -46,6 +46,8 @@ type Options struct {
 	Clock   func() time.Time
 	// Convictions are those so far; nil: none.
 	Convictions *Convictions
+	// Witness is told of every answer; nil: nobody is.
+	Witness Witness
 }
 
 // Pipeline is the configured order of plugins.
@@ -142,6 +144,9 @@ func (p *Pipeline) Run(ctx context.Context, m Message) []Version {
 	for i := range versions {
 		versions[i].Run.Complete = versions[i].Disposition <= Quarantine
 	}
+	if p.Witness != nil {
+		p.Witness.Ended(versions)
+	}
 	return versions
 }
 
@@ -186,6 +191,7 @@ func (p *Pipeline) ask(ctx context.Context, step *Step, m Message, v Version) []
 		event.Action, event.Status, event.Reason = verdict.Action.String(), verdict.Status, verdict.Reason
 	}
 	p.Trace.Record(event)
+	p.testify(step.Name, v, verdict, err, event.Millis, split)
 	return split
 }
 
