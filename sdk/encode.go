@@ -19,6 +19,7 @@ func encodeManifest(m Manifest, interfaces []string) *proto.Manifest {
 		Network:    m.Network,
 		Stages:     uint32(m.Stages),
 		Host:       uint32(m.Host),
+		Stream:     true,
 	}
 	for _, o := range m.Origins {
 		pm.Origins = append(pm.Origins, proto.Origin(o))

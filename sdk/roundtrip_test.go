@@ -194,7 +194,7 @@ func TestManifestSurvivesTheWire(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	same(t, d, wire.Description{Manifest: m, Filter: true, Gate: true, Mailbox: true})
+	same(t, d, wire.Description{Manifest: m, Filter: true, Gate: true, Mailbox: true, Stream: true})
 }
 
 // The verdict's fields are filled one kind of outcome and edit at a time, because only

@@ -14,6 +14,7 @@ import (
 	"github.com/hashicorp/go-plugin"
 	"google.golang.org/grpc"
 
+	"github.com/postern-mail/postern/sdk/internal/frame"
 	"github.com/postern-mail/postern/sdk/proto"
 )
 
@@ -73,9 +74,10 @@ func serve(impl any, m Manifest) error {
 		Logger:           hclog.NewNullLogger(),
 		GRPCServer: func(opts []grpc.ServerOption) *grpc.Server {
 			return grpc.NewServer(append(opts,
-				grpc.MaxRecvMsgSize(proto.MaxMessage),
-				grpc.MaxSendMsgSize(proto.MaxMessage),
-				grpc.MaxConcurrentStreams(256), // what is beyond waits in the host, within its deadline
+				grpc.MaxRecvMsgSize(proto.MaxBatch),
+				grpc.MaxSendMsgSize(proto.MaxBatch),
+				grpc.ForceServerCodecV2(frame.NewCodec()),
+				grpc.MaxConcurrentStreams(proto.MaxCalls), // what is beyond waits in the host, within its deadline
 				grpc.NumStreamWorkers(8),
 				grpc.ChainUnaryInterceptor(recoverPanic, s.giveHost),
 			)...)

@@ -202,23 +202,26 @@ func (s *server) giveHost(ctx context.Context, req any, _ *grpc.UnaryServerInfo,
 
 const maxStack = 6 << 10 // gRPC sends error details as a header
 
-// recoverPanic makes a panic in a call the failure of that call. The stack goes to the log
-// and to the host, which keeps it with the message.
+// recoverPanic makes a panic in a call the failure of that call.
 func recoverPanic(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (resp any, err error) {
-	defer func() {
-		p := recover()
-		if p == nil {
-			return
-		}
-		stack := fmt.Sprintf("panic: %v\n\n%s", p, debug.Stack())
-		slog.Error("panic in a call", "method", info.FullMethod, "stack", stack)
-		st := status.New(codes.Internal, line(fmt.Sprintf("panic: %v", p)))
-		if d, derr := st.WithDetails(&proto.Failure{Stack: clip(stack, maxStack)}); derr == nil {
-			st = d
-		}
-		resp, err = nil, st.Err()
-	}()
+	defer rescue(info.FullMethod, &err)
 	return handler(ctx, req)
+}
+
+// rescue is deferred: it makes an error of a panic. The stack goes to the log and to the
+// host, which keeps it with the message.
+func rescue(method string, err *error) {
+	p := recover()
+	if p == nil {
+		return
+	}
+	stack := fmt.Sprintf("panic: %v\n\n%s", p, debug.Stack())
+	slog.Error("panic in a call", "method", method, "stack", stack)
+	st := status.New(codes.Internal, line(fmt.Sprintf("panic: %v", p)))
+	if d, derr := st.WithDetails(&proto.Failure{Stack: clip(stack, maxStack)}); derr == nil {
+		st = d
+	}
+	*err = st.Err()
 }
 
 func clip(s string, n int) string {

@@ -122,11 +122,7 @@ func (s *supervisor) callTime() time.Duration {
 
 // perform runs do in p. It returns nil, a *Failure, or the caller's own error.
 func (s *supervisor) perform(caller context.Context, p *process, do question) error {
-	ctx, cancel := context.WithCancel(caller)
-	defer cancel()
-	// The connection breaks with the process, but a child may hold it.
-	defer context.AfterFunc(p.dead, cancel)()
-	err := do(ctx, p)
+	err := do(caller, p)
 	if err == nil {
 		return nil
 	}

@@ -22,6 +22,7 @@ import (
 	"github.com/postern-mail/postern/sdk"
 	"github.com/postern-mail/postern/sdk/proto"
 	"github.com/postern-mail/postern/sdk/wire"
+	"github.com/postern-mail/postern/sdk/wire/stream"
 )
 
 // A process is one running, configured plugin. It is never restarted: there will be
@@ -44,6 +45,7 @@ type process struct {
 	// answered counts the calls that it has completed, whatever the answer.
 	answered atomic.Int64
 	garbage  atomic.Int32 // answers in a row that broke the protocol
+	broken   atomic.Bool  // its stream of calls has ended
 	hopeless atomic.Bool  // it died, as its successor would, of any message
 	// Its death was a message's fault, or the plugin's. Guarded by its supervisor's mu.
 	pardoned, counted bool
@@ -145,7 +147,11 @@ func (h *Host) connect(ctx context.Context, spec Spec, online bool) (*process, e
 	p.gates = proto.NewGateClient(conn)
 	dead, died := context.WithCancel(context.Background())
 	p.dead = dead
-	go func() { <-run.dead; died() }()
+	go func() {
+		<-run.dead
+		died()
+		conn.Close() // a child may hold the other end, and calls would wait for it
+	}()
 	return p, nil
 }
 
@@ -216,7 +222,34 @@ func (p *process) configure(ctx context.Context, h *Host) error {
 	if r.Error != "" {
 		return errors.New(printable(r.Error))
 	}
+	if p.desc.Stream && !h.timing.unary {
+		if err := p.openStream(); err != nil {
+			return fmt.Errorf("its stream of calls cannot be opened: %w", err)
+		}
+	}
 	return p.listeners(ctx, h)
+}
+
+// openStream has filter and gate asked over one stream.
+func (p *process) openStream() error {
+	st, err := stream.Open(p.conn, stream.Events{
+		Fault: func(err error) {
+			if s := p.host.owner.Load(); s != nil {
+				s.fault(p, garbage(p.spec.Name, err))
+			}
+		},
+		Broken: func(error) {
+			p.broken.Store(true)
+			if s := p.host.owner.Load(); s != nil {
+				s.lookAt()
+			}
+		},
+	})
+	if err != nil {
+		return err
+	}
+	p.filter, p.gates = st, st
+	return nil
 }
 
 func (p *process) isDead() bool { return p.dead != nil && p.dead.Err() != nil }

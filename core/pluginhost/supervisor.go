@@ -21,6 +21,7 @@ type timing struct {
 	last     time.Duration // and so on, up to this
 	breaker  int           // so many deaths in a row open the breaker
 	callTime time.Duration // deadline of a call where the spec has none
+	unary    bool          // plugins are asked by calls even where they serve a stream
 }
 
 func defaultTiming() timing {
@@ -142,6 +143,10 @@ func (s *supervisor) watch(ctx context.Context, p *process, back *backoff) {
 		case <-tick.C:
 		case <-s.check:
 		}
+		if p.broken.Load() {
+			s.replaceBroken(ctx, p)
+			return
+		}
 		if n := p.garbage.Load(); n >= maxGarbage {
 			s.log.Error("plugin answers garbage and is restarted", "pid", p.run.pid, "in_a_row", n)
 			s.dismiss(ctx, p)
@@ -158,6 +163,19 @@ func (s *supervisor) watch(ctx context.Context, p *process, back *backoff) {
 		<-p.run.exited
 		return
 	}
+}
+
+// replaceBroken ends a process whose stream of calls has ended, unless its own end is why.
+func (s *supervisor) replaceBroken(ctx context.Context, p *process) {
+	select {
+	case <-ctx.Done():
+		return
+	case <-p.run.dead:
+	case <-after(outputGrace):
+		s.log.Error("plugin ended the stream of its calls and is restarted", "pid", p.run.pid)
+		s.dismiss(ctx, p)
+	}
+	<-p.run.exited
 }
 
 // restart launches until there is a process again.

@@ -37,7 +37,14 @@ const (
 	MaxHeader  = 1 << 20  // a message's header block
 	MaxInline  = 64 << 10 // a body that travels by value
 	MaxMessage = MaxHeader + MaxInline + 64<<10
+	// MaxBatch is for what travels on Plugin.Stream: a call or an answer of MaxMessage, with
+	// what stands around it.
+	MaxBatch = MaxMessage + 1<<10
 )
+
+// MaxCalls is how many calls of Filter and Gate are in a plugin at a time; others wait in the
+// host, within their deadlines.
+const MaxCalls = 256
 
 // The names of the services in Manifest.interfaces.
 const (

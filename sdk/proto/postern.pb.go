@@ -520,7 +520,9 @@ type Manifest struct {
 	// a path and listeners that the host hands over work all the same.
 	Network bool `protobuf:"varint,12,opt,name=network,proto3" json:"network,omitempty"`
 	// Sum of HostRight values (host.proto): which of the gateway's services it calls.
-	Host          uint32 `protobuf:"varint,9,opt,name=host,proto3" json:"host,omitempty"`
+	Host uint32 `protobuf:"varint,9,opt,name=host,proto3" json:"host,omitempty"`
+	// It serves Plugin.Stream: filter and gate are asked there.
+	Stream        bool `protobuf:"varint,13,opt,name=stream,proto3" json:"stream,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -623,6 +625,13 @@ func (x *Manifest) GetHost() uint32 {
 		return x.Host
 	}
 	return 0
+}
+
+func (x *Manifest) GetStream() bool {
+	if x != nil {
+		return x.Stream
+	}
+	return false
 }
 
 type ConfigureRequest struct {
@@ -2104,13 +2113,310 @@ func (x *GateRequest) GetAccepted() uint32 {
 	return 0
 }
 
+// Calls is what the host says on Plugin.Stream: one or more calls, in order.
+type Calls struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Calls         []*Call                `protobuf:"bytes,1,rep,name=calls,proto3" json:"calls,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Calls) Reset() {
+	*x = Calls{}
+	mi := &file_postern_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Calls) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Calls) ProtoMessage() {}
+
+func (x *Calls) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Calls.ProtoReflect.Descriptor instead.
+func (*Calls) Descriptor() ([]byte, []int) {
+	return file_postern_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *Calls) GetCalls() []*Call {
+	if x != nil {
+		return x.Calls
+	}
+	return nil
+}
+
+// Call is one call, or the end of one.
+type Call struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Grows with every call; never 0.
+	Id uint64 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	// The deadline: microseconds from now.
+	Timeout int64 `protobuf:"varint,2,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	// The question, one of these. Each is answered once, in any order, also after cancel.
+	Filter *FilterRequest `protobuf:"bytes,3,opt,name=filter,proto3" json:"filter,omitempty"`
+	Gate   *GateRequest   `protobuf:"bytes,4,opt,name=gate,proto3" json:"gate,omitempty"`
+	// No question: nobody waits for the answer to the call with this id any more. Stop working
+	// on it.
+	Cancel        bool `protobuf:"varint,5,opt,name=cancel,proto3" json:"cancel,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Call) Reset() {
+	*x = Call{}
+	mi := &file_postern_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Call) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Call) ProtoMessage() {}
+
+func (x *Call) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Call.ProtoReflect.Descriptor instead.
+func (*Call) Descriptor() ([]byte, []int) {
+	return file_postern_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *Call) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *Call) GetTimeout() int64 {
+	if x != nil {
+		return x.Timeout
+	}
+	return 0
+}
+
+func (x *Call) GetFilter() *FilterRequest {
+	if x != nil {
+		return x.Filter
+	}
+	return nil
+}
+
+func (x *Call) GetGate() *GateRequest {
+	if x != nil {
+		return x.Gate
+	}
+	return nil
+}
+
+func (x *Call) GetCancel() bool {
+	if x != nil {
+		return x.Cancel
+	}
+	return false
+}
+
+// Answers is what the plugin says on Plugin.Stream: one or more answers.
+type Answers struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Answers       []*Answer              `protobuf:"bytes,1,rep,name=answers,proto3" json:"answers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Answers) Reset() {
+	*x = Answers{}
+	mi := &file_postern_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Answers) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Answers) ProtoMessage() {}
+
+func (x *Answers) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Answers.ProtoReflect.Descriptor instead.
+func (*Answers) Descriptor() ([]byte, []int) {
+	return file_postern_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *Answers) GetAnswers() []*Answer {
+	if x != nil {
+		return x.Answers
+	}
+	return nil
+}
+
+type Answer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Of the call.
+	Id uint64 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	// The answer, or why there is none.
+	Verdict       *Verdict   `protobuf:"bytes,2,opt,name=verdict,proto3" json:"verdict,omitempty"`
+	Error         *CallError `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Answer) Reset() {
+	*x = Answer{}
+	mi := &file_postern_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Answer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Answer) ProtoMessage() {}
+
+func (x *Answer) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Answer.ProtoReflect.Descriptor instead.
+func (*Answer) Descriptor() ([]byte, []int) {
+	return file_postern_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *Answer) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *Answer) GetVerdict() *Verdict {
+	if x != nil {
+		return x.Verdict
+	}
+	return nil
+}
+
+func (x *Answer) GetError() *CallError {
+	if x != nil {
+		return x.Error
+	}
+	return nil
+}
+
+// CallError is what would be the error of a method call.
+type CallError struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A status code of gRPC, not OK.
+	Code    int32  `protobuf:"varint,1,opt,name=code,proto3" json:"code,omitempty"`
+	Message string `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
+	// A stack trace, if there is one.
+	Stack         string `protobuf:"bytes,3,opt,name=stack,proto3" json:"stack,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CallError) Reset() {
+	*x = CallError{}
+	mi := &file_postern_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CallError) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CallError) ProtoMessage() {}
+
+func (x *CallError) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CallError.ProtoReflect.Descriptor instead.
+func (*CallError) Descriptor() ([]byte, []int) {
+	return file_postern_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *CallError) GetCode() int32 {
+	if x != nil {
+		return x.Code
+	}
+	return 0
+}
+
+func (x *CallError) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *CallError) GetStack() string {
+	if x != nil {
+		return x.Stack
+	}
+	return ""
+}
+
 var File_postern_proto protoreflect.FileDescriptor
 
 const file_postern_proto_rawDesc = "" +
 	"\n" +
 	"\rpostern.proto\x12\x11postern.plugin.v1\"4\n" +
 	"\x0fDescribeRequest\x12!\n" +
-	"\fhost_version\x18\x01 \x01(\tR\vhostVersion\"\xaa\x02\n" +
+	"\fhost_version\x18\x01 \x01(\tR\vhostVersion\"\xc2\x02\n" +
 	"\bManifest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x1e\n" +
@@ -2123,7 +2429,8 @@ const file_postern_proto_rawDesc = "" +
 	"\x05signs\x18\a \x01(\bR\x05signs\x12\x16\n" +
 	"\x06stages\x18\b \x01(\rR\x06stages\x12\x18\n" +
 	"\anetwork\x18\f \x01(\bR\anetwork\x12\x12\n" +
-	"\x04host\x18\t \x01(\rR\x04host\"\xa6\x01\n" +
+	"\x04host\x18\t \x01(\rR\x04host\x12\x16\n" +
+	"\x06stream\x18\r \x01(\bR\x06stream\"\xa6\x01\n" +
 	"\x10ConfigureRequest\x12\x1a\n" +
 	"\bsettings\x18\x01 \x01(\fR\bsettings\x12\x1a\n" +
 	"\bhostname\x18\x02 \x01(\tR\bhostname\x12\x1e\n" +
@@ -2256,7 +2563,25 @@ const file_postern_proto_rawDesc = "" +
 	"\benvelope\x18\x02 \x01(\v2\x1b.postern.plugin.v1.EnvelopeR\benvelope\x125\n" +
 	"\trecipient\x18\x03 \x01(\v2\x17.postern.plugin.v1.PathR\trecipient\x12\x12\n" +
 	"\x04size\x18\x04 \x01(\x03R\x04size\x12\x1a\n" +
-	"\baccepted\x18\x05 \x01(\rR\baccepted*&\n" +
+	"\baccepted\x18\x05 \x01(\rR\baccepted\"6\n" +
+	"\x05Calls\x12-\n" +
+	"\x05calls\x18\x01 \x03(\v2\x17.postern.plugin.v1.CallR\x05calls\"\xb6\x01\n" +
+	"\x04Call\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x18\n" +
+	"\atimeout\x18\x02 \x01(\x03R\atimeout\x128\n" +
+	"\x06filter\x18\x03 \x01(\v2 .postern.plugin.v1.FilterRequestR\x06filter\x122\n" +
+	"\x04gate\x18\x04 \x01(\v2\x1e.postern.plugin.v1.GateRequestR\x04gate\x12\x16\n" +
+	"\x06cancel\x18\x05 \x01(\bR\x06cancel\">\n" +
+	"\aAnswers\x123\n" +
+	"\aanswers\x18\x01 \x03(\v2\x19.postern.plugin.v1.AnswerR\aanswers\"\x82\x01\n" +
+	"\x06Answer\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x124\n" +
+	"\averdict\x18\x02 \x01(\v2\x1a.postern.plugin.v1.VerdictR\averdict\x122\n" +
+	"\x05error\x18\x03 \x01(\v2\x1c.postern.plugin.v1.CallErrorR\x05error\"O\n" +
+	"\tCallError\x12\x12\n" +
+	"\x04code\x18\x01 \x01(\x05R\x04code\x12\x18\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage\x12\x14\n" +
+	"\x05stack\x18\x03 \x01(\tR\x05stack*&\n" +
 	"\x04Need\x12\x0f\n" +
 	"\vNEED_HEADER\x10\x00\x12\r\n" +
 	"\tNEED_BODY\x10\x01*\xbf\x01\n" +
@@ -2310,12 +2635,13 @@ const file_postern_proto_rawDesc = "" +
 	"\n" +
 	"STAGE_MAIL\x10\x04\x12\x0e\n" +
 	"\n" +
-	"STAGE_RCPT\x10\b2\xc8\x02\n" +
+	"STAGE_RCPT\x10\b2\x8c\x03\n" +
 	"\x06Plugin\x12K\n" +
 	"\bDescribe\x12\".postern.plugin.v1.DescribeRequest\x1a\x1b.postern.plugin.v1.Manifest\x12V\n" +
 	"\tConfigure\x12#.postern.plugin.v1.ConfigureRequest\x1a$.postern.plugin.v1.ConfigureResponse\x12M\n" +
 	"\x06Health\x12 .postern.plugin.v1.HealthRequest\x1a!.postern.plugin.v1.HealthResponse\x12J\n" +
-	"\x05Drain\x12\x1f.postern.plugin.v1.DrainRequest\x1a .postern.plugin.v1.DrainResponse2P\n" +
+	"\x05Drain\x12\x1f.postern.plugin.v1.DrainRequest\x1a .postern.plugin.v1.DrainResponse\x12B\n" +
+	"\x06Stream\x12\x18.postern.plugin.v1.Calls\x1a\x1a.postern.plugin.v1.Answers(\x010\x012P\n" +
 	"\x06Filter\x12F\n" +
 	"\x06Filter\x12 .postern.plugin.v1.FilterRequest\x1a\x1a.postern.plugin.v1.Verdict2[\n" +
 	"\aMailbox\x12P\n" +
@@ -2336,7 +2662,7 @@ func file_postern_proto_rawDescGZIP() []byte {
 }
 
 var file_postern_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
-var file_postern_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_postern_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
 var file_postern_proto_goTypes = []any{
 	(Need)(0),                 // 0: postern.plugin.v1.Need
 	(Right)(0),                // 1: postern.plugin.v1.Right
@@ -2369,12 +2695,17 @@ var file_postern_proto_goTypes = []any{
 	(*DeliverResponse)(nil),   // 28: postern.plugin.v1.DeliverResponse
 	(*Failure)(nil),           // 29: postern.plugin.v1.Failure
 	(*GateRequest)(nil),       // 30: postern.plugin.v1.GateRequest
-	nil,                       // 31: postern.plugin.v1.Envelope.NotesEntry
-	nil,                       // 32: postern.plugin.v1.Message.ScoresEntry
-	nil,                       // 33: postern.plugin.v1.Message.NotesEntry
-	nil,                       // 34: postern.plugin.v1.Verdict.PerRecipientEntry
-	nil,                       // 35: postern.plugin.v1.Verdict.ScoresEntry
-	nil,                       // 36: postern.plugin.v1.Verdict.NotesEntry
+	(*Calls)(nil),             // 31: postern.plugin.v1.Calls
+	(*Call)(nil),              // 32: postern.plugin.v1.Call
+	(*Answers)(nil),           // 33: postern.plugin.v1.Answers
+	(*Answer)(nil),            // 34: postern.plugin.v1.Answer
+	(*CallError)(nil),         // 35: postern.plugin.v1.CallError
+	nil,                       // 36: postern.plugin.v1.Envelope.NotesEntry
+	nil,                       // 37: postern.plugin.v1.Message.ScoresEntry
+	nil,                       // 38: postern.plugin.v1.Message.NotesEntry
+	nil,                       // 39: postern.plugin.v1.Verdict.PerRecipientEntry
+	nil,                       // 40: postern.plugin.v1.Verdict.ScoresEntry
+	nil,                       // 41: postern.plugin.v1.Verdict.NotesEntry
 }
 var file_postern_proto_depIdxs = []int32{
 	0,  // 0: postern.plugin.v1.Manifest.needs:type_name -> postern.plugin.v1.Need
@@ -2386,19 +2717,19 @@ var file_postern_proto_depIdxs = []int32{
 	15, // 6: postern.plugin.v1.Envelope.reverse_path:type_name -> postern.plugin.v1.Path
 	16, // 7: postern.plugin.v1.Envelope.recipients:type_name -> postern.plugin.v1.Recipient
 	17, // 8: postern.plugin.v1.Envelope.client:type_name -> postern.plugin.v1.Client
-	31, // 9: postern.plugin.v1.Envelope.notes:type_name -> postern.plugin.v1.Envelope.NotesEntry
+	36, // 9: postern.plugin.v1.Envelope.notes:type_name -> postern.plugin.v1.Envelope.NotesEntry
 	18, // 10: postern.plugin.v1.Message.envelope:type_name -> postern.plugin.v1.Envelope
 	19, // 11: postern.plugin.v1.Message.body:type_name -> postern.plugin.v1.Body
-	32, // 12: postern.plugin.v1.Message.scores:type_name -> postern.plugin.v1.Message.ScoresEntry
-	33, // 13: postern.plugin.v1.Message.notes:type_name -> postern.plugin.v1.Message.NotesEntry
+	37, // 12: postern.plugin.v1.Message.scores:type_name -> postern.plugin.v1.Message.ScoresEntry
+	38, // 13: postern.plugin.v1.Message.notes:type_name -> postern.plugin.v1.Message.NotesEntry
 	20, // 14: postern.plugin.v1.FilterRequest.message:type_name -> postern.plugin.v1.Message
 	4,  // 15: postern.plugin.v1.Outcome.action:type_name -> postern.plugin.v1.Action
 	22, // 16: postern.plugin.v1.Outcome.status:type_name -> postern.plugin.v1.Status
 	23, // 17: postern.plugin.v1.Verdict.outcome:type_name -> postern.plugin.v1.Outcome
-	34, // 18: postern.plugin.v1.Verdict.per_recipient:type_name -> postern.plugin.v1.Verdict.PerRecipientEntry
+	39, // 18: postern.plugin.v1.Verdict.per_recipient:type_name -> postern.plugin.v1.Verdict.PerRecipientEntry
 	25, // 19: postern.plugin.v1.Verdict.edits:type_name -> postern.plugin.v1.Edit
-	35, // 20: postern.plugin.v1.Verdict.scores:type_name -> postern.plugin.v1.Verdict.ScoresEntry
-	36, // 21: postern.plugin.v1.Verdict.notes:type_name -> postern.plugin.v1.Verdict.NotesEntry
+	40, // 20: postern.plugin.v1.Verdict.scores:type_name -> postern.plugin.v1.Verdict.ScoresEntry
+	41, // 21: postern.plugin.v1.Verdict.notes:type_name -> postern.plugin.v1.Verdict.NotesEntry
 	5,  // 22: postern.plugin.v1.Edit.kind:type_name -> postern.plugin.v1.EditKind
 	15, // 23: postern.plugin.v1.Edit.path:type_name -> postern.plugin.v1.Path
 	15, // 24: postern.plugin.v1.Edit.reverse_path:type_name -> postern.plugin.v1.Path
@@ -2409,26 +2740,34 @@ var file_postern_proto_depIdxs = []int32{
 	6,  // 29: postern.plugin.v1.GateRequest.stage:type_name -> postern.plugin.v1.Stage
 	18, // 30: postern.plugin.v1.GateRequest.envelope:type_name -> postern.plugin.v1.Envelope
 	15, // 31: postern.plugin.v1.GateRequest.recipient:type_name -> postern.plugin.v1.Path
-	23, // 32: postern.plugin.v1.Verdict.PerRecipientEntry.value:type_name -> postern.plugin.v1.Outcome
-	7,  // 33: postern.plugin.v1.Plugin.Describe:input_type -> postern.plugin.v1.DescribeRequest
-	9,  // 34: postern.plugin.v1.Plugin.Configure:input_type -> postern.plugin.v1.ConfigureRequest
-	11, // 35: postern.plugin.v1.Plugin.Health:input_type -> postern.plugin.v1.HealthRequest
-	13, // 36: postern.plugin.v1.Plugin.Drain:input_type -> postern.plugin.v1.DrainRequest
-	21, // 37: postern.plugin.v1.Filter.Filter:input_type -> postern.plugin.v1.FilterRequest
-	27, // 38: postern.plugin.v1.Mailbox.Deliver:input_type -> postern.plugin.v1.DeliverRequest
-	30, // 39: postern.plugin.v1.Gate.Gate:input_type -> postern.plugin.v1.GateRequest
-	8,  // 40: postern.plugin.v1.Plugin.Describe:output_type -> postern.plugin.v1.Manifest
-	10, // 41: postern.plugin.v1.Plugin.Configure:output_type -> postern.plugin.v1.ConfigureResponse
-	12, // 42: postern.plugin.v1.Plugin.Health:output_type -> postern.plugin.v1.HealthResponse
-	14, // 43: postern.plugin.v1.Plugin.Drain:output_type -> postern.plugin.v1.DrainResponse
-	24, // 44: postern.plugin.v1.Filter.Filter:output_type -> postern.plugin.v1.Verdict
-	28, // 45: postern.plugin.v1.Mailbox.Deliver:output_type -> postern.plugin.v1.DeliverResponse
-	24, // 46: postern.plugin.v1.Gate.Gate:output_type -> postern.plugin.v1.Verdict
-	40, // [40:47] is the sub-list for method output_type
-	33, // [33:40] is the sub-list for method input_type
-	33, // [33:33] is the sub-list for extension type_name
-	33, // [33:33] is the sub-list for extension extendee
-	0,  // [0:33] is the sub-list for field type_name
+	32, // 32: postern.plugin.v1.Calls.calls:type_name -> postern.plugin.v1.Call
+	21, // 33: postern.plugin.v1.Call.filter:type_name -> postern.plugin.v1.FilterRequest
+	30, // 34: postern.plugin.v1.Call.gate:type_name -> postern.plugin.v1.GateRequest
+	34, // 35: postern.plugin.v1.Answers.answers:type_name -> postern.plugin.v1.Answer
+	24, // 36: postern.plugin.v1.Answer.verdict:type_name -> postern.plugin.v1.Verdict
+	35, // 37: postern.plugin.v1.Answer.error:type_name -> postern.plugin.v1.CallError
+	23, // 38: postern.plugin.v1.Verdict.PerRecipientEntry.value:type_name -> postern.plugin.v1.Outcome
+	7,  // 39: postern.plugin.v1.Plugin.Describe:input_type -> postern.plugin.v1.DescribeRequest
+	9,  // 40: postern.plugin.v1.Plugin.Configure:input_type -> postern.plugin.v1.ConfigureRequest
+	11, // 41: postern.plugin.v1.Plugin.Health:input_type -> postern.plugin.v1.HealthRequest
+	13, // 42: postern.plugin.v1.Plugin.Drain:input_type -> postern.plugin.v1.DrainRequest
+	31, // 43: postern.plugin.v1.Plugin.Stream:input_type -> postern.plugin.v1.Calls
+	21, // 44: postern.plugin.v1.Filter.Filter:input_type -> postern.plugin.v1.FilterRequest
+	27, // 45: postern.plugin.v1.Mailbox.Deliver:input_type -> postern.plugin.v1.DeliverRequest
+	30, // 46: postern.plugin.v1.Gate.Gate:input_type -> postern.plugin.v1.GateRequest
+	8,  // 47: postern.plugin.v1.Plugin.Describe:output_type -> postern.plugin.v1.Manifest
+	10, // 48: postern.plugin.v1.Plugin.Configure:output_type -> postern.plugin.v1.ConfigureResponse
+	12, // 49: postern.plugin.v1.Plugin.Health:output_type -> postern.plugin.v1.HealthResponse
+	14, // 50: postern.plugin.v1.Plugin.Drain:output_type -> postern.plugin.v1.DrainResponse
+	33, // 51: postern.plugin.v1.Plugin.Stream:output_type -> postern.plugin.v1.Answers
+	24, // 52: postern.plugin.v1.Filter.Filter:output_type -> postern.plugin.v1.Verdict
+	28, // 53: postern.plugin.v1.Mailbox.Deliver:output_type -> postern.plugin.v1.DeliverResponse
+	24, // 54: postern.plugin.v1.Gate.Gate:output_type -> postern.plugin.v1.Verdict
+	47, // [47:55] is the sub-list for method output_type
+	39, // [39:47] is the sub-list for method input_type
+	39, // [39:39] is the sub-list for extension type_name
+	39, // [39:39] is the sub-list for extension extendee
+	0,  // [0:39] is the sub-list for field type_name
 }
 
 func init() { file_postern_proto_init() }
@@ -2442,7 +2781,7 @@ func file_postern_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_postern_proto_rawDesc), len(file_postern_proto_rawDesc)),
 			NumEnums:      7,
-			NumMessages:   30,
+			NumMessages:   35,
 			NumExtensions: 0,
 			NumServices:   4,
 		},

@@ -49,6 +49,7 @@ const (
 	Plugin_Configure_FullMethodName = "/postern.plugin.v1.Plugin/Configure"
 	Plugin_Health_FullMethodName    = "/postern.plugin.v1.Plugin/Health"
 	Plugin_Drain_FullMethodName     = "/postern.plugin.v1.Plugin/Drain"
+	Plugin_Stream_FullMethodName    = "/postern.plugin.v1.Plugin/Stream"
 )
 
 // PluginClient is the client API for Plugin service.
@@ -68,6 +69,11 @@ type PluginClient interface {
 	// Drain says that no further calls will come. The plugin finishes what it does in the
 	// background and answers when it may be ended.
 	Drain(ctx context.Context, in *DrainRequest, opts ...grpc.CallOption) (*DrainResponse, error)
+	// Stream carries calls of Filter and Gate, many at a time, which costs half of what a
+	// method call for each does. It is optional: a plugin that serves it says so in
+	// Manifest.stream. The host then opens it once, after Configure, and asks no other way.
+	// When it ends before the process does, the process is replaced.
+	Stream(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[Calls, Answers], error)
 }
 
 type pluginClient struct {
@@ -118,6 +124,19 @@ func (c *pluginClient) Drain(ctx context.Context, in *DrainRequest, opts ...grpc
 	return out, nil
 }
 
+func (c *pluginClient) Stream(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[Calls, Answers], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Plugin_ServiceDesc.Streams[0], Plugin_Stream_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[Calls, Answers]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Plugin_StreamClient = grpc.BidiStreamingClient[Calls, Answers]
+
 // PluginServer is the server API for Plugin service.
 // All implementations must embed UnimplementedPluginServer
 // for forward compatibility.
@@ -135,6 +154,11 @@ type PluginServer interface {
 	// Drain says that no further calls will come. The plugin finishes what it does in the
 	// background and answers when it may be ended.
 	Drain(context.Context, *DrainRequest) (*DrainResponse, error)
+	// Stream carries calls of Filter and Gate, many at a time, which costs half of what a
+	// method call for each does. It is optional: a plugin that serves it says so in
+	// Manifest.stream. The host then opens it once, after Configure, and asks no other way.
+	// When it ends before the process does, the process is replaced.
+	Stream(grpc.BidiStreamingServer[Calls, Answers]) error
 	mustEmbedUnimplementedPluginServer()
 }
 
@@ -156,6 +180,9 @@ func (UnimplementedPluginServer) Health(context.Context, *HealthRequest) (*Healt
 }
 func (UnimplementedPluginServer) Drain(context.Context, *DrainRequest) (*DrainResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Drain not implemented")
+}
+func (UnimplementedPluginServer) Stream(grpc.BidiStreamingServer[Calls, Answers]) error {
+	return status.Error(codes.Unimplemented, "method Stream not implemented")
 }
 func (UnimplementedPluginServer) mustEmbedUnimplementedPluginServer() {}
 func (UnimplementedPluginServer) testEmbeddedByValue()                {}
@@ -250,6 +277,13 @@ func _Plugin_Drain_Handler(srv interface{}, ctx context.Context, dec func(interf
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Plugin_Stream_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(PluginServer).Stream(&grpc.GenericServerStream[Calls, Answers]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Plugin_StreamServer = grpc.BidiStreamingServer[Calls, Answers]
+
 // Plugin_ServiceDesc is the grpc.ServiceDesc for Plugin service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -274,7 +308,14 @@ var Plugin_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _Plugin_Drain_Handler,
 		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "Stream",
+			Handler:       _Plugin_Stream_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
+		},
+	},
 	Metadata: "postern.proto",
 }
 

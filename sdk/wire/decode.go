@@ -20,13 +20,14 @@ type Description struct {
 	Observer  bool // it serves the observer interface
 	Directory bool // it serves the directory interface
 	Service   bool // it serves the service interface
+	Stream    bool // filter and gate are asked over Plugin.Stream
 }
 
 const allRights = sdk.MayReject | sdk.MayDiscard | sdk.MayQuarantine | sdk.MayEditHeader |
 	sdk.MayEditRcpt | sdk.MayCopy | sdk.MayEditReverse | sdk.MayReplaceBody
 
 const allHostRights = sdk.MaySubmit | sdk.MayAuthenticate | sdk.MayLookup | sdk.MayKeepData | sdk.MayUseCertificate |
-	sdk.MayKeepState | sdk.MayLog | sdk.MayCount | sdk.MayAskRemembered
+	sdk.MayKeepState | sdk.MayLog | sdk.MayCount | sdk.MayAskRemembered | sdk.MayTakeReinjected
 
 const allStages = uint32(sdk.AtConnect | sdk.AtHelo | sdk.AtMail | sdk.AtRcpt)
 
@@ -87,6 +88,7 @@ func Describe(m *proto.Manifest) (Description, error) {
 		return d, fmt.Errorf("manifest: stage %#x is unknown; the plugin wants a newer gateway", m.GetStages()&^allStages)
 	}
 	d.Manifest.Stages = sdk.Stage(m.GetStages())
+	d.Stream = m.GetStream() && (d.Filter || d.Gate)
 	if d.Gate != (d.Manifest.Stages != 0) {
 		return d, errors.New("manifest: a gate names the stages at which it is asked, and nothing else does")
 	}
