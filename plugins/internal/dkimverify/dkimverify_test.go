@@ -1,0 +1,684 @@
+package dkimverify
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	msgauth "github.com/emersion/go-msgauth/dkim"
+	"github.com/foxcpp/go-mockdns"
+
+	"github.com/postern-mail/postern/plugins/internal/dkimsig"
+	"github.com/postern-mail/postern/sdk/mail"
+)
+
+// zone is a DNS with texts by name.
+type zone map[string]string
+
+func (z zone) LookupTXT(_ context.Context, name string) ([]string, error) {
+	if v, ok := z[name]; ok {
+		return []string{v}, nil
+	}
+	return nil, &net.DNSError{Name: name, IsNotFound: true}
+}
+
+// published are the keys of the examples in RFC 6376 appendix C and RFC 8463 appendix A.
+var published = zone{
+	"brisbane._domainkey.example.com":          rfc6376Key,
+	"test._domainkey.football.example.com":     rfc8463Key,
+	"brisbane._domainkey.football.example.com": "v=DKIM1; k=ed25519; p=11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=",
+}
+
+const rfc6376Key = "v=DKIM1; p=MIGfMA0GCSqGSIb3DQEBAQUAA4GNADCBiQKBgQDwIRP/UC3SBsEmGqZ9ZJW3/DkMoGeLnQg1fWn7/zYt" +
+	"IxN2SnFCjxOCKG9v3b4jYfcTNh5ijSsq631uBItLa7od+v/RtdC2UzJ1lWT947qR+Rcac2gbto/NMqJ0fzfVjH4OuKhitdY9tf6mcwGjaNBcWToIMmPSPDdQPNUYckcQ2QIDAQAB"
+
+const rfc8463Key = "v=DKIM1; k=rsa; p=MIGfMA0GCSqGSIb3DQEBAQUAA4GNADCBiQKBgQDkHlOQoBTzWRiGs5V6NpP3idY6Wk08a5qhdR6wy5bdOKb2jLQiY/J16JYi0Qvx/byYzCNb3W91y3FutA" +
+	"CDfzwQ/BC/e/8uBsCR+yz1Lxj+PL6lHvqMKrM3rG4hstT5QjvHO9PzoxZyVYLzBfO2EeC3Ip3G+2kryOTIKT+l/K4w3QIDAQAB"
+
+func example(t testing.TB, name string) string {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join("testdata", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.ReplaceAll(string(b), "\n", "\r\n")
+}
+
+func message(wire string) *mail.Message {
+	h, body := mail.SplitMessage([]byte(wire))
+	return &mail.Message{Header: h, Body: mail.InlineBody(body)}
+}
+
+func verify(t testing.TB, o Options, wire string) []Result {
+	t.Helper()
+	v, err := New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rs, err := v.Verify(t.Context(), message(wire))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return rs
+}
+
+// values are the results in a line: "pass fail".
+func values(rs []Result) string {
+	var b []string
+	for _, r := range rs {
+		b = append(b, string(r.Value))
+	}
+	return strings.Join(b, " ")
+}
+
+func TestExamplesOfTheRFCs(t *testing.T) {
+	rs := verify(t, Options{Resolver: published}, example(t, "rfc6376.eml"))
+	if len(rs) != 1 {
+		t.Fatalf("%+v", rs)
+	}
+	r := rs[0]
+	if r.Value != Pass || r.Domain.String() != "example.com" || r.Selector != "brisbane" || r.Identity != "joe@football.example.com" ||
+		r.Algorithm != "rsa-sha256" || r.Bits != 1024 || r.Signature != "AuUoFEfD" || strings.Join(r.Fields, " ") != "received from to subject date message-id" {
+		t.Errorf("%+v", r)
+	}
+	rs = verify(t, Options{Resolver: published}, example(t, "rfc8463.eml"))
+	if values(rs) != "pass pass" || rs[0].Algorithm != "ed25519-sha256" || rs[0].Bits != 256 || rs[0].Selector != "brisbane" ||
+		rs[1].Algorithm != "rsa-sha256" || rs[1].Selector != "test" || rs[1].Time.Unix() != 1528637909 {
+		t.Errorf("%+v", rs)
+	}
+}
+
+// Every byte of what was signed counts: each is changed in turn.
+func TestEveryByteCounts(t *testing.T) {
+	for _, name := range []string{"rfc6376.eml", "rfc8463.eml"} {
+		wire := example(t, name)
+		start := strings.Index(wire, "Received:")
+		if name == "rfc8463.eml" {
+			start = strings.Index(wire, "From:")
+		}
+		for i := start; i < len(wire); i++ {
+			if c := wire[i]; c == '\r' || c == '\n' {
+				continue
+			}
+			changed := []byte(wire)
+			changed[i] ^= 1
+			for _, r := range verify(t, Options{Resolver: published}, string(changed)) {
+				if r.Value == Pass {
+					t.Errorf("%s: still passes with byte %d changed: %q", name, i, changed[max(0, i-20):min(len(changed), i+20)])
+				}
+			}
+		}
+		// The signature's own field too, but for its white space and its unsigned rest.
+		end := strings.Index(wire, "\r\n"+wire[start:start+5])
+		for i := 0; i < end; i++ {
+			if strings.ContainsRune(" \r\n", rune(wire[i])) {
+				continue
+			}
+			changed := []byte(wire)
+			changed[i] ^= 1
+			if rs := verify(t, Options{Resolver: published}, string(changed)); values(rs) == values(verify(t, Options{Resolver: published}, wire)) {
+				t.Errorf("%s: passes with byte %d of the signature changed: %q", name, i, changed[max(0, i-20):min(len(changed), i+20)])
+			}
+		}
+	}
+}
+
+// TestCanonicalization: what a relay may change, and what not (RFC 6376 §3.4).
+func TestCanonicalization(t *testing.T) {
+	wire := example(t, "rfc8463.eml")
+	for name, c := range map[string]struct{ old, new, want string }{
+		"as it is":              {"", "", "pass pass"},
+		"name in capitals":      {"Subject:", "SUBJECT  :", "pass pass"},
+		"folded":                {"Is dinner", "Is\r\n\t  dinner", "pass pass"},
+		"blanks at ends":        {"ready?\r\n", "ready? \t \r\n", "pass pass"},
+		"blanks in the body":    {"the game. ", "the \t game.\t", "pass pass"},
+		"blanks after lines":    {"Joe.\r\n", "Joe. \t\r\n", "pass pass"},
+		"empty lines at end":    {"Joe.\r\n", "Joe.\r\n\r\n \t\r\n", "pass pass"},
+		"no last line end":      {"Joe.\r\n", "Joe.", "pass pass"},
+		"another field":         {"From:", "X-Other: y\r\nFrom:", "pass pass"},
+		"a blank begins a line": {"Hi.", " Hi.", "fail fail"},
+		"a second From":         {"From:", "From: eve@example.net\r\nFrom:", "fail fail"},
+		"a second Subject":      {"From:", "Subject: eve\r\nFrom:", "fail fail"},
+		"a line more":           {"Joe.\r\n", "Joe.\r\n\r\nBuy!\r\n", "fail fail"},
+		"an empty line less":    {"Hi.\r\n\r\n", "Hi.\r\n", "fail fail"},
+	} {
+		changed := wire
+		if c.old != "" {
+			i := strings.Index(wire, "From: Joe")
+			changed = wire[:i] + strings.Replace(wire[i:], c.old, c.new, 1)
+		}
+		if rs := verify(t, Options{Resolver: published}, changed); values(rs) != c.want {
+			t.Errorf("%s: %+v", name, rs)
+		}
+	}
+	simple := example(t, "rfc6376.eml")
+	for name, c := range map[string]struct{ old, new, want string }{
+		"empty lines at end":  {"Joe.\r\n", "Joe.\r\n\r\n\r\n", "pass"},
+		"no last line end":    {"Joe.\r\n", "Joe.", "pass"},
+		"a blank at an end":   {"Joe.\r\n", "Joe. \r\n", "fail"},
+		"a blank in a field":  {"Is dinner", "Is  dinner", "fail"},
+		"a name in capitals":  {"Subject:", "SUBJECT:", "fail"},
+		"a blank line, blank": {"Joe.\r\n", "Joe.\r\n \r\n", "fail"},
+	} {
+		if rs := verify(t, Options{Resolver: published}, strings.Replace(simple, c.old, c.new, 1)); values(rs) != c.want {
+			t.Errorf("simple, %s: %+v", name, rs)
+		}
+	}
+}
+
+// signer makes signatures with the library, which is of another make.
+type signer struct {
+	key     crypto.Signer
+	options msgauth.SignOptions
+	record  string // flags and more of the key record
+}
+
+func newSigner(t testing.TB, algorithm string) *signer {
+	t.Helper()
+	s := &signer{options: msgauth.SignOptions{Domain: "example.org", Selector: "s1", HeaderKeys: []string{"From", "Subject"}}}
+	var err error
+	if algorithm == "rsa" {
+		s.key, err = rsa.GenerateKey(rand.Reader, 2048)
+	} else {
+		_, s.key, err = ed25519.GenerateKey(rand.Reader)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.options.Signer = s.key
+	return s
+}
+
+func (s *signer) zone() zone {
+	return zone{s.options.Selector + "._domainkey." + s.options.Domain: publish(s.key.Public(), s.record)}
+}
+
+// publish is the record of a key.
+func publish(k crypto.PublicKey, more string) string {
+	if k, ok := k.(ed25519.PublicKey); ok {
+		return "v=DKIM1; k=ed25519; " + more + "p=" + base64.StdEncoding.EncodeToString(k)
+	}
+	der, err := x509.MarshalPKIXPublicKey(k)
+	if err != nil {
+		panic(err)
+	}
+	return "v=DKIM1; " + more + "p=" + base64.StdEncoding.EncodeToString(der)
+}
+
+func (s *signer) sign(t testing.TB, wire string) string {
+	t.Helper()
+	var b bytes.Buffer
+	if err := msgauth.Sign(&b, strings.NewReader(wire), &s.options); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+const plain = "From: Ann <ann@example.org>\r\nSubject:  some   thing\r\n\tfolded \r\nTo: bob@example.net\r\n\r\nHello  Bob.\r\n"
+
+// Signatures of the library verify, in all canonicalizations, for all shapes of bodies.
+func TestPeerLibrary(t *testing.T) {
+	for _, algorithm := range []string{"rsa", "ed25519"} {
+		s := newSigner(t, algorithm)
+		for _, h := range []msgauth.Canonicalization{"", "simple", "relaxed"} {
+			for _, b := range []msgauth.Canonicalization{"simple", "relaxed"} {
+				s.options.HeaderCanonicalization, s.options.BodyCanonicalization = h, b
+				for _, body := range []string{"", "\r\n", "\r\n\r\n", "x", "x\r\n", " \r\n", "\t", " x\r\n", "x \r\n\r\n y\tz  a\r\n\r\n\r\n", "\r\n\r\nx", "gr\xfc\xdfe \xff\r\n",
+					strings.Repeat("0123456789 abcdef  \t x\r\n", 9000), strings.Repeat(" ", 70000) + "x" + strings.Repeat("\r\n", 70000) + "y"} {
+					wire := strings.SplitAfter(plain, "\r\n\r\n")[0] + body
+					rs := verify(t, Options{Resolver: s.zone()}, s.sign(t, wire))
+					if values(rs) != "pass" {
+						t.Errorf("%s, %s/%s, %.40q: %+v", algorithm, h, b, body, rs)
+					}
+				}
+			}
+		}
+	}
+}
+
+// The body's hash does not depend on how the body comes in pieces.
+func TestPieces(t *testing.T) {
+	s := newSigner(t, "ed25519")
+	s.options.BodyCanonicalization = "relaxed"
+	body := "a  b\t\r\n \r\n\r\n\tc \r\r\n d\re \r\n\r\n"
+	for _, c := range []dkimsig.Canon{dkimsig.Simple, dkimsig.Relaxed} {
+		whole := dkimsig.NewBodyHash(c)
+		whole.Write([]byte(body))
+		want, n := whole.Sum()
+		for size := 1; size < len(body); size++ {
+			b := dkimsig.NewBodyHash(c)
+			for i := 0; i < len(body); i += size {
+				b.Write([]byte(body[i:min(len(body), i+size)]))
+			}
+			if got, m := b.Sum(); !bytes.Equal(got, want) || m != n {
+				t.Errorf("%s, pieces of %d: %d, want %d bytes", c, size, m, n)
+			}
+		}
+	}
+}
+
+// tampered is a signed message whose signature field is changed afterwards; where that is
+// about what is signed the result is not Pass anyway, and here it has to say why.
+func TestWhatASignatureSays(t *testing.T) {
+	s := newSigner(t, "rsa")
+	s.options.HeaderCanonicalization, s.options.BodyCanonicalization = "relaxed", "relaxed"
+	good := s.sign(t, plain)
+	for name, c := range map[string]struct {
+		old, new, want, reason string
+	}{
+		"as it is":          {"", "", "pass", ""},
+		"SHA-1":             {"a=rsa-sha256", "a=rsa-sha1", "policy", "SHA-1"},
+		"unknown algorithm": {"a=rsa-sha256", "a=dsa-sha512", "neutral", "not known"},
+		"version 2":         {"v=1;", "v=2;", "neutral", "version"},
+		"no version":        {"v=1;", "", "neutral", "version"},
+		"another kind":      {"a=rsa-sha256", "a=ed25519-sha256", "permerror", "another kind"},
+		"a tag twice":       {"v=1;", "v=1; v=1;", "neutral", "twice"},
+		"no equals sign":    {"v=1;", "v=1; what;", "neutral", "malformed"},
+		"an empty tag":      {"v=1;", "v=1;;", "neutral", "malformed"},
+		"no selector":       {"s=s1;", "", "neutral", "tag s"},
+		"odd selector":      {"s=s1;", "s=a b;", "neutral", "tag s"},
+		"long selector":     {"s=s1;", "s=" + strings.Repeat("a", 64) + ";", "neutral", "tag s"},
+		"no such key":       {"s=s1;", "s=s2;", "permerror", "no key"},
+		"address as domain": {"d=example.org", "d=[192.0.2.1]", "neutral", "tag d"},
+		"i= elsewhere":      {"v=1;", "v=1; i=ann@example.com;", "permerror", "i="},
+		"i= similar":        {"v=1;", "v=1; i=ann@badexample.org;", "permerror", "i="},
+		"i= no address":     {"v=1;", "v=1; i=ann;", "permerror", "i="},
+		"From not signed":   {"From:Subject", "Subject", "permerror", "From"},
+		"empty name":        {"h=From:", "h=From::", "neutral", "tag h"},
+		"query":             {"v=1;", "v=1; q=dns/other;", "neutral", "DNS"},
+		"canonicalization":  {"relaxed/relaxed", "relaxed/strange", "neutral", "tag c"},
+		"l= and more":       {"v=1;", "v=1; l=2;", "policy", "part"},
+		"l= too much":       {"v=1;", "v=1; l=100;", "permerror", "l="},
+		"l= no number":      {"v=1;", "v=1; l=-1;", "neutral", "tag l"},
+		"l= with a sign":    {"v=1;", "v=1; l=+1;", "neutral", "tag l"},
+		"t= too large":      {"v=1;", "v=1; t=99999999999999999999;", "neutral", "tag t"},
+		"b= no base64":      {"b=", "b=!", "neutral", "base64"},
+		"a header more":     {"From: Ann", "From: Eve <eve@example.net>\r\nFrom: Ann", "policy", "From"},
+		"too long":          {"v=1;", "v=1; n=" + strings.Repeat("x", dkimsig.MaxTagList) + ";", "neutral", "too long"},
+		"a control":         {"v=1;", "v=1; n=\x1b;", "neutral", "character"},
+		"too many tags":     {"v=1;", "v=1;" + manyTags(64), "neutral", "too many"},
+	} {
+		wire := strings.Replace(good, c.old, c.new, 1)
+		if c.old != "" && wire == good {
+			t.Fatalf("%s: nothing to replace in\n%s", name, good)
+		}
+		rs := verify(t, Options{Resolver: s.zone()}, wire)
+		if values(rs) != c.want || !strings.Contains(rs[0].Reason, c.reason) {
+			t.Errorf("%s: %+v", name, rs)
+		}
+	}
+}
+
+// TestTimes: x= counts, and is compared with the time at which the message is looked at.
+func TestTimes(t *testing.T) {
+	s := newSigner(t, "ed25519")
+	for tags, want := range map[string]string{
+		"t=1000; x=2000;":         "pass",
+		"x=1999;":                 "pass",
+		"x=1998;":                 "policy",
+		"t=9999;":                 "pass",
+		"t=2000; x=1999;":         "neutral",
+		"x=soon;":                 "neutral",
+		"x=;":                     "neutral",
+		"t=1; x=999999999999;":    "pass",
+		"t=99999999999999999999;": "neutral",
+	} {
+		o := Options{Resolver: s.zone(), Now: func() time.Time { return time.Unix(1999, 0) }}
+		if rs := verify(t, o, own(t, s, "d=example.org; "+tags, plain)); values(rs) != want || rs[0].Domain.String() != "example.org" {
+			t.Errorf("%s: %+v", tags, rs)
+		}
+	}
+}
+
+func manyTags(n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, "x%d=;", i)
+	}
+	return b.String()
+}
+
+// Domains are not case-sensitive, in d=, in i= and against one another.
+func TestCaseOfDomains(t *testing.T) {
+	s := newSigner(t, "ed25519")
+	for _, i := range []string{"joe@Example.org", "@EXAMPLE.ORG", "joe@Sub.Example.Org", `"a@b"@example.org`} {
+		s.options.Identifier = i
+		s.record = ""
+		// The library refuses to sign some of these; it does so with our own parts.
+		rs := verify(t, Options{Resolver: s.zone()}, own(t, s, "i="+i+"; d=example.ORG;", plain))
+		if values(rs) != "pass" || rs[0].Identity != i || rs[0].Domain.String() != "example.org" {
+			t.Errorf("%s: %+v", i, rs)
+		}
+		s.record = "t=s; "
+		want := "pass"
+		if strings.Contains(i, "Sub") {
+			want = "permerror"
+		}
+		if rs := verify(t, Options{Resolver: s.zone()}, own(t, s, "i="+i+"; d=example.org;", plain)); values(rs) != want {
+			t.Errorf("%s, t=s: %+v", i, rs)
+		}
+	}
+}
+
+// own signs relaxed/simple with tags of the test's choice.
+func own(t testing.TB, s *signer, tags, wire string) string {
+	t.Helper()
+	m := message(wire)
+	h := dkimsig.NewBodyHash(dkimsig.Simple)
+	h.Write(m.Body.Inline)
+	bh, _ := h.Sum()
+	algorithm := "rsa-sha256"
+	if _, ok := s.key.(ed25519.PrivateKey); ok {
+		algorithm = "ed25519-sha256"
+	}
+	field := fmt.Sprintf("DKIM-Signature: v=1; a=%s; s=%s; c=relaxed; h=from:from:subject; %s bh=%s; b=", algorithm, s.options.Selector, tags, base64.StdEncoding.EncodeToString(bh))
+	digest := dkimsig.NewFields(m.Header).Hash([]string{"from", "from", "subject"}, dkimsig.Relaxed, []byte(field+"\r\n"))
+	value, err := dkimsig.Sign(s.key, digest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return field + base64.StdEncoding.EncodeToString(value) + "\r\n" + wire
+}
+
+func TestKeyRecords(t *testing.T) {
+	s := newSigner(t, "rsa")
+	good := s.sign(t, plain)
+	der, _ := x509.MarshalPKIXPublicKey(s.key.Public())
+	p := base64.StdEncoding.EncodeToString(der)
+	bare := base64.StdEncoding.EncodeToString(x509.MarshalPKCS1PublicKey(s.key.Public().(*rsa.PublicKey)))
+	for record, want := range map[string]string{
+		"v=DKIM1; p=" + p:    "pass",
+		"p=" + p:             "pass",
+		"v=DKIM1; p=" + bare: "pass",
+		"v=DKIM1; k=rsa; h=sha256; s=email; p=" + p:     "pass",
+		"v=DKIM1; h=sha1:sha256; s=tlsrpt:*; p=" + p:    "pass",
+		"v=DKIM1; unknown=x; n=a note; p=" + p + ";":    "pass",
+		"v=DKIM1; p=" + p[:40] + "  \r\n\t" + p[40:]:    "pass",
+		"v=DKIM1; t=y; p=" + p:                          "pass",
+		"v=DKIM1; p=":                                   "permerror", // revoked
+		"v=DKIM1":                                       "permerror",
+		"v=DKIM2; p=" + p:                               "permerror",
+		"p=" + p + "; v=DKIM1":                          "permerror", // it has to be first
+		"v=DKIM1; h=sha1; p=" + p:                       "permerror",
+		"v=DKIM1; s=tlsrpt; p=" + p:                     "permerror",
+		"v=DKIM1; k=ed25519; p=" + p:                    "permerror",
+		"v=DKIM1; k=ed25519; p=" + p[:44]:               "permerror",
+		"v=DKIM1; k=x448; p=" + p:                       "permerror",
+		"v=DKIM1; p=!!!":                                "permerror",
+		"v=DKIM1; p=AAAA":                               "permerror",
+		"v=DKIM1; p=" + p + "; p=" + p:                  "permerror",
+		"":                                              "permerror",
+		"v=spf1 -all":                                   "permerror",
+		"v=DKIM1; p=" + publishedBits(t, 512):           "policy",
+		"v=DKIM1; p=" + publishedBits(t, 1023):          "policy",
+		"v=DKIM1; p=" + publishedBits(t, 1024):          "fail",
+		"v=DKIM1; p=" + publishedBits(t, 8192):          "fail",
+		"v=DKIM1; p=" + publishedBits(t, 8193):          "policy",
+		"v=DKIM1; p=" + publishedBits(t, 16384):         "policy", // M-10
+		"v=DKIM1; n=" + strings.Repeat("x", 1<<20) + p:  "permerror",
+		"v=DKIM1; p=" + strings.Repeat("A", 1<<20):      "permerror",
+		"v=DKIM1; k=rsa; p=" + p + "\x00":               "permerror",
+		strings.Repeat(";", 1000) + "v=DKIM1; p=" + p:   "permerror",
+		"v=DKIM1; " + manyTags(1000) + "p=" + p:         "permerror",
+		"k=rsa; p=" + p + strings.Repeat("; a=b", 1000): "permerror",
+	} {
+		rs := verify(t, Options{Resolver: zone{"s1._domainkey.example.org": record}}, good)
+		if values(rs) != want {
+			t.Errorf("%.60q: %+v", record, rs)
+		}
+		if rs[0].Testing != strings.Contains(record, "t=y") {
+			t.Errorf("%.60q: testing is %t", record, rs[0].Testing)
+		}
+	}
+}
+
+// fakeKey is a number of that length with a usual exponent.
+func fakeKey(bits int) *rsa.PublicKey {
+	n := new(big.Int).Lsh(big.NewInt(1), uint(bits-1))
+	return &rsa.PublicKey{N: n.Add(n, big.NewInt(1)), E: 65537}
+}
+
+// publishedBits is p= of a key whose modulus has that length. Nobody has its private half.
+func publishedBits(t testing.TB, bits int) string {
+	t.Helper()
+	k := fakeKey(bits)
+	der, err := x509.MarshalPKIXPublicKey(k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return base64.StdEncoding.EncodeToString(der)
+}
+
+// What the DNS did not answer is temporary, whatever kind of error says so.
+func TestDNSFailures(t *testing.T) {
+	s := newSigner(t, "ed25519")
+	good := s.sign(t, plain)
+	for name, c := range map[string]struct {
+		err  error
+		want string
+	}{
+		"no such name":     {&net.DNSError{IsNotFound: true}, "permerror"},
+		"wrapped":          {fmt.Errorf("looking up: %w", &net.DNSError{IsNotFound: true}), "permerror"},
+		"server failure":   {&net.DNSError{IsTemporary: true}, "temperror"},
+		"both":             {&net.DNSError{IsTemporary: true, IsNotFound: true}, "temperror"},
+		"wrapped failure":  {fmt.Errorf("looking up: %w", &net.DNSError{IsTemporary: true}), "temperror"},
+		"timeout":          {&net.DNSError{IsTimeout: true}, "temperror"},
+		"context":          {context.DeadlineExceeded, "temperror"},
+		"an unknown error": {errors.New("x"), "temperror"},
+	} {
+		rs := verify(t, Options{Resolver: failing{c.err}}, good)
+		if values(rs) != c.want {
+			t.Errorf("%s: %+v", name, rs)
+		}
+	}
+}
+
+type failing struct{ err error }
+
+func (f failing) LookupTXT(context.Context, string) ([]string, error) { return nil, f.err }
+
+// A resolver that never answers, and does not heed its context, is waited for as long as a
+// look-up may take, once for all signatures.
+func TestSlowDNS(t *testing.T) {
+	s := newSigner(t, "ed25519")
+	wire := plain
+	for i := range 5 {
+		s.options.Selector = fmt.Sprint("s", i)
+		wire = s.sign(t, wire)
+	}
+	stuck := make(chan struct{})
+	defer close(stuck)
+	start := time.Now()
+	rs := verify(t, Options{Resolver: slow{stuck}, LookupTime: 50 * time.Millisecond}, wire)
+	if values(rs) != "temperror temperror temperror temperror temperror" {
+		t.Errorf("%+v", rs)
+	}
+	if d := time.Since(start); d > 2*time.Second {
+		t.Errorf("took %s", d)
+	}
+	v, _ := New(Options{Resolver: slow{stuck}, LookupTime: time.Hour})
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if rs, err := v.Verify(ctx, message(wire)); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("%+v, %v", rs, err)
+	}
+}
+
+type slow struct{ stuck chan struct{} }
+
+func (s slow) LookupTXT(context.Context, string) ([]string, error) {
+	<-s.stuck
+	return nil, errors.New("late")
+}
+
+// M-10: as many signatures as are allowed are verified, with one look-up for each key.
+func TestM10ManySignatures(t *testing.T) {
+	s := newSigner(t, "ed25519")
+	one := s.sign(t, plain)
+	field := one[:len(one)-len(plain)]
+	for _, n := range []int{7, 8, 9, 10000} {
+		var asked atomic.Int64
+		rs := verify(t, Options{Resolver: counting{s.zone(), &asked}}, strings.Repeat(field, n)+plain)
+		passed := strings.Count(values(rs), "pass")
+		if passed != min(n, 8) || asked.Load() != 1 || len(rs) != min(n, 9) {
+			t.Errorf("%d: %d passed, %d look-ups, %d results", n, passed, asked.Load(), len(rs))
+		}
+		if n > 8 && (rs[8].Value != Policy || !strings.Contains(rs[8].Reason, fmt.Sprint(n-8))) {
+			t.Errorf("%d: %+v", n, rs[8])
+		}
+	}
+}
+
+type counting struct {
+	zone
+	n *atomic.Int64
+}
+
+func (c counting) LookupTXT(ctx context.Context, name string) ([]string, error) {
+	c.n.Add(1)
+	return c.zone.LookupTXT(ctx, name)
+}
+
+// Results come in the order of the header, whatever fails and however long the DNS takes.
+func TestOrder(t *testing.T) {
+	s := newSigner(t, "ed25519")
+	wire := s.sign(t, plain)
+	s.options.Selector = "gone"
+	wire = s.sign(t, wire)
+	wire = "DKIM-Signature: nonsense\r\n" + wire
+	zone := zone{"s1._domainkey.example.org": publish(s.key.Public(), "")}
+	if rs := verify(t, Options{Resolver: zone}, wire); values(rs) != "neutral permerror pass" || rs[1].Selector != "gone" {
+		t.Errorf("%+v", rs)
+	}
+}
+
+// M-10, H-01: hostile messages cost time linear in their size.
+func TestM10LinearTime(t *testing.T) {
+	s := newSigner(t, "ed25519")
+	const mib = 1 << 20
+	for name, wire := range map[string]string{
+		"folds":          "References: <a@b>\r\n" + strings.Repeat(" x\r\n", mib/4) + plain,
+		"many fields":    strings.Repeat("a:\r\n", mib/4) + plain,
+		"many Froms":     strings.Repeat("From: a\r\n", mib/9) + plain,
+		"blanks":         plain + strings.Repeat(" ", 8*mib),
+		"blanks, text":   plain + strings.Repeat(" \tx", 2*mib),
+		"line ends":      plain + strings.Repeat("\r\n", 4*mib) + "x",
+		"CRs":            plain + strings.Repeat("\r", 8*mib),
+		"double spaces":  plain + strings.Repeat("a  ", 2*mib),
+		"a b before tab": plain + strings.Repeat("a b", 2*mib) + "\t",
+	} {
+		var signed string
+		for i := range 8 {
+			s.options.Selector = fmt.Sprint("s", i)
+			signed += strings.TrimSuffix(own(t, s, "d=example.org; n="+fmt.Sprint(i)+";", wire), wire)
+		}
+		start := time.Now()
+		rs := verify(t, Options{Resolver: s.zone()}, signed+wire)
+		if d := time.Since(start); d > 3*time.Second {
+			t.Errorf("%s: took %s", name, d)
+		}
+		if want := name == "many Froms"; len(rs) != 8 || (rs[7].Value != Pass) != want {
+			t.Errorf("%s: %+v", name, rs)
+		}
+	}
+}
+
+// A message may have no blank line, no body, or no signature.
+func TestOddMessages(t *testing.T) {
+	s := newSigner(t, "ed25519")
+	for _, wire := range []string{"From: ann@example.org\r\nSubject: x\r\n", "From: ann@example.org\r\nSubject: x", "From: ann@example.org\r\n\r\n"} {
+		if rs := verify(t, Options{Resolver: s.zone()}, own(t, s, "d=example.org;", wire)); values(rs) != "pass" {
+			t.Errorf("%q: %+v", wire, rs)
+		}
+	}
+	for _, wire := range []string{"", "\r\n", "body only", plain} {
+		if rs := verify(t, Options{Resolver: s.zone()}, wire); len(rs) != 0 {
+			t.Errorf("%q: %+v", wire, rs)
+		}
+	}
+}
+
+// A body in a file is read in pieces; one that cannot be read is an error and no result.
+func TestBodyInFile(t *testing.T) {
+	s := newSigner(t, "ed25519")
+	file := filepath.Join(t.TempDir(), "content")
+	body := strings.Repeat("0123456789  abcdef\r\n", 100000)
+	if err := os.WriteFile(file, []byte("skip"+body), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	wire := own(t, s, "d=example.org;", plain+body)
+	m := message(wire)
+	skip := int64(len(m.Body.Inline) - len(body))
+	if err := os.WriteFile(file, append(m.Body.Inline[:skip:skip], body...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	v, _ := New(Options{Resolver: s.zone()})
+	m.Body = mail.Body{Path: file, Size: skip + int64(len(body))}
+	if rs, err := v.Verify(t.Context(), m); err != nil || values(rs) != "pass" {
+		t.Errorf("%+v, %v", rs, err)
+	}
+	if n := testing.AllocsPerRun(3, func() { v.Verify(t.Context(), m) }); n > 300 {
+		t.Errorf("%v allocations", n)
+	}
+	for _, b := range []mail.Body{{Path: file + "x", Size: 1}, {Path: file, Size: 1 << 30}, {Path: file, Size: 4, Sum: 1, Summed: true}} {
+		m.Body = b
+		if rs, err := v.Verify(t.Context(), m); err == nil {
+			t.Errorf("%+v: %+v", b, rs)
+		}
+	}
+}
+
+// The resolver that mail filters' tests use works, and over the wire.
+func TestMockDNS(t *testing.T) {
+	s := newSigner(t, "rsa")
+	zones := make(map[string]mockdns.Zone)
+	for name, text := range s.zone() {
+		zones[name+"."] = mockdns.Zone{TXT: []string{text}}
+	}
+	if rs := verify(t, Options{Resolver: &mockdns.Resolver{Zones: zones}}, s.sign(t, plain)); values(rs) != "pass" {
+		t.Errorf("%+v", rs)
+	}
+	if rs := verify(t, Options{Resolver: &mockdns.Resolver{}}, s.sign(t, plain)); values(rs) != "permerror" {
+		t.Errorf("%+v", rs)
+	}
+}
+
+func TestOptions(t *testing.T) {
+	for _, o := range []Options{{}, {Resolver: zone{}, MaxSignatures: -1}, {Resolver: zone{}, LookupTime: -1}} {
+		if _, err := New(o); err == nil {
+			t.Errorf("%+v", o)
+		}
+	}
+}
+
+func BenchmarkVerify10K(b *testing.B) {
+	for _, algorithm := range []string{"rsa", "ed25519"} {
+		s := newSigner(b, algorithm)
+		s.options.HeaderCanonicalization, s.options.BodyCanonicalization = "relaxed", "relaxed"
+		m := message(s.sign(b, plain+strings.Repeat("0123456789 abcdef and so on\r\n", 350)))
+		v, _ := New(Options{Resolver: s.zone()})
+		b.Run(algorithm, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if rs, _ := v.Verify(b.Context(), m); rs[0].Value != Pass {
+					b.Fatal(rs)
+				}
+			}
+		})
+	}
+}
