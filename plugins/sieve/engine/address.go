@@ -1,0 +1,314 @@
+package engine
+
+import (
+	"slices"
+	"strings"
+)
+
+// address is one address of a header field or of the envelope.
+type address struct {
+	full    string // addr-spec, or the text as it stands where that is none
+	invalid bool
+}
+
+// addressPart is a part of an address (RFC 5228 §2.7.4, RFC 5233).
+type addressPart uint8
+
+const (
+	partAll addressPart = iota
+	partLocal
+	partDomain
+	partUser
+	partDetail
+)
+
+func addressTags() []tagSpec {
+	return []tagSpec{
+		{name: "all", group: "address part"},
+		{name: "localpart", group: "address part"},
+		{name: "domain", group: "address part"},
+		{name: "user", group: "address part", ext: "subaddress"},
+		{name: "detail", group: "address part", ext: "subaddress"},
+	}
+}
+
+func (c *compiler) addressPart(b *bound) (addressPart, *Error) {
+	return addressPart(max(0, slices.Index([]string{"all", "localpart", "domain", "user", "detail"}, b.group["address part"]))), nil
+}
+
+// of returns the part; false if the address has none.
+func (p addressPart) of(a address, delimiter string) (string, bool) {
+	if p == partAll {
+		return a.full, true
+	}
+	at := strings.LastIndexByte(a.full, '@')
+	if a.invalid || at < 0 {
+		return "", false
+	}
+	local := unquoteLocal(a.full[:at])
+	user, detail, found := strings.Cut(local, delimiter)
+	switch p {
+	case partLocal:
+		return local, true
+	case partDomain:
+		return a.full[at+1:], true
+	case partUser:
+		return user, true
+	}
+	return detail, found
+}
+
+func unquoteLocal(s string) string {
+	if len(s) < 2 || s[0] != '"' || s[len(s)-1] != '"' {
+		return s
+	}
+	var b strings.Builder
+	for i := 1; i < len(s)-1; i++ {
+		if s[i] == '\\' && i+1 < len(s)-1 {
+			i++
+		}
+		b.WriteByte(s[i])
+	}
+	return b.String()
+}
+
+func buildAddress(c *compiler, b *bound) (cond, *Error) {
+	t, err := c.matching(b)
+	if err != nil {
+		return nil, err
+	}
+	part, err := c.addressPart(b)
+	if err != nil {
+		return nil, err
+	}
+	for _, n := range t.names {
+		if n.constant() && !hasAddresses(n.lit) {
+			return nil, errorAt(n.line, "the field '%s' has no addresses for the test 'address'", printable(n.lit))
+		}
+	}
+	return condFunc(func(x *run) (bool, error) {
+		var values []string
+		for _, n := range t.names {
+			name := x.text(n)
+			if !hasAddresses(name) {
+				return false, x.fault(n.line, "the field '%s' has no addresses for the test 'address'", printable(name))
+			}
+			for _, f := range x.msg.all(name) {
+				if err := x.spend(int64(len(f.Raw)), b.Line); err != nil {
+					return false, err
+				}
+				for _, a := range parseAddresses(unfold(f.Raw)) {
+					if v, ok := part.of(a, x.delimiter()); ok {
+						values = append(values, v)
+					}
+				}
+			}
+		}
+		return x.matchValues(t.m, values, x.texts(t.keys))
+	}), nil
+}
+
+// hasAddresses reports whether a field is one of those whose body is a list of addresses (RFC 5228 §5.1 wants no
+// others to be asked for).
+func hasAddresses(name string) bool {
+	switch strings.ToLower(name) {
+	case "from", "to", "cc", "bcc", "sender", "reply-to",
+		"resent-from", "resent-to", "resent-cc", "resent-bcc", "resent-sender", "resent-reply-to",
+		"for-approval", "for-handling", "for-comment", "apparently-to", "errors-to", "delivered-to", "return-path",
+		"return-receipt-to", "x-admin", "read-receipt-to", "x-confirm-reading-to", "disposition-notification-to",
+		"return-receipt-requested", "registered-mail-reply-requested-by", "mail-followup-to", "mail-reply-to",
+		"abuse-reports-to", "x-complaints-to", "x-report-abuse-to", "x-beenthere", "x-original-to", "original-recipient":
+		return true
+	}
+	return false
+}
+
+// parseAddresses reads an address list (RFC 5322 §3.4), groups flattened, comments dropped. Bodies that cannot be read
+// are one invalid address with the whole text. It looks at every byte a fixed number of times.
+func parseAddresses(s string) []address {
+	p := addressParser{s: s}
+	list, ok := p.list()
+	if !ok {
+		return []address{{full: strings.TrimSpace(s), invalid: true}}
+	}
+	return list
+}
+
+type addressParser struct {
+	s   string
+	pos int
+}
+
+// list reads addresses and groups up to the end.
+func (p *addressParser) list() ([]address, bool) {
+	var list []address
+	for {
+		if !p.space() {
+			return nil, false
+		}
+		switch {
+		case p.pos >= len(p.s):
+			return list, true
+		case p.s[p.pos] == ',' || p.s[p.pos] == ';': // empty members, and the end of a group
+			p.pos++
+			continue
+		}
+		a, group, ok := p.member()
+		if !ok {
+			return nil, false
+		}
+		if group {
+			continue
+		}
+		list = append(list, a)
+		if !p.space() {
+			return nil, false
+		}
+		if p.pos < len(p.s) && p.s[p.pos] != ',' && p.s[p.pos] != ';' {
+			return nil, false
+		}
+	}
+}
+
+// member reads one mailbox, or the name of a group with its colon.
+func (p *addressParser) member() (a address, group, ok bool) {
+	var local strings.Builder // words as they stand, if this turns out to be an addr-spec
+	words := 0
+	for {
+		if !p.space() {
+			return a, false, false
+		}
+		if p.pos >= len(p.s) {
+			return address{full: local.String(), invalid: true}, false, false
+		}
+		switch c := p.s[p.pos]; c {
+		case '<':
+			return p.angle()
+		case ':':
+			p.pos++
+			return a, true, words > 0
+		case '@':
+			p.pos++
+			domain, ok := p.domain()
+			return address{full: local.String() + "@" + domain}, false, ok && words > 0
+		case '.':
+			local.WriteByte('.')
+			p.pos++
+		case '"':
+			w, ok := p.quoted()
+			if !ok {
+				return a, false, false
+			}
+			local.WriteString(w)
+			words++
+		default:
+			w := p.atom()
+			if w == "" {
+				return a, false, false
+			}
+			local.WriteString(w)
+			words++
+		}
+	}
+}
+
+// angle reads an addr-spec between angle brackets, with an obsolete route before it.
+func (p *addressParser) angle() (a address, group, ok bool) {
+	p.pos++
+	if !p.space() {
+		return a, false, false
+	}
+	if p.pos < len(p.s) && p.s[p.pos] == '>' { // a null address, as in Return-Path
+		p.pos++
+		return address{}, false, true
+	}
+	if p.pos < len(p.s) && p.s[p.pos] == '@' {
+		n := strings.IndexByte(p.s[p.pos:], ':')
+		if n < 0 {
+			return a, false, false
+		}
+		p.pos += n + 1
+	}
+	a, group, ok = p.member()
+	if !ok || group || !p.space() || p.pos >= len(p.s) || p.s[p.pos] != '>' {
+		return a, false, false
+	}
+	p.pos++
+	return a, false, true
+}
+
+// domain reads what follows the "@".
+func (p *addressParser) domain() (string, bool) {
+	var b strings.Builder
+	for {
+		if !p.space() {
+			return "", false
+		}
+		if p.pos >= len(p.s) {
+			return b.String(), b.Len() > 0
+		}
+		switch c := p.s[p.pos]; {
+		case c == '[' && b.Len() == 0:
+			n := strings.IndexByte(p.s[p.pos:], ']')
+			if n < 0 {
+				return "", false
+			}
+			b.WriteString(p.s[p.pos : p.pos+n+1])
+			p.pos += n + 1
+			return b.String(), true
+		case c == '.':
+			b.WriteByte('.')
+			p.pos++
+		case b.Len() > 0 && p.s[p.pos-1] != '.' && b.String()[b.Len()-1] != '.':
+			return b.String(), true // something else begins
+		default:
+			w := p.atom()
+			if w == "" {
+				return b.String(), b.Len() > 0
+			}
+			b.WriteString(w)
+		}
+	}
+}
+
+// space passes over white space and comments; false if a comment has no end.
+func (p *addressParser) space() bool {
+	depth := 0
+	for ; p.pos < len(p.s); p.pos++ {
+		switch c := p.s[p.pos]; {
+		case c == '(':
+			depth++
+		case c == ')' && depth > 0:
+			depth--
+		case c == '\\' && depth > 0:
+			p.pos++
+		case depth == 0 && c != ' ' && c != '\t' && c != '\r' && c != '\n':
+			return true
+		}
+	}
+	return depth == 0
+}
+
+// atom reads the characters of a word. What is beyond ASCII counts (RFC 6532).
+func (p *addressParser) atom() string {
+	start := p.pos
+	for p.pos < len(p.s) && p.s[p.pos] > ' ' && p.s[p.pos] != 0x7f && strings.IndexByte("()<>@,;:\\\".[]", p.s[p.pos]) < 0 {
+		p.pos++
+	}
+	return p.s[start:p.pos]
+}
+
+// quoted reads a quoted string with its quotes.
+func (p *addressParser) quoted() (string, bool) {
+	start := p.pos
+	for p.pos++; p.pos < len(p.s); p.pos++ {
+		switch p.s[p.pos] {
+		case '\\':
+			p.pos++
+		case '"':
+			p.pos++
+			return p.s[start:p.pos], true
+		}
+	}
+	return "", false
+}

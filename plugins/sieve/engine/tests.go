@@ -1,0 +1,167 @@
+package engine
+
+import "strings"
+
+// messageTest has the tests of the message and its envelope (RFC 5228 §5).
+func messageTest(name string) (testSpec, bool) {
+	switch name {
+	case "header":
+		return testSpec{signature{tags: matchTags(), pos: []kind{strList, strList}}, buildHeader}, true
+	case "address":
+		return testSpec{signature{tags: matchTags(addressTags()...), pos: []kind{strList, strList}}, buildAddress}, true
+	case "envelope":
+		return testSpec{signature{ext: "envelope", tags: matchTags(addressTags()...), pos: []kind{strList, strList}}, buildEnvelope}, true
+	case "exists":
+		return testSpec{signature{pos: []kind{strList}}, buildExists}, true
+	case "size":
+		return testSpec{signature{tags: []tagSpec{{name: "over", value: num, group: "side"}, {name: "under", value: num, group: "side"}}}, buildSize}, true
+	}
+	return testSpec{}, false
+}
+
+// matching is what "header", "address" and their like have in common.
+type matching struct {
+	m     *matcher
+	names []text
+	keys  []text
+	line  int
+}
+
+func (c *compiler) matching(b *bound) (t matching, err *Error) {
+	t.line = b.Line
+	if t.m, err = c.matcher(b); err != nil {
+		return t, err
+	}
+	if t.names, err = c.texts(b.pos[0]); err != nil {
+		return t, err
+	}
+	t.keys, err = c.keys(t.m, b.pos[1])
+	return t, err
+}
+
+func (c *compiler) headerNames(list []text) *Error {
+	for _, t := range list {
+		if t.constant() && !isHeaderName(t.lit) {
+			return errorAt(t.line, "'%s' is no name of a header field", printable(t.lit))
+		}
+	}
+	return nil
+}
+
+// isHeaderName reports whether s can be the name of a field (RFC 5322 §2.2).
+func isHeaderName(s string) bool {
+	for i := range len(s) {
+		if s[i] <= ' ' || s[i] == ':' || s[i] >= 0x7f {
+			return false
+		}
+	}
+	return s != ""
+}
+
+func buildHeader(c *compiler, b *bound) (cond, *Error) {
+	t, err := c.matching(b)
+	if err == nil {
+		err = c.headerNames(t.names)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return condFunc(func(x *run) (bool, error) {
+		var values []string
+		for _, n := range t.names {
+			for _, f := range x.msg.all(x.text(n)) {
+				values = append(values, x.msg.value(f))
+			}
+		}
+		return x.matchValues(t.m, values, x.texts(t.keys))
+	}), nil
+}
+
+func buildExists(c *compiler, b *bound) (cond, *Error) {
+	names, err := c.texts(b.pos[0])
+	if err == nil {
+		err = c.headerNames(names)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return condFunc(func(x *run) (bool, error) {
+		for _, n := range names {
+			if len(x.msg.all(x.text(n))) == 0 {
+				return false, nil
+			}
+		}
+		return true, nil
+	}), nil
+}
+
+func buildSize(_ *compiler, b *bound) (cond, *Error) {
+	side, ok := b.group["side"]
+	if !ok {
+		return nil, errorAt(b.Line, "'size' takes ':over' or ':under' and a number")
+	}
+	limit := b.tags[side].Number
+	return condFunc(func(x *run) (bool, error) {
+		if side == "over" {
+			return x.msg.source.Size > limit, nil
+		}
+		return x.msg.source.Size < limit, nil
+	}), nil
+}
+
+func buildEnvelope(c *compiler, b *bound) (cond, *Error) {
+	t, err := c.matching(b)
+	if err != nil {
+		return nil, err
+	}
+	part, err := c.addressPart(b)
+	if err != nil {
+		return nil, err
+	}
+	for _, n := range t.names {
+		if n.constant() && envelopePart(n.lit) == "" {
+			return nil, errorAt(n.line, "the envelope has no part '%s': it has \"from\", \"to\" and \"auth\"", printable(n.lit))
+		}
+	}
+	return condFunc(func(x *run) (bool, error) {
+		var values []string
+		for _, n := range t.names {
+			name := envelopePart(x.text(n))
+			if name == "" {
+				return false, x.fault(n.line, "the envelope has no part '%s'", printable(x.text(n)))
+			}
+			if v, ok := x.envelopeValue(name, part); ok {
+				values = append(values, v)
+			}
+		}
+		return x.matchValues(t.m, values, x.texts(t.keys))
+	}), nil
+}
+
+func envelopePart(s string) string {
+	switch s = strings.ToLower(s); s {
+	case "from", "to", "auth":
+		return s
+	}
+	return ""
+}
+
+func (x *run) envelopeValue(name string, part addressPart) (string, bool) {
+	switch name {
+	case "auth":
+		return x.env.Auth, x.env.Auth != ""
+	case "from":
+		if x.env.From == "" { // the null reverse-path has no parts, but it is there (RFC 5228 §5.4)
+			return "", part == partAll || part == partLocal || part == partDomain
+		}
+		return part.of(address{full: x.env.From}, x.delimiter())
+	}
+	return part.of(address{full: x.env.To}, x.delimiter())
+}
+
+func (x *run) delimiter() string {
+	if x.env.Delimiter == "" {
+		return "+"
+	}
+	return x.env.Delimiter
+}
