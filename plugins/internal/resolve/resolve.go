@@ -28,12 +28,16 @@ type Resolver interface {
 const dialTime = 5 * time.Second
 
 // DNS is a Resolver that asks name servers.
-type DNS struct{ r net.Resolver }
+type DNS struct {
+	r       net.Resolver
+	servers []string // none: the system's
+	system  func() []string
+}
 
 // New returns a resolver that asks servers ("host:port") in turn, or the system's if there
 // are none.
 func New(servers []string) *DNS {
-	d := &DNS{net.Resolver{PreferGo: true}}
+	d := &DNS{r: net.Resolver{PreferGo: true}, servers: servers, system: readSystem()}
 	if len(servers) > 0 {
 		var turn atomic.Uint64
 		dialer := net.Dialer{Timeout: dialTime}

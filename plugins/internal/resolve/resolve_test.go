@@ -52,3 +52,31 @@ func TestNextServer(t *testing.T) {
 		t.Errorf("%q, %v", txt, err)
 	}
 }
+
+// TestExists tells a name without addresses from one that is not there.
+func TestExists(t *testing.T) {
+	server, err := mockdns.NewServer(map[string]mockdns.Zone{
+		"example.org.": {TXT: []string{"x"}},
+		"broken.org.":  {Err: errors.New("SERVFAIL")},
+	}, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	gone, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	gone.Close()
+	d := New([]string{gone.LocalAddr().String(), server.LocalAddr().String()})
+	for name, want := range map[string]bool{"example.org": true, "EXAMPLE.org.": true, "absent.example.org": false} {
+		if got, err := d.Exists(t.Context(), name); got != want || err != nil {
+			t.Errorf("%s: %v, %v", name, got, err)
+		}
+	}
+	if _, err := d.Exists(t.Context(), "broken.org"); err == nil {
+		t.Error("a server that fails says nothing")
+	} else if dns, ok := errors.AsType[*net.DNSError](err); !ok || !dns.IsTemporary {
+		t.Errorf("%v", err)
+	}
+}
