@@ -23,11 +23,8 @@ func (c Canon) String() string {
 	return "simple"
 }
 
-// parseCanon reads c=. Header and body are simple where nothing is said (RFC 6376 §3.5).
-func parseCanon(s string, said bool) (header, body Canon, err error) {
-	if !said {
-		return Simple, Simple, nil
-	}
+// parseCanon reads c=. The body is simple where only the header is said (RFC 6376 §3.5).
+func parseCanon(s string) (header, body Canon, err error) {
 	h, b, both := strings.Cut(s, "/")
 	var canons [2]Canon
 	for i, name := range []string{h, b} {

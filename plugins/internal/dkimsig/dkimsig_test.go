@@ -69,7 +69,7 @@ func FuzzSignature(f *testing.F) {
 			}
 			names[tag.Name] = true
 		}
-		sig, err := ParseSignature(tags)
+		sig, err := ParseSignature(tags, Simple)
 		if err != nil {
 			return
 		}

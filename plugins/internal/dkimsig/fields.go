@@ -50,17 +50,5 @@ func (f *Fields) Hash(names []string, c Canon, own []byte) []byte {
 	return h.Sum(nil)
 }
 
-// HashOf hashes whole fields in this order, the last one without its line end, in the
-// relaxed form: what an ARC-Seal signs (RFC 8617 §5.1.1).
-func HashOf(fields [][]byte) []byte {
-	h := sha256.New()
-	var buf []byte
-	for i, raw := range fields {
-		buf = appendField(buf[:0], raw, Relaxed)
-		if i == len(fields)-1 {
-			buf = buf[:len(buf)-2]
-		}
-		h.Write(buf)
-	}
-	return h.Sum(nil)
-}
+// AppendRelaxed appends a whole field, as it stands, in the relaxed form with its line end.
+func AppendRelaxed(dst, raw []byte) []byte { return appendField(dst, raw, Relaxed) }

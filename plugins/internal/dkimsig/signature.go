@@ -65,9 +65,10 @@ func ParseSeal(tags Tags) (*Signature, error) {
 	return s, err
 }
 
-// ParseSignature reads the tags of a signature over header and body. With an error it
-// returns what it has read until then.
-func ParseSignature(tags Tags) (*Signature, error) {
+// ParseSignature reads the tags of a signature over header and body; both are
+// canonicalized as otherwise says where c= is missing. Names in h= may be empty. With an
+// error it returns what it has read until then.
+func ParseSignature(tags Tags, otherwise Canon) (*Signature, error) {
 	s, err := ParseSeal(tags)
 	if err != nil {
 		return s, err
@@ -78,9 +79,11 @@ func ParseSignature(tags Tags) (*Signature, error) {
 	if !s.Expires.IsZero() && !s.Time.IsZero() && s.Expires.Before(s.Time) {
 		return s, errors.New("the signature expires before it was made")
 	}
-	c, _ := tags.Get("c")
-	if s.Header, s.Body, err = parseCanon(c, tags.Has("c")); err != nil {
-		return s, err
+	s.Header, s.Body = otherwise, otherwise
+	if c, ok := tags.Get("c"); ok {
+		if s.Header, s.Body, err = parseCanon(c); err != nil {
+			return s, err
+		}
 	}
 	if l, ok := tags.Get("l"); ok {
 		n, err := strconv.ParseUint(l, 10, 63)
@@ -89,16 +92,11 @@ func ParseSignature(tags Tags) (*Signature, error) {
 		}
 		s.Length = int64(n)
 	}
-	h, err := tags.need("h")
-	if err != nil {
-		return s, err
+	h, ok := tags.Get("h")
+	if !ok {
+		return s, errors.New("tag h is missing")
 	}
 	s.Fields = list(strings.ToLower(h))
-	for _, name := range s.Fields {
-		if name == "" {
-			return s, errors.New("tag h has an empty name")
-		}
-	}
 	s.BodyHash, err = decode(tags, "bh")
 	return s, err
 }

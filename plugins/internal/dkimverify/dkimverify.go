@@ -5,6 +5,7 @@ import (
 	"crypto/subtle"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -149,7 +150,7 @@ func (v *Verifier) read(raw []byte) *check {
 	if err != nil {
 		return c.end(Neutral, err.Error())
 	}
-	c.sig, err = dkimsig.ParseSignature(tags)
+	c.sig, err = dkimsig.ParseSignature(tags, dkimsig.Simple)
 	c.Domain, c.Selector, c.Algorithm, c.Fields = c.sig.Domain, c.sig.Selector, c.sig.Algorithm, c.sig.Fields
 	c.Time, c.Expires = c.sig.Time, c.sig.Expires
 	c.Identity = "@" + c.Domain.String()
@@ -164,6 +165,9 @@ func (v *Verifier) read(raw []byte) *check {
 	}
 	if q, ok := tags.Get("q"); ok && !strings.Contains(":"+strings.Join(strings.Fields(q), "")+":", ":dns/txt:") {
 		return c.end(Neutral, "the key is not in the DNS")
+	}
+	if slices.Contains(c.Fields, "") {
+		return c.end(Neutral, "tag h has an empty name")
 	}
 	if i, ok := tags.Get("i"); ok && !c.identity(i) {
 		return c.end(PermError, "i= is not an address of the domain in d=")
