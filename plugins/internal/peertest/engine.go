@@ -21,8 +21,11 @@ import (
 	"time"
 )
 
-// patience is how long an engine may take to start or to end; a loaded machine is slow.
+// patience is how long an engine may take to start; a loaded machine is slow.
 const patience = 60 * time.Second
+
+// grace is how long it has to end by itself.
+const grace = 2 * time.Second
 
 // Engine is a process that serves at addresses.
 type Engine struct {
@@ -65,7 +68,7 @@ func (e *Engine) Stop() {
 	e.signal(syscall.SIGTERM)
 	select {
 	case <-e.done:
-	case <-time.After(patience):
+	case <-time.After(grace):
 	}
 	e.signal(syscall.SIGKILL) // and its children, if it has left any
 	<-e.done
