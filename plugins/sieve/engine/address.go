@@ -86,6 +86,10 @@ func buildAddress(c *compiler, b *bound) (cond, *Error) {
 			return nil, errorAt(n.line, "the field '%s' has no addresses for the test 'address'", printable(n.lit))
 		}
 	}
+	ix, err := c.index(b)
+	if err != nil {
+		return nil, err
+	}
 	return condFunc(func(x *run) (bool, error) {
 		var values []string
 		for _, n := range t.names {
@@ -93,7 +97,7 @@ func buildAddress(c *compiler, b *bound) (cond, *Error) {
 			if !hasAddresses(name) {
 				return false, x.fault(n.line, "the field '%s' has no addresses for the test 'address'", printable(name))
 			}
-			for _, f := range x.msg.all(name) {
+			for _, f := range pick(ix, x.msg.all(name)) {
 				if err := x.spend(int64(len(f.Raw)), b.Line); err != nil {
 					return false, err
 				}

@@ -33,6 +33,7 @@ type signature struct {
 	tags  []tagSpec
 	pos   []kind
 	lead  int // so many of the first positional arguments may be left out
+	trail int // so many of the last ones may be left out
 	tests int // 0, 1 or many
 	block bool
 }
@@ -67,10 +68,13 @@ func bind(c *compiler, n *Node, sig signature) (*bound, *Error) {
 			return nil, errorAt(a.Line, "tag ':%s' has to stand before the other arguments of '%s'", a.Tag, n.Name)
 		}
 	}
-	if len(args) > len(sig.pos) || len(args) < len(sig.pos)-sig.lead {
+	if len(args) > len(sig.pos) || len(args) < len(sig.pos)-sig.lead-sig.trail {
 		return nil, errorAt(n.Line, "'%s' takes %s, not %d", n.Name, countOf(sig), len(args))
 	}
-	kinds := sig.pos[len(sig.pos)-len(args):]
+	kinds := sig.pos
+	if sig.lead > 0 {
+		kinds = sig.pos[len(sig.pos)-len(args):]
+	}
 	for i, a := range args {
 		if !a.fits(kinds[i]) {
 			return nil, errorAt(a.Line, "argument %d of '%s' has to be %s, not %s", i+1, n.Name, kinds[i], a.Kind)
@@ -83,8 +87,8 @@ func bind(c *compiler, n *Node, sig signature) (*bound, *Error) {
 func countOf(sig signature) string {
 	number := [...]string{"no", "one", "two", "three", "four"}
 	s := number[len(sig.pos)]
-	if sig.lead > 0 {
-		s = number[len(sig.pos)-sig.lead] + " or " + s
+	if optional := sig.lead + sig.trail; optional > 0 {
+		s = number[len(sig.pos)-optional] + " or " + s
 	}
 	if s == "one" {
 		return "one argument"

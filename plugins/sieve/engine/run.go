@@ -22,21 +22,24 @@ var (
 
 // run is one run of a script over a message.
 type run struct {
-	ctx      context.Context
-	env      *Env
-	limits   Limits
-	msg      *view
-	result   *Result
-	frame    *frame
-	globals  map[string]string
-	flags    []string        // the internal variable of imap4flags
-	seen     map[string]bool // scripts that were included
-	included int
-	depth    int
-	work     int64
-	regexes  map[regexKey]*regexp.Regexp
-	keep     bool // the implicit keep still stands
-	vacation bool
+	ctx        context.Context
+	env        *Env
+	limits     Limits
+	msg        *view
+	result     *Result
+	frame      *frame
+	globals    map[string]string
+	flags      []string        // the internal variable of imap4flags
+	seen       map[string]bool // scripts that were included
+	included   int
+	depth      int
+	work       int64
+	regexes    map[regexKey]*regexp.Regexp
+	stack      []string // scripts that are being included
+	loaded     map[string]*Script
+	duplicates map[string]bool
+	keep       bool // the implicit keep still stands
+	vacation   bool
 }
 
 // frame is what belongs to one script of a run: included ones have their own.

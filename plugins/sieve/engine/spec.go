@@ -17,12 +17,17 @@ func Extensions() []string {
 	return []string{
 		"fileinto", "envelope", "encoded-character", "comparator-i;octet", "comparator-i;ascii-casemap",
 		"comparator-i;ascii-numeric", "comparator-i;unicode-casemap",
-		"variables", "copy", "relational", "subaddress", "imap4flags",
+		"variables", "copy", "relational", "subaddress", "imap4flags", "regex", "include", "ihave",
+		"vacation", "vacation-seconds", "reject", "ereject", "enotify", "fcc", "duplicate",
+		"date", "index", "editheader", "environment", "spamtest", "spamtestplus", "virustest",
+		"mailbox", "mboxmetadata", "servermetadata", "special-use",
 	}
 }
 
 func findCommand(name string) (commandSpec, bool) {
-	for _, find := range []func(string) (commandSpec, bool){actionCommand, variableCommand, flagCommand} {
+	for _, find := range []func(string) (commandSpec, bool){
+		actionCommand, variableCommand, flagCommand, includeCommand, refuseCommand, vacationCommand, notifyCommand, editCommand, ihaveCommand,
+	} {
 		if spec, ok := find(name); ok {
 			return spec, true
 		}
@@ -31,7 +36,9 @@ func findCommand(name string) (commandSpec, bool) {
 }
 
 func findTest(name string) (testSpec, bool) {
-	for _, find := range []func(string) (testSpec, bool){logicTest, messageTest, variableTest, flagTest} {
+	for _, find := range []func(string) (testSpec, bool){
+		logicTest, messageTest, variableTest, flagTest, dateTest, mailboxTest, scanTest, duplicateTest, notifyTest, ihaveTest,
+	} {
 		if spec, ok := find(name); ok {
 			return spec, true
 		}

@@ -6,9 +6,9 @@ import "strings"
 func messageTest(name string) (testSpec, bool) {
 	switch name {
 	case "header":
-		return testSpec{signature{tags: matchTags(), pos: []kind{strList, strList}}, buildHeader}, true
+		return testSpec{signature{tags: matchTags(indexTags()...), pos: []kind{strList, strList}}, buildHeader}, true
 	case "address":
-		return testSpec{signature{tags: matchTags(addressTags()...), pos: []kind{strList, strList}}, buildAddress}, true
+		return testSpec{signature{tags: matchTags(append(addressTags(), indexTags()...)...), pos: []kind{strList, strList}}, buildAddress}, true
 	case "envelope":
 		return testSpec{signature{ext: "envelope", tags: matchTags(addressTags()...), pos: []kind{strList, strList}}, buildEnvelope}, true
 	case "exists":
@@ -66,10 +66,14 @@ func buildHeader(c *compiler, b *bound) (cond, *Error) {
 	if err != nil {
 		return nil, err
 	}
+	ix, err := c.index(b)
+	if err != nil {
+		return nil, err
+	}
 	return condFunc(func(x *run) (bool, error) {
 		var values []string
 		for _, n := range t.names {
-			for _, f := range x.msg.all(x.text(n)) {
+			for _, f := range pick(ix, x.msg.all(x.text(n))) {
 				values = append(values, x.msg.value(f))
 			}
 		}

@@ -1,0 +1,227 @@
+package engine
+
+import (
+	"fmt"
+	"net/mail"
+	"strings"
+	"time"
+)
+
+// dateTest has the tests of RFC 5260 §4 and §5.
+func dateTest(name string) (testSpec, bool) {
+	zone := tagSpec{name: "zone", value: str, group: "zone"}
+	switch name {
+	case "date":
+		tags := append(indexTags(), zone, tagSpec{name: "originalzone", group: "zone"})
+		return testSpec{signature{ext: "date", tags: matchTags(tags...), pos: []kind{str, str, strList}}, buildDate}, true
+	case "currentdate":
+		return testSpec{signature{ext: "date", tags: matchTags(zone), pos: []kind{str, strList}}, buildCurrentDate}, true
+	}
+	return testSpec{}, false
+}
+
+// dateMatch is what both tests have in common.
+type dateMatch struct {
+	m    *matcher
+	zone *text // nil: the environment's
+	part text
+	keys []text
+}
+
+func (c *compiler) dateMatch(b *bound) (d dateMatch, err *Error) {
+	if d.m, err = c.matcher(b); err != nil {
+		return d, err
+	}
+	if a, ok := b.tags["zone"]; ok {
+		t, err := c.text(a.Strings[0])
+		if err != nil {
+			return d, err
+		}
+		if t.constant() {
+			if _, ok := parseZone(t.lit); !ok {
+				return d, errorAt(a.Line, "'%s' is no time zone, as \"+0100\" is", printable(t.lit))
+			}
+		}
+		d.zone = &t
+	}
+	n := len(b.pos)
+	if d.part, err = c.text(b.pos[n-2].Strings[0]); err != nil {
+		return d, err
+	}
+	if d.part.constant() && !isDatePart(d.part.lit) {
+		return d, errorAt(b.pos[n-2].Line, "'%s' is no part of a date", printable(d.part.lit))
+	}
+	d.keys, err = c.keys(d.m, b.pos[n-1])
+	return d, err
+}
+
+func buildDate(c *compiler, b *bound) (cond, *Error) {
+	d, err := c.dateMatch(b)
+	if err != nil {
+		return nil, err
+	}
+	ix, err := c.index(b)
+	if err != nil {
+		return nil, err
+	}
+	name, err := c.text(b.pos[0].Strings[0])
+	if err == nil {
+		err = c.headerNames([]text{name})
+	}
+	if err != nil {
+		return nil, err
+	}
+	original := b.has("originalzone")
+	return condFunc(func(x *run) (bool, error) {
+		var values []string
+		for _, f := range pick(ix, x.msg.all(x.text(name))) {
+			if err := x.spend(int64(len(f.Raw)), b.Line); err != nil {
+				return false, err
+			}
+			when, ok := parseDate(x.msg.value(f))
+			if !ok {
+				continue
+			}
+			v, err := x.datePart(d, when, original)
+			if err != nil {
+				return false, err
+			}
+			values = append(values, v)
+		}
+		return x.matchValues(d.m, values, x.texts(d.keys))
+	}), nil
+}
+
+func buildCurrentDate(c *compiler, b *bound) (cond, *Error) {
+	d, err := c.dateMatch(b)
+	if err != nil {
+		return nil, err
+	}
+	return condFunc(func(x *run) (bool, error) {
+		v, err := x.datePart(d, x.env.Now, false)
+		if err != nil {
+			return false, err
+		}
+		return x.matchValues(d.m, []string{v}, x.texts(d.keys))
+	}), nil
+}
+
+func (x *run) datePart(d dateMatch, when time.Time, original bool) (string, error) {
+	switch {
+	case d.zone != nil:
+		zone, ok := parseZone(x.text(*d.zone))
+		if !ok {
+			return "", x.fault(d.m.line, "'%s' is no time zone", printable(x.text(*d.zone)))
+		}
+		when = when.In(zone)
+	case !original:
+		when = when.In(x.env.Now.Location())
+	}
+	part := x.text(d.part)
+	if !isDatePart(part) {
+		return "", x.fault(d.m.line, "'%s' is no part of a date", printable(part))
+	}
+	return formatDate(when, strings.ToLower(part)), nil
+}
+
+// parseDate reads a date of RFC 5322 §3.3, at the end of a field like Received, too.
+func parseDate(s string) (time.Time, bool) {
+	if t, err := mail.ParseDate(s); err == nil {
+		return t, true
+	}
+	if i := strings.LastIndexByte(s, ';'); i >= 0 {
+		if t, err := mail.ParseDate(strings.TrimSpace(s[i+1:])); err == nil {
+			return t, true
+		}
+	}
+	return time.Time{}, false
+}
+
+// parseZone reads an offset such as "+0100" or "-1130".
+func parseZone(s string) (*time.Location, bool) {
+	if len(s) != 5 || s[0] != '+' && s[0] != '-' || !isNumber(s[1:]) {
+		return nil, false
+	}
+	minutes := (int(s[1]-'0')*10+int(s[2]-'0'))*60 + int(s[3]-'0')*10 + int(s[4]-'0')
+	if s[0] == '-' {
+		minutes = -minutes
+	}
+	return time.FixedZone("", minutes*60), true
+}
+
+func isDatePart(s string) bool {
+	switch strings.ToLower(s) {
+	case "year", "month", "day", "date", "julian", "hour", "minute", "second", "time", "iso8601", "std11", "zone", "weekday":
+		return true
+	}
+	return false
+}
+
+// formatDate is RFC 5260 §4.2.
+func formatDate(t time.Time, part string) string {
+	switch part {
+	case "year":
+		return fmt.Sprintf("%04d", t.Year())
+	case "month":
+		return t.Format("01")
+	case "day":
+		return t.Format("02")
+	case "date":
+		return t.Format("2006-01-02")
+	case "julian": // modified Julian day: days since 17 November 1858
+		days := time.Date(t.Year(), t.Month(), t.Day(), 0, 0, 0, 0, time.UTC).Unix() / 86400
+		if t.Year() < 1970 && time.Date(t.Year(), t.Month(), t.Day(), 0, 0, 0, 0, time.UTC).Unix()%86400 != 0 {
+			days--
+		}
+		return fmt.Sprint(days + 40587)
+	case "hour":
+		return t.Format("15")
+	case "minute":
+		return t.Format("04")
+	case "second":
+		return t.Format("05")
+	case "time":
+		return t.Format("15:04:05")
+	case "iso8601":
+		return t.Format("2006-01-02T15:04:05-07:00")
+	case "std11":
+		return t.Format("Mon, 02 Jan 2006 15:04:05 -0700")
+	case "zone":
+		return t.Format("-0700")
+	}
+	return fmt.Sprint(int(t.Weekday()))
+}
+
+// index picks one of several fields (RFC 5260 §6).
+type index struct {
+	n    int64 // from 1; 0: all
+	last bool  // counted from the end
+}
+
+func indexTags() []tagSpec {
+	return []tagSpec{{name: "index", value: num, ext: "index"}, {name: "last", ext: "index"}}
+}
+
+func (c *compiler) index(b *bound) (index, *Error) {
+	a, ok := b.tags["index"]
+	switch {
+	case !ok && b.has("last"):
+		return index{}, errorAt(b.Line, "':last' needs ':index'")
+	case ok && a.Number < 1:
+		return index{}, errorAt(a.Line, "':index' counts from 1")
+	}
+	return index{a.Number, b.has("last")}, nil
+}
+
+// pick returns the elements that an index means.
+func pick[T any](ix index, list []T) []T {
+	switch {
+	case ix.n == 0:
+		return list
+	case ix.n > int64(len(list)):
+		return nil
+	case ix.last:
+		return list[len(list)-int(ix.n):][:1]
+	}
+	return list[ix.n-1:][:1]
+}
