@@ -59,8 +59,8 @@ func root() *cobra.Command {
 	}
 	cmd.PersistentFlags().StringVarP(&file, "config", "c", defaultConfig(), "the configuration file")
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	cmd.AddCommand(serveCommand(&file), checkCommand(&file), sendCommand(&file), queueCommand(&file),
-		accountCommand(&file), dkimCommand(&file), pluginCommand(&file), versionCommand())
+	cmd.AddCommand(serveCommand(&file), checkCommand(&file), sendCommand(&file), tryCommand(&file), queueCommand(&file),
+		accountCommand(&file), dkimCommand(&file), sieveCommand(&file), pluginCommand(&file), versionCommand())
 	cmd.CompletionOptions.HiddenDefaultCmd = true
 	return cmd
 }

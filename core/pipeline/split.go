@@ -217,11 +217,12 @@ func place(r Recipient) int {
 func equal(a, b Version) bool {
 	return a.Disposition == b.Disposition && a.Copy == b.Copy && a.ReversePath == b.ReversePath &&
 		a.Status == b.Status && a.Reason == b.Reason &&
-		sameBody(a.Body, b.Body) && bytes.Equal(a.Header.Block(), b.Header.Block()) &&
+		SameBody(a.Body, b.Body) && bytes.Equal(a.Header.Block(), b.Header.Block()) &&
 		slices.Equal(a.Run.Done, b.Run.Done) && maps.Equal(a.Run.Scores, b.Run.Scores) && maps.Equal(a.Run.Notes, b.Run.Notes)
 }
 
-func sameBody(a, b mail.Body) bool {
+// SameBody reports whether two bodies are known to be the same without reading them.
+func SameBody(a, b mail.Body) bool {
 	if a.Path != "" || b.Path != "" {
 		return a.Path == b.Path && a.Offset == b.Offset && a.Size == b.Size
 	}
