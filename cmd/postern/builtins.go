@@ -7,6 +7,7 @@ import (
 
 	"github.com/postern-mail/postern/plugins/bcc"
 	"github.com/postern-mail/postern/plugins/dkim"
+	"github.com/postern-mail/postern/plugins/mailauth"
 	"github.com/postern-mail/postern/plugins/maildir"
 	"github.com/postern-mail/postern/plugins/milter"
 	"github.com/postern-mail/postern/sdk"
@@ -21,10 +22,11 @@ type builtin struct {
 }
 
 var builtins = map[string]builtin{
-	"bcc":     {make: func() any { return bcc.New() }, manifest: bcc.Manifest()},
-	"dkim":    {make: func() any { return dkim.New() }, manifest: dkim.Manifest()},
-	"maildir": {make: func() any { return maildir.New() }, manifest: maildir.Manifest(), mailbox: true},
-	"milter":  {make: func() any { return milter.New() }, manifest: milter.Manifest()},
+	"bcc":      {make: func() any { return bcc.New() }, manifest: bcc.Manifest()},
+	"dkim":     {make: func() any { return dkim.New() }, manifest: dkim.Manifest()},
+	"mailauth": {make: func() any { return mailauth.New() }, manifest: mailauth.Manifest()},
+	"maildir":  {make: func() any { return maildir.New() }, manifest: maildir.Manifest(), mailbox: true},
+	"milter":   {make: func() any { return milter.New() }, manifest: milter.Manifest()},
 }
 
 func builtinNames() string { return strings.Join(slices.Sorted(maps.Keys(builtins)), ", ") }
