@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/go-plugin"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/experimental"
 
 	"github.com/postern-mail/postern/sdk/internal/frame"
 	"github.com/postern-mail/postern/sdk/proto"
@@ -77,6 +78,10 @@ func serve(impl any, m Manifest) error {
 				grpc.MaxRecvMsgSize(proto.MaxBatch),
 				grpc.MaxSendMsgSize(proto.MaxBatch),
 				grpc.ForceServerCodecV2(frame.NewCodec()),
+				experimental.BufferPool(frame.Pool),
+				// The host is next door: there is no bandwidth to be found out.
+				grpc.StaticStreamWindowSize(2*proto.MaxBatch),
+				grpc.StaticConnWindowSize(4*proto.MaxBatch),
 				grpc.MaxConcurrentStreams(proto.MaxCalls), // what is beyond waits in the host, within its deadline
 				grpc.NumStreamWorkers(8),
 				grpc.ChainUnaryInterceptor(recoverPanic, s.giveHost),

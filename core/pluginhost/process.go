@@ -127,7 +127,7 @@ func (h *Host) connect(ctx context.Context, spec Spec, online bool) (*process, e
 			return run, run.prepare(cmd.Env, dir)
 		},
 		AllowedProtocols: []plugin.Protocol{plugin.ProtocolGRPC},
-		GRPCDialOptions:  []grpc.DialOption{limits, grpc.WithDisableRetry(), grpc.WithDisableServiceConfig()},
+		GRPCDialOptions:  append(stream.DialOptions(), limits, grpc.WithDisableRetry(), grpc.WithDisableServiceConfig()),
 		SkipHostEnv:      true,
 		StartTimeout:     h.timing.start,
 		UnixSocketConfig: &plugin.UnixSocketConfig{TempDir: sockets},

@@ -25,15 +25,14 @@ func Encode(m proto.Message, max int) (Frame, error) {
 	if size > max {
 		return Frame{}, ErrTooLarge
 	}
-	pool := mem.DefaultBufferPool()
-	buf := pool.Get(protowire.SizeTag(1) + protowire.SizeBytes(size))
+	buf := Pool.Get(protowire.SizeTag(1) + protowire.SizeBytes(size))
 	b := protowire.AppendTag((*buf)[:0], 1, protowire.BytesType) // the field is number 1 in both
 	b = protowire.AppendVarint(b, uint64(size))
 	if _, err := (proto.MarshalOptions{UseCachedSize: true}).MarshalAppend(b, m); err != nil {
-		pool.Put(buf)
+		Pool.Put(buf)
 		return Frame{}, err
 	}
-	return Frame{mem.NewBuffer(buf, pool)}, nil
+	return Frame{mem.NewBuffer(buf, Pool)}, nil
 }
 
 // A Batch is a message made of frames: Calls or Answers, as a gRPC stream with [Codec] sends

@@ -24,6 +24,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/experimental"
 	"google.golang.org/grpc/status"
 
 	"github.com/postern-mail/postern/sdk/internal/frame"
@@ -44,16 +45,18 @@ type Stream struct {
 	cancel context.CancelFunc
 	events Events
 	slots  chan struct{} // one for each call in the plugin
-	wake   chan struct{} // says that there is something to send
+	wake   chan struct{} // of the sender
 
 	next atomic.Uint64 // the id of the last call
 
 	mu      sync.Mutex
 	pending map[uint64]*call // without an answer
-	late    map[uint64]bool  // nobody waits for the answer any more
+	late    map[uint64]int   // sizes of calls sent for whose answers nobody waits any more
 	floor   uint64           // what was forgotten of late: answers to ids below count for nothing
 	queue   []*call          // to be sent
 	cancels []uint64         // calls to be cancelled in the plugin
+	sending bool             // somebody sends
+	unread  int              // size of the calls that the plugin has not answered, in bytes
 	err     error            // why the stream has ended
 }
 
@@ -68,6 +71,7 @@ var (
 // A call waits for its answer. It is used again.
 type call struct {
 	id     uint64
+	size   int
 	frame  frame.Frame
 	state  state
 	answer chan *proto.Answer // has room for one; nil: the stream has ended
@@ -83,6 +87,16 @@ const (
 
 var calls = sync.Pool{New: func() any { return &call{answer: make(chan *proto.Answer, 1)} }}
 
+// DialOptions are what a connection should have that is to carry a stream.
+func DialOptions() []grpc.DialOption {
+	return []grpc.DialOption{
+		experimental.WithBufferPool(frame.Pool),
+		// The plugin is next door: there is no bandwidth to be found out.
+		grpc.WithStaticStreamWindowSize(2 * proto.MaxBatch),
+		grpc.WithStaticConnWindowSize(4 * proto.MaxBatch),
+	}
+}
+
 // Open opens the stream to a plugin. It does not wait for the plugin.
 func Open(conn grpc.ClientConnInterface, events Events) (*Stream, error) {
 	ctx, cancel := context.WithCancel(context.Background())
@@ -93,8 +107,8 @@ func Open(conn grpc.ClientConnInterface, events Events) (*Stream, error) {
 		return nil, err
 	}
 	s := &Stream{rpc: rpc, cancel: cancel, events: events, slots: make(chan struct{}, proto.MaxCalls), wake: make(chan struct{}, 1),
-		pending: make(map[uint64]*call), late: make(map[uint64]bool)}
-	go s.send()
+		pending: make(map[uint64]*call), late: make(map[uint64]int)}
+	go s.sender()
 	go s.receive()
 	return s, nil
 }
@@ -125,6 +139,7 @@ func (s *Stream) ask(ctx context.Context, question *proto.Call) (*proto.Verdict,
 	if err != nil {
 		return nil, err
 	}
+	s.send(false)
 	select {
 	case a := <-c.answer:
 		return s.result(c, a)
@@ -149,7 +164,7 @@ func (s *Stream) enqueue(ctx context.Context, question *proto.Call) (*call, erro
 		return nil, status.Error(codes.Internal, err.Error())
 	}
 	c := calls.Get().(*call)
-	c.id, c.frame, c.state = question.Id, f, queued
+	c.id, c.size, c.frame, c.state = question.Id, f.Len(), f, queued
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.err != nil {
@@ -158,11 +173,10 @@ func (s *Stream) enqueue(ctx context.Context, question *proto.Call) (*call, erro
 	}
 	s.pending[c.id] = c
 	s.queue = append(s.queue, c)
-	s.notify()
 	return c, nil
 }
 
-// notify wakes the sender. The caller holds mu.
+// notify wakes the sender.
 func (s *Stream) notify() {
 	select {
 	case s.wake <- struct{}{}:
@@ -187,7 +201,7 @@ func (s *Stream) drop(c *call) bool {
 		clear(s.late)
 		s.floor = s.next.Load() + 1
 	} else {
-		s.late[c.id] = true
+		s.late[c.id] = c.size
 	}
 	s.cancels = append(s.cancels, c.id)
 	s.notify()
@@ -226,18 +240,46 @@ func failure(e *proto.CallError) error {
 	return st.Err()
 }
 
-// send is the only one that sends: whatever has come together goes as one message.
-func (s *Stream) send() {
+// room is how many bytes can be sent to a plugin that does not read and no sender is blocked:
+// what gRPC takes before it waits for the plugin.
+const room = 48 << 10
+
+// send sends what has come together, if nobody does. Who makes a call sends it himself, which
+// saves waking somebody, unless he might be blocked: then the sender does, who has no deadline.
+func (s *Stream) send(patient bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.sending {
+		return // and will see what is queued
+	}
+	s.sending = true
+	defer func() { s.sending = false }()
+	for {
+		if !patient && s.unread >= room {
+			s.notify()
+			return
+		}
+		b := s.batch()
+		if b == nil {
+			return
+		}
+		s.mu.Unlock()
+		err := s.rpc.SendMsg(b)
+		s.mu.Lock()
+		if err != nil {
+			return // receive knows why
+		}
+	}
+}
+
+// sender sends what others must not.
+func (s *Stream) sender() {
 	for {
 		select {
 		case <-s.wake:
+			s.send(true)
 		case <-s.rpc.Context().Done():
 			return
-		}
-		for b := s.batch(); b != nil; b = s.batch() {
-			if s.rpc.SendMsg(b) != nil {
-				return // receive knows why
-			}
 		}
 	}
 }
@@ -245,10 +287,8 @@ func (s *Stream) send() {
 // smallBatch is how large a message of more than one call may become, in bytes.
 const smallBatch = 64 << 10
 
-// batch takes what is to be sent next; nil: nothing.
+// batch takes what is to be sent next; nil: nothing. The caller holds mu.
 func (s *Stream) batch() *frame.Batch {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	var b frame.Batch
 	for _, id := range s.cancels {
 		if f, err := frame.Encode(&proto.Call{Id: id, Cancel: true}, proto.MaxMessage); err == nil {
@@ -268,6 +308,7 @@ func (s *Stream) batch() *frame.Batch {
 			break
 		}
 		c.state = sent
+		s.unread += c.size
 		b.Add(c.frame)
 		n++
 	}
@@ -301,10 +342,13 @@ func (s *Stream) deliver(a *proto.Answer) {
 	c, ok := s.pending[id]
 	if ok = ok && c.state == sent; ok {
 		delete(s.pending, id)
+		s.unread -= c.size
 		c.answer <- a
 	}
-	late := s.late[id] || id < s.floor
+	size, late := s.late[id]
 	delete(s.late, id)
+	s.unread -= size
+	late = late || id < s.floor
 	s.mu.Unlock()
 	if !ok && !late {
 		s.events.Fault(fmt.Errorf("it answered call %d, which was never made or was answered before", id))
