@@ -33,6 +33,7 @@ const (
 	MayLog                                  // [Host.Log]
 	MayCount                                // [Host.Count]
 	MayAskRemembered                        // [Host.Remembered]
+	MayTakeReinjected                       // [Host.Reinjected]
 )
 
 // Errors of the Host's methods. Every other error means "try again later".

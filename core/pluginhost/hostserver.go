@@ -131,7 +131,7 @@ func (s *hostServer) stream(srv any, stream grpc.ServerStream, info *grpc.Stream
 		return err
 	}
 	limit := serviceTime
-	if info.FullMethod == proto.Host_Submit_FullMethodName {
+	if info.FullMethod == proto.Host_Submit_FullMethodName || info.FullMethod == proto.Host_Reinjected_FullMethodName {
 		limit = submitTime
 	}
 	ctx, cancel := context.WithTimeout(stream.Context(), limit)

@@ -20,6 +20,7 @@ type Services struct {
 	Certificates Certificates
 	State        State
 	Memory       Memory
+	Reinjections Reinjections
 }
 
 // Submission is a message that a plugin hands in.
@@ -98,6 +99,23 @@ type Memory interface {
 	Remembered(ctx context.Context, plugin string, recipient mail.Path, key string) (bool, error)
 }
 
+// Reinjections waits for what outside content filters bring back.
+type Reinjections interface {
+	// Await begins a wait of a plugin for a message with these recipients.
+	Await(plugin string, recipients []mail.Path) (Awaited, error)
+}
+
+// Awaited is one such wait.
+type Awaited interface {
+	// Token is what has to come back with the message.
+	Token() string
+	// Take ends the wait and returns what came back: of the envelope, reverse-path and
+	// recipients. The bodies are there until Close.
+	Take() []*mail.Message
+	// Close ends the wait and gives up what came back.
+	Close()
+}
+
 // Limits of what plugins may ask for.
 const (
 	maxStateKey     = 256
@@ -108,6 +126,7 @@ const (
 	maxSubmitPiece  = 64 << 10
 	maxSubmits      = 8 // at a time, of one plugin
 	maxResponse     = 16 << 10
+	maxAwaited      = 10_000 // recipients of one wait
 	maxLogFields    = 32
 	maxLogText      = 4 << 10
 	maxCounters     = 64

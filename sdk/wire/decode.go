@@ -27,7 +27,7 @@ const allRights = sdk.MayReject | sdk.MayDiscard | sdk.MayQuarantine | sdk.MayEd
 	sdk.MayEditRcpt | sdk.MayCopy | sdk.MayEditReverse | sdk.MayReplaceBody
 
 const allHostRights = sdk.MaySubmit | sdk.MayAuthenticate | sdk.MayLookup | sdk.MayKeepData | sdk.MayUseCertificate |
-	sdk.MayKeepState | sdk.MayLog | sdk.MayCount | sdk.MayAskRemembered
+	sdk.MayKeepState | sdk.MayLog | sdk.MayCount | sdk.MayAskRemembered | sdk.MayTakeReinjected
 
 const allStages = uint32(sdk.AtConnect | sdk.AtHelo | sdk.AtMail | sdk.AtRcpt)
 

@@ -27,6 +27,8 @@ func HostRight(method string) (sdk.HostRight, bool) {
 		return sdk.MayCount, true
 	case proto.Host_Remembered_FullMethodName:
 		return sdk.MayAskRemembered, true
+	case proto.Host_Reinjected_FullMethodName:
+		return sdk.MayTakeReinjected, true
 	}
 	return 0, false
 }
