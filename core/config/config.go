@@ -91,16 +91,20 @@ type Listener struct {
 	// Address is "host:port" or "unix:/path".
 	// Default: none, it is required.
 	Address string `toml:"address"`
-	// Role is "mx" (mail from other servers), "submission" (mail from users) or "lmtp".
+	// Role is "mx" (mail from other servers), "submission" (mail from users), "lmtp" or
+	// "reinjection" (what a content filter brings back to the plugin that waits for it).
 	// Default: none, it is required.
 	Role string `toml:"role"`
 	// TLS is "none", "starttls" (offered), "required" (nothing without STARTTLS) or "implicit"
 	// (TLS from the first byte).
-	// Default: "starttls"; "none" with role lmtp.
+	// Default: "starttls"; "none" with role lmtp or reinjection.
 	TLS string `toml:"tls"`
 	// Auth is "off", "optional" or "required". Log-ins are offered inside TLS only.
 	// Default: "off"; "required" with role submission.
 	Auth string `toml:"auth"`
+	// Clients lists the networks that may connect; others are refused. Empty: everybody may.
+	// Default: []; ["127.0.0.0/8", "::1"] with role reinjection.
+	Clients Strings `toml:"clients"`
 	// ProxyFrom lists the networks whose PROXY header is believed.
 	// Default: []
 	ProxyFrom Strings `toml:"proxy_from"`

@@ -38,6 +38,8 @@ func (l *Listener) setDefaults(table map[string]any) {
 		l.Auth, l.DSN = "required", true
 	case "lmtp":
 		l.TLS = "none"
+	case "reinjection":
+		l.TLS, l.Clients = "none", Strings{"127.0.0.0/8", "::1"}
 	}
 }
 

@@ -136,20 +136,25 @@ func (v *validator) listener(key string, l *Listener) {
 	}
 	v.addresses[l.Address] = true
 	if l.Role == "" {
-		v.problem(key+".role", "is missing: mx, submission or lmtp")
-	} else if l.Role == "reinjection" {
-		v.problem(key+".role", "reinjection is not available in this version")
+		v.problem(key+".role", "is missing: mx, submission, lmtp or reinjection")
 	} else {
-		v.oneOf(key+".role", l.Role, "mx", "submission", "lmtp")
+		v.oneOf(key+".role", l.Role, "mx", "submission", "lmtp", "reinjection")
 	}
 	v.oneOf(key+".tls", l.TLS, "none", "starttls", "required", "implicit")
 	v.oneOf(key+".auth", l.Auth, "off", "optional", "required")
 	if l.Auth != "off" && l.TLS == "none" {
 		v.problem(key+".auth", `log-ins need TLS; set tls = "starttls" (or required, implicit), or auth = "off"`)
 	}
-	if l.Auth != "off" && l.Role == "lmtp" {
-		v.problem(key+".auth", "there are no log-ins on an lmtp listener; remove the key")
+	if l.Auth != "off" && (l.Role == "lmtp" || l.Role == "reinjection") {
+		v.problem(key+".auth", "there are no log-ins on a listener of role %s; remove the key", l.Role)
 	}
+	if l.DSN && l.Role == "reinjection" {
+		v.problem(key+".dsn", "what comes back is reported by the message that it belongs to; remove the key")
+	}
+	if l.Role == "reinjection" && len(l.Clients) == 0 && !isUnix {
+		v.problem(key+".clients", `is empty: name where the content filter connects from, as in clients = ["127.0.0.1"]`)
+	}
+	v.networkList(key+".clients", l.Clients, false)
 	v.networkList(key+".proxy_from", l.ProxyFrom, !isUnix)
 	if time.Duration(l.GreetDelay) > 30*time.Second {
 		v.problem(key+".greet_delay", "must be at most 30s: clients would give up")

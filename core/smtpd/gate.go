@@ -76,6 +76,9 @@ func (g *gate) join(s *session, l *Limits) (mail.Status, bool) {
 		return mail.Temporary(421, 3, 2, "Shutting down, try again later"), false
 	}
 	addr := s.client.Addr
+	if o := &s.server.opt; o.Clients != nil && !s.local && !contains(o.Clients, addr) {
+		return mail.Permanent(554, 7, 1, "Connections from your address are not taken here"), false
+	}
 	if g.open > l.Sessions-l.Reserved && !contains(l.ReservedFor, addr) {
 		return mail.Temporary(421, 3, 2, "Too many sessions, try again later"), false
 	}
@@ -196,7 +199,8 @@ func (s *Server) admit(ss *session) {
 func (s *session) identify() error {
 	tcp, ok := s.w.raw.RemoteAddr().(*net.TCPAddr)
 	if !ok {
-		return nil // a unix socket
+		s.local = true // a unix socket
+		return nil
 	}
 	s.client.Addr, s.client.Port = clientAddr(tcp.AddrPort())
 	if !contains(s.server.opt.ProxyFrom, s.client.Addr) {

@@ -97,9 +97,9 @@ type Role string
 // The roles.
 const (
 	MX          Role = "mx"
-	Submission  Role = "submission" // RFC 6409; every message is a submitted one
-	LMTP        Role = "lmtp"       // RFC 2033
-	Reinjection Role = "reinjection"
+	Submission  Role = "submission"  // RFC 6409; every message is a submitted one
+	LMTP        Role = "lmtp"        // RFC 2033
+	Reinjection Role = "reinjection" // what a content filter brings back; to this package as MX
 )
 
 // TLSMode says how a listener uses TLS.
@@ -170,6 +170,7 @@ type Options struct {
 	Policy        Policy
 	Authenticator Authenticator // needed unless Auth is off
 	Intake        Intake
+	Clients       []netip.Prefix // who may connect; nil: everybody; a unix socket has its own permissions
 	ProxyFrom     []netip.Prefix // clients that have to send a PROXY header (v1 or v2)
 	DSN           bool           // offer DSN (RFC 3461)
 	RequireTLS    bool           // offer REQUIRETLS inside TLS (RFC 8689)

@@ -139,6 +139,9 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	return err
 }
 
+// Role is what its listeners are for.
+func (s *Server) Role() Role { return s.opt.Role }
+
 // Sessions is how many connections are open.
 func (s *Server) Sessions() int {
 	s.gate.mu.Lock()

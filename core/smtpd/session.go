@@ -27,6 +27,7 @@ type session struct {
 	key    addressKey
 
 	client   mail.Client
+	local    bool // it came through a unix socket
 	greeted  bool // HELO, EHLO or LHLO was accepted, since TLS began
 	extended bool // it was not HELO
 	secure   bool // inside TLS
