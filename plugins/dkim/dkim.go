@@ -8,7 +8,9 @@ import (
 	netmail "net/mail"
 	"path/filepath"
 	"strings"
+	"time"
 
+	"github.com/postern-mail/postern/plugins/internal/dkimkey"
 	"github.com/postern-mail/postern/sdk"
 	"github.com/postern-mail/postern/sdk/mail"
 )
@@ -41,7 +43,9 @@ func Manifest() sdk.Manifest {
 
 // Plugin signs messages. It implements [sdk.Filter].
 type Plugin struct {
-	keys map[mail.Domain]*key
+	keys   map[mail.Domain]*dkimkey.Key
+	signer signer
+	now    func() time.Time
 }
 
 var (
@@ -50,7 +54,7 @@ var (
 )
 
 // New returns a plugin that has yet to be configured.
-func New() *Plugin { return &Plugin{} }
+func New() *Plugin { return &Plugin{now: time.Now} }
 
 // Configure reads the keys.
 func (p *Plugin) Configure(_ context.Context, c sdk.Config) error {
@@ -61,14 +65,14 @@ func (p *Plugin) Configure(_ context.Context, c sdk.Config) error {
 	if len(s.Domains) == 0 {
 		return errors.New(`settings: domains is empty; name the domains to sign for, as in domains = ["example.org"]`)
 	}
-	if err := checkSelector(s.Selector); err != nil {
+	if err := dkimkey.CheckSelector(s.Selector); err != nil {
 		return fmt.Errorf("settings: selector: %w", err)
 	}
 	dir := s.KeyDir
 	if !filepath.IsAbs(dir) {
 		dir = filepath.Join(c.DataDir, dir)
 	}
-	p.keys = make(map[mail.Domain]*key)
+	p.keys = make(map[mail.Domain]*dkimkey.Key)
 	var faults []string
 	for _, name := range s.Domains {
 		d, err := mail.ParseDomain(name)
@@ -76,13 +80,13 @@ func (p *Plugin) Configure(_ context.Context, c sdk.Config) error {
 			faults = append(faults, "settings: domains: "+err.Error())
 			continue
 		}
-		k, err := loadKey(dir, d, s.Selector)
+		k, err := dkimkey.Load(dir, d, s.Selector)
 		if err != nil {
 			faults = append(faults, err.Error())
 			continue
 		}
-		if k.bits != 0 && k.bits < adviseBits {
-			slog.Warn("rsa key is short", "file", k.file, "bits", k.bits, "advised", adviseBits)
+		if k.Short() {
+			slog.Warn("rsa key is short", "file", k.Path, "bits", k.Bits, "advised", dkimkey.AdviseBits)
 		}
 		p.keys[d] = k
 	}
@@ -102,23 +106,23 @@ func (p *Plugin) Filter(ctx context.Context, m *mail.Message) (*sdk.Verdict, err
 	if k == nil {
 		return unsigned("the author's domain " + author.String() + " is not one of ours"), nil
 	}
-	value, err := sign(ctx, m, k)
+	values, err := p.signer.sign(ctx, m, []*dkimkey.Key{k}, p.now())
 	if err != nil {
-		return nil, fmt.Errorf("signing for %s: %w", k.domain, err)
+		return nil, fmt.Errorf("signing for %s: %w", k.Domain, err)
 	}
 	v := sdk.Continue()
 	v.Edits = removeOwn(m.Header, k)
-	return v.AddHeader("DKIM-Signature", value).Note("signed", "d="+k.domain.String()+" s="+k.selector+" a="+k.algorithm), nil
+	return v.AddHeader(fieldName, values[0]).Note("signed", "d="+k.Domain.String()+" s="+k.Selector+" a="+k.Algorithm), nil
 }
 
 func unsigned(why string) *sdk.Verdict { return sdk.Continue().Note("unsigned", why) }
 
 // keyFor returns the key of the domain or of the nearest one above it that has one: the
 // signature is aligned with From in DMARC's relaxed mode either way (RFC 7489 §3.1.1).
-func (p *Plugin) keyFor(author mail.Domain) *key {
-	var best *key
+func (p *Plugin) keyFor(author mail.Domain) *dkimkey.Key {
+	var best *dkimkey.Key
 	for d, k := range p.keys {
-		if author.Under(d) && (best == nil || d.Under(best.domain)) {
+		if author.Under(d) && (best == nil || d.Under(best.Domain)) {
 			best = k
 		}
 	}
@@ -171,13 +175,13 @@ const maxOwn = 100
 
 // removeOwn removes signatures that we made when the message came through here before: of
 // ours there is one, and it is valid for what leaves. Other people's are left alone.
-func removeOwn(h mail.Header, k *key) []sdk.Edit {
+func removeOwn(h mail.Header, k *dkimkey.Key) []sdk.Edit {
 	var edits []sdk.Edit
 	for i, v := range h.Values("DKIM-Signature") {
 		if len(edits) == maxOwn {
 			break
 		}
-		if d, err := mail.ParseDomain(tag(v, "d")); err == nil && d == k.domain && strings.EqualFold(tag(v, "s"), k.selector) {
+		if d, err := mail.ParseDomain(tag(v, "d")); err == nil && d == k.Domain && strings.EqualFold(tag(v, "s"), k.Selector) {
 			// Before those that were found already, so that their numbers stay right.
 			edits = append([]sdk.Edit{{Kind: sdk.HeaderRemove, Name: "DKIM-Signature", Index: i}}, edits...)
 		}

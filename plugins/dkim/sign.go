@@ -1,161 +1,90 @@
 package dkim
 
 import (
-	"bytes"
+	"bufio"
 	"context"
-	"errors"
+	"encoding/base64"
 	"io"
+	"strconv"
 	"strings"
-	"sync"
+	"time"
 
-	"github.com/emersion/go-msgauth/dkim"
-
+	"github.com/postern-mail/postern/plugins/internal/dkimkey"
+	"github.com/postern-mail/postern/plugins/internal/dkimsig"
 	"github.com/postern-mail/postern/sdk/mail"
 )
 
-// oversigned fields are signed once more often than they are there, so that nobody can add
-// one (RFC 6376 §5.4.2): From always, and what people read or answer to.
-func oversigned() []string {
-	return []string{"From", "Reply-To", "Subject", "To", "Cc"}
-}
+const fieldName = "DKIM-Signature"
 
-// signed fields are signed as often as they are there; those of them that say how the body
-// is to be read, and those that later servers add where they are missing (Postfix does, to
-// mail of its own networks), once more if they are there at all. Fields that transport changes or lists
-// add later (Received, Return-Path, List-Id...) are left out, unless they are there.
-func signed() (withOne, plain []string) {
-	return []string{"Date", "Message-ID", "MIME-Version", "Content-Type", "Content-Transfer-Encoding"},
-		[]string{"Sender", "In-Reply-To", "References", "Content-ID", "Content-Description",
-			"Resent-From", "Resent-To", "Resent-Cc", "Resent-Date", "Resent-Message-ID",
-			"List-Id", "List-Help", "List-Unsubscribe", "List-Unsubscribe-Post", "List-Subscribe", "List-Post", "List-Owner", "List-Archive"}
-}
+// signer signs messages. It may be used concurrently.
+type signer struct{ bufs dkimsig.Buffers }
 
-// maxRepeats bounds how often a field is named: the list is one line.
-const maxRepeats = 3
-
-// headerKeys is the h= list for a header.
-func headerKeys(h mail.Header) []string {
-	var keys []string
-	add := func(name string, times int) {
-		for range min(times, maxRepeats) {
-			keys = append(keys, name)
-		}
-	}
-	for _, name := range oversigned() {
-		add(name, h.Count(name)+1)
-	}
-	withOne, plain := signed()
-	for _, name := range withOne {
-		if n := h.Count(name); n > 0 {
-			add(name, n+1)
-		}
-	}
-	for _, name := range plain {
-		add(name, h.Count(name))
-	}
-	return keys
-}
-
-type buffers struct{ pool sync.Pool }
-
-func (b *buffers) get() *[]byte {
-	if p, ok := b.pool.Get().(*[]byte); ok {
-		return p
-	}
-	p := make([]byte, 64<<10)
-	return &p
-}
-
-// sign returns the value of the DKIM-Signature field.
-func sign(ctx context.Context, m *mail.Message, k *key) (string, error) {
-	keys := headerKeys(m.Header)
-	s, err := dkim.NewSigner(&dkim.SignOptions{
-		Domain:                 k.domain.String(),
-		Selector:               k.selector,
-		Signer:                 k.signer,
-		HeaderCanonicalization: dkim.CanonicalizationRelaxed,
-		BodyCanonicalization:   dkim.CanonicalizationRelaxed,
-		HeaderKeys:             keys,
-	})
+// sign returns the values of the DKIM-Signature fields, one for each key. The body is read
+// once.
+func (s *signer) sign(ctx context.Context, m *mail.Message, keys []*dkimkey.Key, now time.Time) ([]string, error) {
+	fields := dkimsig.NewFields(m.Header)
+	names := dkimsig.Choose(fields)
+	hash, err := s.body(ctx, m)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	werr := write(ctx, s, m, keys, &k.buffers)
-	if err := errors.Join(werr, s.Close()); err != nil { // Close ends the signer's goroutine
-		return "", err
+	var values []string
+	for _, k := range keys {
+		tags := dkimsig.Tags{
+			{Name: "v", Value: "1"},
+			{Name: "a", Value: k.Algorithm},
+			{Name: "c", Value: "relaxed/relaxed"},
+			{Name: "d", Value: k.Domain.String()},
+			{Name: "s", Value: k.Selector},
+			{Name: "t", Value: strconv.FormatInt(now.Unix(), 10)},
+			{Name: "h", Value: strings.Join(names, ":")},
+			{Name: "bh", Value: base64.StdEncoding.EncodeToString(hash)},
+		}
+		value, err := dkimsig.SignField(fieldName, tags, k.Signer, func(own []byte) []byte {
+			return fields.Hash(names, dkimsig.Relaxed, own)
+		})
+		if err != nil {
+			return nil, err
+		}
+		values = append(values, value)
 	}
-	value, ok := strings.CutPrefix(s.Signature(), "DKIM-Signature:")
-	if !ok {
-		return "", errors.New("the signer made an unknown field")
-	}
-	return strings.TrimSpace(value), nil
+	return values, nil
 }
 
-// write gives the signer the message as a verifier will see it.
-func write(ctx context.Context, w io.Writer, m *mail.Message, keys []string, bufs *buffers) error {
-	block := m.Header.Block()
-	if separated(block) {
-		if err := writeFields(w, m.Header, keys); err != nil {
-			return err
-		}
-	} else if _, err := w.Write(block); err != nil {
-		return err
-	}
+// body is the hash of the body as a verifier will see it.
+func (s *signer) body(ctx context.Context, m *mail.Message) ([]byte, error) {
+	h := dkimsig.NewBodyHash(dkimsig.Relaxed)
 	body, err := m.Body.Open()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer body.Close()
-	buf := bufs.get()
-	defer bufs.pool.Put(buf)
-	for {
-		n, err := body.Read(*buf)
-		if n > 0 {
-			if _, werr := w.Write((*buf)[:n]); werr != nil {
-				return werr
-			}
-		}
-		if err == io.EOF {
-			break
-		}
-		if err == nil {
-			err = ctx.Err()
-		}
-		if err != nil {
-			return err
-		}
-	}
-	if !separated(block) {
+	var r io.Reader = body
+	if !m.Header.Separated() {
 		// A message may have no blank line, or begin with what is no field: to a verifier
-		// the header then ends at the first blank line, wherever that is. The signer wants
-		// one; at the end of a body relaxed canonicalization ignores them.
-		_, err = io.WriteString(w, "\r\n\r\n")
-	}
-	return err
-}
-
-// writeFields writes the fields named in keys, each on one line, and the blank line. Relaxed
-// canonicalization unfolds them anyway (RFC 6376 §3.4.2); the signer would copy a field
-// again for every line of it, which takes minutes where a sender fills a header with folds.
-func writeFields(w io.Writer, h mail.Header, keys []string) error {
-	signed := make(map[string]bool, len(keys))
-	for _, k := range keys {
-		signed[strings.ToLower(k)] = true
-	}
-	for _, f := range h.Fields {
-		if !signed[strings.ToLower(f.Name)] {
-			continue
-		}
-		line := append(bytes.ReplaceAll(f.Raw(), []byte("\r\n"), nil), "\r\n"...)
-		if _, err := w.Write(line); err != nil {
-			return err
+		// the header then ends at the first blank line, wherever that is.
+		if r, err = afterBlank(body); err != nil {
+			return nil, err
 		}
 	}
-	_, err := io.WriteString(w, "\r\n")
-	return err
+	if err := s.bufs.Read(ctx, r, h); err != nil {
+		return nil, err
+	}
+	sum, _ := h.Sum()
+	return sum, nil
 }
 
-// separated reports whether a header block ends with its blank line.
-func separated(block []byte) bool {
-	return bytes.HasSuffix(block, []byte("\n\r\n")) || bytes.Equal(block, []byte("\r\n"))
+// afterBlank skips everything up to the first blank line, and that.
+func afterBlank(r io.Reader) (io.Reader, error) {
+	b := bufio.NewReaderSize(r, 4096)
+	for begin := true; ; {
+		line, err := b.ReadSlice('\n')
+		if begin && string(line) == "\r\n" || err == io.EOF {
+			return b, nil
+		}
+		if err != nil && err != bufio.ErrBufferFull {
+			return nil, err
+		}
+		begin = err == nil
+	}
 }

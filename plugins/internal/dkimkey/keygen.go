@@ -1,4 +1,4 @@
-package dkim
+package dkimkey
 
 import (
 	"crypto"
@@ -41,7 +41,7 @@ func (r Record) Zone() string {
 // private key goes into a new file below dir, with mode 0600; a file that is there is never
 // overwritten. It returns the file's path and the record to publish.
 func Generate(dir string, domain mail.Domain, selector, algorithm string) (string, Record, error) {
-	if err := checkSelector(selector); err != nil {
+	if err := CheckSelector(selector); err != nil {
 		return "", Record{}, err
 	}
 	if _, literal := domain.Literal(); literal || domain.IsZero() {
@@ -51,7 +51,7 @@ func Generate(dir string, domain mail.Domain, selector, algorithm string) (strin
 	var err error
 	switch algorithm {
 	case "rsa":
-		signer, err = rsa.GenerateKey(rand.Reader, adviseBits)
+		signer, err = rsa.GenerateKey(rand.Reader, AdviseBits)
 	case "ed25519":
 		_, signer, err = ed25519.GenerateKey(rand.Reader)
 	default:
@@ -64,7 +64,7 @@ func Generate(dir string, domain mail.Domain, selector, algorithm string) (strin
 	if err != nil {
 		return "", Record{}, err
 	}
-	path := KeyFile(dir, domain, selector)
+	path := File(dir, domain, selector)
 	if err := writeNew(path, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})); err != nil {
 		return "", Record{}, err
 	}
@@ -72,14 +72,8 @@ func Generate(dir string, domain mail.Domain, selector, algorithm string) (strin
 	return path, r, err
 }
 
-// ReadRecord returns the record that publishes the key in the file below dir.
-func ReadRecord(dir string, domain mail.Domain, selector string) (Record, error) {
-	k, err := loadKey(dir, domain, selector)
-	if err != nil {
-		return Record{}, err
-	}
-	return recordFor(domain, selector, k.signer.Public())
-}
+// Record is what publishes the key.
+func (k *Key) Record() (Record, error) { return recordFor(k.Domain, k.Selector, k.Signer.Public()) }
 
 func recordFor(domain mail.Domain, selector string, public crypto.PublicKey) (Record, error) {
 	r := Record{Name: selector + "._domainkey." + domain.String()}
