@@ -52,8 +52,27 @@ func fromMilter(name, value string, leading bool) string {
 	return b.String()
 }
 
+// squeeze shortens what no fold should leave alone on a line: much white space.
+func squeeze(line string) string {
+	const much = 100
+	var b strings.Builder
+	blanks := 0
+	for i := 0; i < len(line); i++ {
+		if line[i] != ' ' && line[i] != '\t' {
+			blanks = 0
+		} else if blanks++; blanks > much {
+			continue
+		}
+		b.WriteByte(line[i])
+	}
+	return strings.TrimRight(b.String(), " \t")
+}
+
 // fold writes a line, broken where it is too long: before white space if there is some.
 func fold(b *strings.Builder, line string, room int) int {
+	if len(line) > room {
+		line = squeeze(line)
+	}
 	for len(line) > room {
 		cut := strings.LastIndexAny(line[:room+1], " \t")
 		if cut <= 0 || strings.Trim(line[:cut], " \t") == "" || strings.Trim(line[cut:], " \t") == "" {

@@ -60,7 +60,8 @@ type Conn struct {
 
 	step    Step
 	timeout time.Duration
-	in      []byte // of the packet that is being handed to the client
+	buf     bytes.Buffer // the packet that came last
+	in      []byte       // what is left of the one that is being handed to the client
 	changes int
 	bytes   int
 
@@ -145,7 +146,7 @@ func (c *Conn) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// packet reads one packet, whatever it is.
+// packet reads one packet, whatever it is. The data is good until the next one.
 func (c *Conn) packet() (code byte, data []byte, err error) {
 	if err := c.flush(); err != nil {
 		return 0, nil, err
@@ -161,11 +162,11 @@ func (c *Conn) packet() (code byte, data []byte, err error) {
 	if n == 0 || n > MaxPacket {
 		return 0, nil, protocolErrorf("a packet of %d bytes", n)
 	}
-	var b bytes.Buffer // grows with what comes, not with what was announced
-	if _, err := io.CopyN(&b, c.r, int64(n)); err != nil {
+	c.buf.Reset() // grows with what comes, not with what was announced
+	if _, err := io.CopyN(&c.buf, c.r, int64(n)); err != nil {
 		return 0, nil, lost(err)
 	}
-	return b.Bytes()[0], b.Bytes()[1:], nil
+	return c.buf.Bytes()[0], c.buf.Bytes()[1:], nil
 }
 
 // ErrLost says that the milter ended the connection in the middle of a message.
