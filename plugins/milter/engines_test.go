@@ -45,7 +45,7 @@ var hard = map[string]string{
 	"large field":     "From: alice@example.org\r\nSubject: x\r\nX-Large: " + strings.Repeat(strings.Repeat("y", 70)+"\r\n ", 897) + "\r\n\r\nbody\r\n",
 }
 
-func newKey(t *testing.T) (private, record string) {
+func newKey(t testing.TB) (private, record string) {
 	t.Helper()
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {

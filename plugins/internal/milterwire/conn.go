@@ -84,7 +84,7 @@ type Conn struct {
 
 // New wraps a connection.
 func New(c net.Conn) *Conn {
-	return &Conn{Conn: c, w: bufio.NewWriterSize(c, 64<<10), r: bufio.NewReaderSize(c, 4<<10)}
+	return &Conn{Conn: c, w: bufio.NewWriterSize(c, 16<<10), r: bufio.NewReaderSize(c, 4<<10)}
 }
 
 // Begin says which command comes, and how long each packet of its answer may take.
@@ -153,6 +153,9 @@ func (c *Conn) packet() (code byte, data []byte, err error) {
 	}
 	if err := c.Conn.SetReadDeadline(time.Now().Add(c.timeout)); err != nil {
 		return 0, nil, err
+	}
+	if c.step == End && c.r.Buffered() == 0 {
+		quickAck(c.Conn) // the kernel forgets it after a while
 	}
 	var head [4]byte
 	if _, err := io.ReadFull(c.r, head[:]); err != nil {

@@ -1,0 +1,7 @@
+//go:build !linux
+
+package milterwire
+
+import "net"
+
+func quickAck(net.Conn) {}
