@@ -187,6 +187,15 @@ func (s *supervisor) fault(p *process, f *Failure) {
 	}
 }
 
+// stray counts an answer that nobody asked for. Right answers between them do not excuse it:
+// who mixes up calls may mix up verdicts.
+func (s *supervisor) stray(p *process, err error) {
+	s.fault(p, fail(s.spec.Name, Error, err))
+	if p.strays.Add(1) == maxGarbage {
+		s.lookAt()
+	}
+}
+
 // lookAt has the supervisor look at its process now.
 func (s *supervisor) lookAt() {
 	select {

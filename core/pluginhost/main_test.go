@@ -80,6 +80,8 @@ func servePlugin(name string) {
 		time.Sleep(time.Hour)
 	case "raw":
 		serveRaw()
+	case "rawstream":
+		serveRawStream()
 	case "writer":
 		serveWriter()
 	case "rawgate":
@@ -139,6 +141,13 @@ func (f *filter) Filter(ctx context.Context, m *mail.Message) (*sdk.Verdict, err
 	case "hang":
 		<-ctx.Done()
 		return nil, ctx.Err()
+	case "note-end":
+		<-ctx.Done()
+		os.WriteFile(arg, nil, 0o600)
+	case "unsendable":
+		return sdk.Continue().AddCopy(mail.Path{Local: "\xff"}, mail.Path{}), nil
+	case "giant":
+		return sdk.Continue().Note("n", strings.Repeat("x", 2<<20)), nil
 	case "deaf":
 		select {}
 	case "stop":
@@ -368,8 +377,12 @@ func fastTiming() timing {
 	return t
 }
 
+// unaryEnv has the tests ask plugins by method calls; see TestTheOtherWay.
+const unaryEnv = "PLUGINHOST_TEST_UNARY"
+
 func options(t testing.TB, log *logBuffer, tm timing) Options {
 	t.Helper()
+	tm.unary = tm.unary || os.Getenv(unaryEnv) != ""
 	return Options{
 		RunDir:     filepath.Join(t.TempDir(), "run"),
 		SelfExe:    "/proc/self/exe",

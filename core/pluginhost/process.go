@@ -45,6 +45,7 @@ type process struct {
 	// answered counts the calls that it has completed, whatever the answer.
 	answered atomic.Int64
 	garbage  atomic.Int32 // answers in a row that broke the protocol
+	strays   atomic.Int32 // answers to no call
 	broken   atomic.Bool  // its stream of calls has ended
 	hopeless atomic.Bool  // it died, as its successor would, of any message
 	// Its death was a message's fault, or the plugin's. Guarded by its supervisor's mu.
@@ -235,7 +236,7 @@ func (p *process) openStream() error {
 	st, err := stream.Open(p.conn, stream.Events{
 		Fault: func(err error) {
 			if s := p.host.owner.Load(); s != nil {
-				s.fault(p, garbage(p.spec.Name, err))
+				s.stray(p, err)
 			}
 		},
 		Broken: func(error) {

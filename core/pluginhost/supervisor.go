@@ -40,7 +40,7 @@ func defaultTiming() timing {
 
 // Waits that have nothing to do with any plugin's behaviour.
 const (
-	maxGarbage  = 5 // answers in a row that break the protocol: the process is replaced
+	maxGarbage  = 5 // answers in a row that break the protocol, or to no call: the process is replaced
 	outputGrace = 500 * time.Millisecond
 	killGrace   = 5 * time.Second
 	soonest     = 2 * time.Second // a restart within this is worth to be waited for
@@ -147,8 +147,8 @@ func (s *supervisor) watch(ctx context.Context, p *process, back *backoff) {
 			s.replaceBroken(ctx, p)
 			return
 		}
-		if n := p.garbage.Load(); n >= maxGarbage {
-			s.log.Error("plugin answers garbage and is restarted", "pid", p.run.pid, "in_a_row", n)
+		if n := max(p.garbage.Load(), p.strays.Load()); n >= maxGarbage {
+			s.log.Error("plugin answers garbage and is restarted", "pid", p.run.pid, "answers", n)
 			s.dismiss(ctx, p)
 			<-p.run.exited
 			return
