@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync"
 
+	"github.com/postern-mail/postern/plugins/internal/arcchain"
 	"github.com/postern-mail/postern/plugins/internal/dkimverify"
 	"github.com/postern-mail/postern/plugins/internal/dmarc"
 	"github.com/postern-mail/postern/plugins/internal/spf"
@@ -23,6 +24,7 @@ type facts struct {
 	authors  []mail.Domain
 	unclear  error // too many authors
 	dmarc    []dmarc.Result
+	arc      *arcchain.Chain
 	vouchers []string // methods that authenticated the reverse-path: "spf", "dkim"
 }
 
@@ -36,6 +38,7 @@ func (p *Plugin) check(ctx context.Context, m *mail.Message) (*facts, error) {
 	var g group
 	g.run(func() error { f.spf = p.checkSPF(dnsCtx, m); return nil })
 	g.run(func() (err error) { f.dkim, err = p.dkim.Verify(ctx, m); return err })
+	g.run(func() (err error) { f.arc, err = p.checkARC(ctx, m); return err })
 	// What the authors' domains want is asked for meanwhile; each has limits of its own.
 	policies := make([]*dmarc.Evaluator, len(f.authors))
 	for i, a := range f.authors {

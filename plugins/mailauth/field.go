@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/postern-mail/postern/plugins/internal/arcchain"
 	"github.com/postern-mail/postern/plugins/internal/authres"
 	"github.com/postern-mail/postern/plugins/internal/dkimverify"
 	"github.com/postern-mail/postern/plugins/internal/dmarc"
@@ -21,6 +22,9 @@ func (p *Plugin) field(f *facts, d decision) string {
 	}
 	h.Results = append(h.Results, f.spfResult())
 	h.Results = append(h.Results, f.dkimResults()...)
+	if f.arc.State != arcchain.None {
+		h.Results = append(h.Results, f.arcResult())
+	}
 	h.Results = append(h.Results, f.dmarcResults(d)...)
 	return h.Format()
 }
@@ -153,6 +157,7 @@ func (f *facts) note(v *sdk.Verdict, d decision) {
 	}
 	add("spf", string(f.spf.Result))
 	add("dkim", f.dkimValue())
+	add("arc", f.arcValue())
 	worst := f.worst()
 	add("dmarc", string(worst.Value))
 	add("dmarc_policy", string(worst.Policy))

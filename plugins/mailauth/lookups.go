@@ -21,7 +21,7 @@ type Resolver interface {
 // Look-ups of one message, by method. DKIM has one for each signature besides.
 const (
 	spfLookups   = 50
-	arcLookups   = 20
+	arcLookups   = 50
 	dmarcLookups = 60
 )
 

@@ -104,6 +104,9 @@ func (p *Plugin) exempt(m *mail.Message, f *facts, author mail.Domain) (why, ove
 			return "override for " + d.String(), "local_policy"
 		}
 	}
+	if sealer, ok := p.vouchedFor(f, author); ok {
+		return "arc=pass, sealed by " + sealer.String(), "local_policy" // RFC 8617 §7.2.2
+	}
 	addr := f.client.Addr.Unmap()
 	for _, n := range p.policy.networks {
 		if n.Contains(addr) {
