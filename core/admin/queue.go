@@ -83,6 +83,8 @@ type Queue struct {
 	Store queue.Store
 	Trace trace.Recorder
 	Clock func() time.Time
+	// Lifetime is how long released mail is tried again, from now; nil: as if it had not been held.
+	Lifetime func() time.Duration
 	// Reopen is told the next hops of what a retry or release makes due; nil without a gateway.
 	Reopen func(destinations []string)
 }
@@ -209,6 +211,9 @@ func (q *Queue) changes(ctx context.Context, c Change, s Selection) (results []q
 			return true
 		}
 		r, ok := c.apply(i, now, s.Reason)
+		if c == Release && ok && q.Lifetime != nil {
+			r.Expires = now.Add(q.Lifetime())
+		}
 		switch {
 		case ok && i.Leased && c != Delete:
 			busy++

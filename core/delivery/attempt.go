@@ -129,9 +129,9 @@ func (d *Delivery) outcome(rules Rules, l queue.Lease, said func(number int) res
 	var notices []intake.Notice
 	var events []trace.Event
 	now := d.Clock()
-	age := now.Sub(l.Entry.Received)
 	for i, n := range l.Recipients {
 		r := l.Records[i]
+		age := ageOf(r, l.Entry.Received, now, rules.Lifetime)
 		res := said(n)
 		st := res.Status
 		r.Status = st
@@ -142,6 +142,9 @@ func (d *Delivery) outcome(rules Rules, l queue.Lease, said func(number int) res
 		case x != nil:
 			r.State, r.Reason = x.Record.State, x.Record.Reason
 			event.Type, event.Reason = trace.Planned, r.State.String()+": "+r.Reason
+			for i := range x.Add {
+				x.Add[i].Prolong(r.Expires)
+			}
 			b.Add, b.Remember = append(b.Add, x.Add...), append(b.Remember, x.Remember...)
 			events = append(events, x.Events...)
 			if r.State == queue.Failed {
@@ -164,7 +167,7 @@ func (d *Delivery) outcome(rules Rules, l queue.Lease, said func(number int) res
 			}
 			if rules.DelayWarning > 0 && age >= rules.DelayWarning && !r.Warned {
 				r.Warned = true
-				notice.Action, notice.Until = dsn.Delayed, l.Entry.Received.Add(rules.Lifetime)
+				notice.Action, notice.Until = dsn.Delayed, now.Add(rules.Lifetime-age)
 			}
 		}
 		event.Status = r.Status

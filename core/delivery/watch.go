@@ -31,7 +31,7 @@ func (d *Delivery) watch(ctx context.Context) {
 		case i.State == queue.Held && !i.Expires.IsZero() && now.After(i.Expires):
 			i.Record.State = queue.Expired
 			d.Trace.Record(trace.Event{Type: trace.Expired, ID: i.ID.String(), Reason: i.Reason})
-		case i.State == queue.Parked && now.Sub(i.ID.Time()) > rules.Lifetime:
+		case i.State == queue.Parked && ageOf(i.Record, i.ID.Time(), now, rules.Lifetime) > rules.Lifetime:
 			if len(old) == 0 || old[len(old)-1] != i.ID {
 				old = append(old, i.ID)
 			}
@@ -57,6 +57,15 @@ func (d *Delivery) watch(ctx context.Context) {
 	for _, id := range old {
 		d.giveUp(ctx, id)
 	}
+}
+
+// ageOf is how long a recipient has been tried: since its message came, or, if it was held,
+// since it was released.
+func ageOf(r queue.Record, came, now time.Time, lifetime time.Duration) time.Duration {
+	if !r.Expires.IsZero() {
+		return lifetime - r.Expires.Sub(now)
+	}
+	return now.Sub(came)
 }
 
 // change commits results that no lease is for.

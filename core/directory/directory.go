@@ -14,6 +14,8 @@
 //	accounts  address, verifier    written by AddAccount, SetPassword, SetEnabled
 //	aliases   address, target      written by AddAlias; an empty local part is the catch-all
 //	account_data  plugin, address, key, version, value    written by PutData
+//	allowed_senders  sender, address, added    written by AllowSender; an empty local part is the domain
+//	times     name, at             written by SetTime
 //
 // A Directory is safe for concurrent use.
 package directory
@@ -79,7 +81,8 @@ type Directory struct {
 	db       *sql.DB
 	declared atomic.Pointer[declaration]
 	stored   atomic.Pointer[storedDomains]
-	write    sync.Mutex // one change at a time; SQLite would make the second one wait anyway
+	nobody   atomic.Int64 // the version of the file in which no sender is allowed anything, and one
+	write    sync.Mutex   // one change at a time; SQLite would make the second one wait anyway
 	watch    watcher
 	answers  *state.Cache[mail.Path, cachedAnswer]
 	lookup   *sql.Stmt

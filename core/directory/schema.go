@@ -39,6 +39,17 @@ var migrations = [...]string{
 		value   BLOB NOT NULL,
 		PRIMARY KEY (plugin, domain, local, key)
 	) STRICT;`,
+	`CREATE TABLE allowed_senders (
+		sender TEXT NOT NULL,                    -- a reverse-path, lower case; or "@" and a domain
+		domain TEXT NOT NULL,                    -- whose mail: of this domain
+		local  TEXT NOT NULL,                    -- decoded, lower case; '' is the whole domain
+		added  INTEGER NOT NULL,                 -- Unix seconds
+		PRIMARY KEY (sender, domain, local)
+	) STRICT, WITHOUT ROWID;
+	CREATE TABLE times (
+		name TEXT NOT NULL PRIMARY KEY,          -- of what the gateway does now and then
+		at   INTEGER NOT NULL                    -- up to when that is done, Unix seconds
+	) STRICT, WITHOUT ROWID;`,
 }
 
 // The questions asked for every recipient and log-in. ?3 is the local part without its +tag.

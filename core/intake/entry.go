@@ -2,6 +2,7 @@ package intake
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"time"
 
@@ -15,8 +16,16 @@ import (
 // through the pipeline.
 const PipelineDestination = "pipeline"
 
-// QuarantineTime is how long quarantined mail is kept.
+// QuarantineTime is how long quarantined mail is kept where the rules do not say.
 const QuarantineTime = 30 * 24 * time.Hour
+
+// quarantine is how long quarantined mail is kept.
+func (r *Rules) quarantine() time.Duration {
+	if r.Quarantine > 0 {
+		return r.Quarantine
+	}
+	return QuarantineTime
+}
 
 // source is the message that entries are made of.
 type source struct {
@@ -70,7 +79,19 @@ func (in *Intake) entry(src *source, v *pipeline.Version) *queue.Entry {
 		env.Recipients[i] = r.Recipient
 	}
 	return &queue.Entry{ID: id, Family: src.family, Received: src.received, Envelope: env,
-		Header: v.Header, Body: v.Body, Copy: v.Copy, Run: v.Run}
+		Header: v.Header, Body: v.Body, Copy: v.Copy, Run: judged(v)}
+}
+
+// judged is a version's run, with the plugin that wants it held.
+func judged(v *pipeline.Version) queue.Run {
+	run := v.Run
+	if v.By != "" && (v.Disposition == pipeline.Quarantine || v.Disposition == pipeline.Reject) {
+		notes := make(map[string]string, len(run.Notes)+1)
+		maps.Copy(notes, run.Notes)
+		notes[queue.QuarantineNote] = v.By
+		run.Notes = notes
+	}
+	return run
 }
 
 // records are the first records of an entry's recipients.
@@ -86,11 +107,11 @@ func (in *Intake) records(rules *Rules, e *queue.Entry, v *pipeline.Version) []q
 		}
 		switch v.Disposition {
 		case pipeline.Quarantine:
-			r.State, r.Reason, r.Expires = queue.Held, v.Reason, now.Add(QuarantineTime)
+			r.State, r.Reason, r.Expires = queue.Held, v.Reason, now.Add(rules.quarantine())
 		case pipeline.Convict:
-			r.State, r.Reason, r.Expires = queue.Held, v.Reason, now.Add(QuarantineTime)
+			r.State, r.Reason, r.Expires = queue.Held, v.Reason, now.Add(rules.quarantine())
 		case pipeline.Reject:
-			r.State, r.Expires = queue.Held, now.Add(QuarantineTime)
+			r.State, r.Expires = queue.Held, now.Add(rules.quarantine())
 			r.Reason, r.Status = "refused after other recipients were accepted: "+v.Reason, v.Status
 		case pipeline.Park:
 			r.State, r.Reason = queue.Parked, v.Reason
@@ -142,6 +163,11 @@ func (in *Intake) resume(ctx context.Context, rules *Rules, fresh *bodies, e *qu
 		return b
 	}
 	b := in.batch(source{family: e.Family, received: e.Received, env: e.Envelope, copy: e.Copy, rules: rules}, settled)
+	for _, a := range b.Add {
+		if a.Entry.Family == e.Family { // what is a report begins its own life
+			a.Prolong(records[0].Expires)
+		}
+	}
 	for i, n := range numbers {
 		r := records[i]
 		r.State, r.Reason = queue.Replaced, ""

@@ -51,6 +51,8 @@ type Rules struct {
 	HeaderSize  int   // bytes; a larger header block is refused
 	Hops        int   // more Received fields than this are a loop
 	BodySize    int64 // bytes; a plugin cannot put a larger body in the place of another
+	// Quarantine is how long quarantined mail is kept; 0: [QuarantineTime].
+	Quarantine time.Duration
 }
 
 // Intake is the door.

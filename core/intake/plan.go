@@ -93,7 +93,7 @@ func (in *Intake) Looping(h mail.Header, recipient mail.Path) bool {
 }
 
 // Reply is a message that the gateway sends by itself, with the null reverse-path: word is
-// why (RFC 3834 §5). Header and body are in wire form. The event is to be recorded when the
+// why (RFC 3834 §5), planner the plugin that is behind it, if one is. Header and body are in wire form. The event is to be recorded when the
 // entry is durable. An error is temporary.
 func (in *Intake) Reply(ctx context.Context, to mail.Path, h mail.Header, body []byte, word, planner string) (queue.Add, trace.Event, error) {
 	rules := in.rules.Load()
@@ -114,7 +114,11 @@ func (in *Intake) Reply(ctx context.Context, to mail.Path, h mail.Header, body [
 	}
 	id := in.IDs.New(now)
 	m.env.ID = id.String()
-	e := &queue.Entry{ID: id, Family: id, Received: now, Envelope: m.env, Header: h, Body: mail.InlineBody(body), Run: queue.Run{Done: []string{planner}}}
-	event := trace.Event{Type: trace.Reported, ID: m.env.ID, Family: m.env.ID, To: to.String(), Reason: word + " by " + planner}
+	e := &queue.Entry{ID: id, Family: id, Received: now, Envelope: m.env, Header: h, Body: mail.InlineBody(body)}
+	if planner != "" {
+		e.Run.Done = []string{planner}
+		word += " by " + planner
+	}
+	event := trace.Event{Type: trace.Reported, ID: m.env.ID, Family: m.env.ID, To: to.String(), Reason: word}
 	return queue.Add{Entry: e, Records: in.records(rules, e, &pipeline.Version{})}, event, nil
 }

@@ -116,11 +116,13 @@ func stackOf(err error) string {
 	return stack
 }
 
-// acquitted is a run without what an earlier conviction left in it.
+// acquitted is a run without what an earlier conviction or quarantine left in it.
 func acquitted(run queue.Run) queue.Run {
-	if _, ok := run.Notes[queue.StackNote]; ok {
-		run.Notes = maps.Clone(run.Notes)
-		delete(run.Notes, queue.StackNote)
+	for _, name := range []string{queue.StackNote, queue.QuarantineNote} {
+		if _, ok := run.Notes[name]; ok {
+			run.Notes = maps.Clone(run.Notes)
+			delete(run.Notes, name)
+		}
 	}
 	return run
 }

@@ -58,7 +58,7 @@ func (s *Step) failed(v Version, class mail.Class, err error, event *trace.Event
 	event.Reason = fmt.Sprintf("%s: %v", reason, err)
 	switch choice {
 	case FailReject:
-		v.Disposition, v.Status = Reject, mail.Permanent(554, 3, 0, "Message cannot be checked")
+		v.Disposition, v.Status, v.By = Reject, mail.Permanent(554, 3, 0, "Message cannot be checked"), s.Name
 	case FailAccept:
 		why := string(reason)
 		var u *unscanned

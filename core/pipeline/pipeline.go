@@ -46,6 +46,10 @@ type Options struct {
 	Clock   func() time.Time
 	// Convictions are those so far; nil: none.
 	Convictions *Convictions
+	// Allowed returns which of the message's recipients, by number, want mail of its sender
+	// whatever it looks like; nil: nobody does. It is for plugins to honour that judge what is
+	// wanted, as [AllowedNote], and never for those that judge what is dangerous.
+	Allowed func(ctx context.Context, m *mail.Message) []int
 	// Witness is told of every answer; nil: nobody is.
 	Witness Witness
 }
@@ -103,6 +107,7 @@ type Version struct {
 	Disposition Disposition
 	Status      mail.Status // of Reject and Defer
 	Reason      string      // of Quarantine, Discard, Park and Convict
+	By          string      // the plugin that said Quarantine or Reject
 }
 
 // Recipient is a recipient of a version.
@@ -159,6 +164,7 @@ func (p *Pipeline) ask(ctx context.Context, step *Step, m Message, v Version) []
 		env.Recipients[i] = r.Recipient
 	}
 	msg := &mail.Message{Envelope: env, Header: v.Header, Body: v.Body, Scores: v.Run.Scores, Notes: v.Run.Notes}
+	p.allow(ctx, msg)
 	callCtx := ctx
 	if step.Timeout > 0 {
 		var cancel context.CancelFunc

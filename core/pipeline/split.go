@@ -70,7 +70,7 @@ func (s *Step) aside(v Version, verdict *sdk.Verdict, run queue.Run, made []Vers
 func (s *Step) judge(v *Version, o sdk.Outcome) {
 	switch o.Action {
 	case sdk.ActionReject:
-		v.Disposition, v.Status, v.Reason = Reject, o.Status, "plugin "+s.Name
+		v.Disposition, v.Status, v.Reason, v.By = Reject, o.Status, "plugin "+s.Name, s.Name
 	case sdk.ActionTempfail:
 		// One that answered tempfail is not done: it is asked again.
 		v.Disposition, v.Status, v.Reason = Defer, o.Status, "plugin "+s.Name+": "+o.Status.Text
@@ -78,7 +78,7 @@ func (s *Step) judge(v *Version, o sdk.Outcome) {
 	case sdk.ActionDiscard:
 		v.Disposition, v.Reason = Discard, "plugin "+s.Name+": "+o.Reason
 	case sdk.ActionQuarantine:
-		v.Disposition, v.Reason = Quarantine, "plugin "+s.Name+": "+o.Reason
+		v.Disposition, v.Reason, v.By = Quarantine, "plugin "+s.Name+": "+o.Reason, s.Name
 	case sdk.ActionUnscanned:
 		v.Disposition, v.Status = Defer, mail.Temporary(451, 3, 0, "Message cannot be checked now, try again later")
 		v.Reason = "plugin " + s.Name + ": unscanned: " + o.Reason

@@ -83,22 +83,38 @@ type Run struct {
 // that are held because of that. No plugin can set it: their notes have a slash.
 const StackNote = "stack"
 
+// QuarantineNote is the note that names the plugin on whose word a message is, or was, held
+// in quarantine. No plugin can set it.
+const QuarantineNote = "quarantine"
+
 // Record is what is known of one recipient of an entry.
 type Record struct {
 	State       State
 	Destination string    // key of the next hop: concurrency, fairness, suspension
 	Attempts    int       // delivery attempts begun
 	Next        time.Time // when a pending recipient is due
-	Expires     time.Time // when a held recipient is let go; zero: never
-	Status      mail.Status
-	Reason      string // why held, parked or discarded, for people
-	Warned      bool   // a delay warning has been sent
+	// Expires is when a held recipient is let go (zero: never), and when one that was released
+	// has been tried long enough (zero: when the message is too old).
+	Expires time.Time
+	Status  mail.Status
+	Reason  string // why held, parked or discarded, for people
+	Warned  bool   // a delay warning has been sent
 }
 
 // Add is an entry to commit, with the first record of each of its recipients.
 type Add struct {
 	Entry   *Entry
 	Records []Record
+}
+
+// Prolong lets what waits be tried until then, if it is made of a message that was released
+// with that time.
+func (a *Add) Prolong(until time.Time) {
+	for i := range a.Records {
+		if s := a.Records[i].State; s == Pending || s == Parked {
+			a.Records[i].Expires = until
+		}
+	}
 }
 
 // Result replaces the record of one recipient.
