@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/postern-mail/postern/plugins/arc"
 	"github.com/postern-mail/postern/plugins/bcc"
 	"github.com/postern-mail/postern/plugins/dkim"
 	"github.com/postern-mail/postern/plugins/mailauth"
@@ -22,6 +23,7 @@ type builtin struct {
 }
 
 var builtins = map[string]builtin{
+	"arc":      {make: func() any { return arc.New() }, manifest: arc.Manifest()},
 	"bcc":      {make: func() any { return bcc.New() }, manifest: bcc.Manifest()},
 	"dkim":     {make: func() any { return dkim.New() }, manifest: dkim.Manifest()},
 	"mailauth": {make: func() any { return mailauth.New() }, manifest: mailauth.Manifest()},

@@ -14,8 +14,8 @@ import (
 
 	"github.com/postern-mail/postern/plugins/internal/authres"
 	"github.com/postern-mail/postern/plugins/internal/dkimkey"
-	"github.com/postern-mail/postern/plugins/internal/peertest"
 	"github.com/postern-mail/postern/sdk/mail"
+	"github.com/postern-mail/postern/sdk/sdktest/peertest"
 )
 
 const plain = "From: Ann <ann@example.org>\r\nSubject:  some   thing\r\n\tfolded \r\nTo: bob@example.net\r\nMessage-ID: <1@example.org>\r\n\r\nHello  Bob.\r\n"
@@ -52,11 +52,11 @@ func (r *rig) seal(t testing.TB, wire string, state CV) string {
 func (r *rig) try(wire string, state CV) (string, error) {
 	m := parsed(wire)
 	results := authres.Header{ID: "relay.test", Results: []authres.Result{{Method: "spf", Value: "pass", Props: []authres.Prop{{Type: "smtp", Name: "mailfrom", Value: "ann@example.org"}}}}}
-	fields, err := new(Sealer).Seal(context.Background(), m, r.key, state, results, time.Now())
+	set, err := new(Sealer).Seal(context.Background(), m, r.key, state, results, time.Now())
 	if err != nil {
 		return "", err
 	}
-	for _, f := range fields {
+	for _, f := range set.Fields {
 		if err := m.Header.Prepend(f.Name, f.Value); err != nil {
 			return "", err
 		}

@@ -27,15 +27,22 @@ var (
 // Field is a header field to add.
 type Field struct{ Name, Value string }
 
+// Sealed is a new set.
+type Sealed struct {
+	// Fields are in the order in which they have to be added, each at the top of the header.
+	Fields   []Field
+	Instance int
+	State    CV // what the seal says
+}
+
 // Sealer adds sets. It may be used concurrently; the zero value is ready.
 type Sealer struct{ bufs dkimsig.Buffers }
 
-// Seal makes the fields of the next set, in the order in which they have to be added, each
-// at the top of the header. state is what the chain was when the message arrived. Where the
+// Seal makes the next set. state is what the chain was when the message arrived. Where the
 // chain of the message as it is now contradicts it (there is one, there is none, it is
 // malformed), what the header shows counts. results are put into the set under its
 // instance. An error is ErrEnded, ErrFull, or about the body or the key.
-func (s *Sealer) Seal(ctx context.Context, m *mail.Message, k *dkimkey.Key, state CV, results authres.Header, now time.Time) ([]Field, error) {
+func (s *Sealer) Seal(ctx context.Context, m *mail.Message, k *dkimkey.Key, state CV, results authres.Header, now time.Time) (*Sealed, error) {
 	fields := dkimsig.NewFields(m.Header)
 	c, err := collect(fields)
 	switch {
@@ -70,7 +77,7 @@ func (s *Sealer) Seal(ctx context.Context, m *mail.Message, k *dkimkey.Key, stat
 	if err != nil {
 		return nil, err
 	}
-	return []Field{first, second, third}, nil
+	return &Sealed{[]Field{first, second, third}, results.Instance, state}, nil
 }
 
 // newSet is the set that is being made.
