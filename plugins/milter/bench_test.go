@@ -3,7 +3,7 @@ package milter
 import (
 	"testing"
 
-	"github.com/postern-mail/postern/plugins/internal/peertest"
+	"github.com/postern-mail/postern/sdk/sdktest/peertest"
 )
 
 // BenchmarkOpenDKIM is one message at a time through a real milter.

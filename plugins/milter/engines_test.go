@@ -16,10 +16,10 @@ import (
 
 	"github.com/emersion/go-msgauth/dkim"
 
-	"github.com/postern-mail/postern/plugins/internal/peertest"
 	"github.com/postern-mail/postern/sdk"
 	"github.com/postern-mail/postern/sdk/mail"
 	"github.com/postern-mail/postern/sdk/sdktest"
+	"github.com/postern-mail/postern/sdk/sdktest/peertest"
 )
 
 // result is the message after the header edits of a verdict.
