@@ -130,9 +130,7 @@ func validAddress(s string) bool {
 
 // act adds an action to the result, unless it does what another one does already.
 func (x *run) act(a Action) error {
-	if x.msg.edited || x.msg.altered {
-		a.Header, a.Body = x.snapshot()
-	}
+	a.Edited = x.msg.snapshot()
 	for i := range x.result.Actions {
 		if merge(&x.result.Actions[i], a) {
 			return nil
@@ -175,7 +173,7 @@ func merge(old *Action, a Action) bool {
 	case a.stores() && old.stores() && a.target() == old.target():
 		old.Flags = a.Flags // the last ones count (RFC 5232 §5)
 		old.Copy, old.Create = old.Copy && a.Copy, old.Create || a.Create
-		old.Header, old.Body = a.Header, a.Body
+		old.Edited = a.Edited
 		return true
 	}
 	return false
@@ -214,29 +212,12 @@ func refusal(k ActionKind) bool { return k == Reject || k == EReject }
 // finish adds the implicit keep and what the script made of the message.
 func (x *run) finish() error {
 	if x.keep {
-		a := Action{Kind: Keep, Implicit: true, Flags: x.actionFlags(nil)}
-		if x.msg.edited || x.msg.altered {
-			a.Header, a.Body = x.snapshot()
-		}
+		a := Action{Kind: Keep, Implicit: true, Flags: x.actionFlags(nil), Edited: x.msg.snapshot()}
 		merged := slices.ContainsFunc(x.result.Actions, func(old Action) bool { return old.stores() && old.target() == "INBOX" })
 		if !merged {
 			x.result.Actions = append(x.result.Actions, a)
 		}
 	}
-	if x.msg.edited {
-		x.result.Header, _ = x.snapshot()
-	}
-	if x.msg.altered {
-		_, x.result.Body = x.snapshot()
-	}
+	x.result.Edited, x.result.NewBody = x.msg.snapshot(), x.msg.rewritten
 	return nil
-}
-
-// snapshot returns the header and, where the script replaced it, the body as they are now.
-func (x *run) snapshot() ([]Field, []byte) {
-	body := x.msg.body
-	if !x.msg.altered {
-		body = nil
-	}
-	return slices.Clone(x.msg.fields), body
 }

@@ -90,6 +90,10 @@ func buildAddress(c *compiler, b *bound) (cond, *Error) {
 	if err != nil {
 		return nil, err
 	}
+	o, err := c.mimeOptions(b)
+	if err != nil {
+		return nil, err
+	}
 	return condFunc(func(x *run) (bool, error) {
 		var values []string
 		for _, n := range t.names {
@@ -97,11 +101,15 @@ func buildAddress(c *compiler, b *bound) (cond, *Error) {
 			if !hasAddresses(name) {
 				return false, x.fault(n.line, "the field '%s' has no addresses for the test 'address'", printable(name))
 			}
-			for _, f := range pick(ix, x.msg.all(name)) {
-				if err := x.spend(int64(len(f.Raw)), b.Line); err != nil {
+			fields, err := x.fieldsNamed(o, ix, name, b.Line)
+			if err != nil {
+				return false, err
+			}
+			for _, f := range fields {
+				if err := x.spend(int64(len(f.raw)), b.Line); err != nil {
 					return false, err
 				}
-				for _, a := range parseAddresses(unfold(f.Raw)) {
+				for _, a := range parseAddresses(unfold(f.raw)) {
 					if v, ok := part.of(a, x.delimiter()); ok {
 						values = append(values, v)
 					}

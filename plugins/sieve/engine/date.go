@@ -75,7 +75,7 @@ func buildDate(c *compiler, b *bound) (cond, *Error) {
 	return condFunc(func(x *run) (bool, error) {
 		var values []string
 		for _, f := range pick(ix, x.msg.all(x.text(name))) {
-			if err := x.spend(int64(len(f.Raw)), b.Line); err != nil {
+			if err := x.spend(int64(len(f.raw)), b.Line); err != nil {
 				return false, err
 			}
 			when, ok := parseDate(x.msg.value(f))

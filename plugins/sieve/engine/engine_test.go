@@ -6,24 +6,14 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/postern-mail/postern/sdk/mail"
 )
 
 // parseMessage makes a Message of text with LF line ends.
 func parseMessage(s string) *Message {
-	m := &Message{Size: int64(len(s))}
-	head, _, _ := strings.Cut(s, "\n\n")
-	for _, line := range strings.Split(strings.TrimRight(head, "\n"), "\n") {
-		if line == "" {
-			continue
-		}
-		if line[0] == ' ' || line[0] == '\t' {
-			m.Header[len(m.Header)-1].Raw += "\r\n" + line
-			continue
-		}
-		name, value, _ := strings.Cut(line, ":")
-		m.Header = append(m.Header, Field{name, value})
-	}
-	return m
+	h, body := mail.SplitMessage([]byte(strings.ReplaceAll(s, "\n", "\r\n")))
+	return &Message{Header: h, Body: mail.InlineBody(body)}
 }
 
 const sample = `From: "Alice, of Wonderland" <alice@example.org>

@@ -2,22 +2,19 @@ package engine
 
 import (
 	"context"
-	"io"
 	"time"
+
+	"github.com/postern-mail/postern/sdk/mail"
 )
 
-// Message is what a script looks at.
+// Message is what a script looks at. The body is only read when a script asks for it.
 type Message struct {
-	// Header has the fields from the top.
-	Header []Field
-	// Size is that of the whole message, in bytes.
-	Size int64
-	// Body opens the body, in wire form; nil: there is none. It is called when a script asks for the body, once a run.
-	Body func() (io.ReadCloser, error)
+	Header mail.Header
+	Body   mail.Body
 }
 
-// Field is a header field. Raw is its body as it stands in the message, folded, without the line end.
-type Field struct{ Name, Raw string }
+// Size is that of the whole message, in bytes.
+func (m *Message) Size() int64 { return int64(len(m.Header.Block())) + m.Body.Size }
 
 // Env is what a script is told about the world. Fields that are nil or empty stand for "there is none".
 type Env struct {
@@ -105,9 +102,8 @@ type Action struct {
 	Importance string   // Notify: "1", "2" or "3"
 	Options    []string // Notify
 
-	// Header and Body are those of the message at that point, where the script has changed them.
-	Header []Field
-	Body   []byte
+	// Edited is the message at that point, nil if the script has not changed it.
+	Edited *Message
 }
 
 // FileCopy is where a copy of a reply goes (RFC 8580).
@@ -134,9 +130,10 @@ type Step struct {
 // Result is what a script wants done. No actions: the message is discarded.
 type Result struct {
 	Actions []Action
-	// Header and Body are the message's, nil where the script changed nothing.
-	Header   []Field
-	Body     []byte
+	// Edited is the message after the last command, nil if the script has not changed it. NewBody says that not
+	// only its header is another one.
+	Edited   *Message
+	NewBody  bool
 	Remember []Mark
 	// Fault is why the script ended early; Actions are then an implicit keep.
 	Fault *Error

@@ -47,13 +47,7 @@ func buildAddHeader(c *compiler, b *bound) (step, *Error) {
 		if x.msg.added++; x.msg.added > x.limits.HeaderEdits {
 			return x.fault(b.Line, "more than %d header fields are added", x.limits.HeaderEdits)
 		}
-		x.msg.own()
-		f := Field{name, raw}
-		if last {
-			x.msg.fields = append(x.msg.fields, f)
-		} else {
-			x.msg.fields = append([]Field{f}, x.msg.fields...)
-		}
+		x.msg.add(field{name: name, raw: raw}, last)
 		return x.spend(int64(len(x.msg.fields)), b.Line)
 	}), nil
 }
@@ -98,7 +92,7 @@ func buildDeleteHeader(c *compiler, b *bound) (step, *Error) {
 func (x *run) deleteFields(name string, ix index, m *matcher, keys []text, matching bool) error {
 	var places []int
 	for i, f := range x.msg.fields {
-		if strings.EqualFold(f.Name, name) {
+		if strings.EqualFold(f.name, name) {
 			places = append(places, i)
 		}
 	}
@@ -127,13 +121,13 @@ func (x *run) deleteFields(name string, ix index, m *matcher, keys []text, match
 	if len(gone) == 0 {
 		return nil
 	}
-	kept := make([]Field, 0, len(x.msg.fields))
+	kept := make([]field, 0, len(x.msg.fields))
 	for i, f := range x.msg.fields {
 		if !gone[i] {
 			kept = append(kept, f)
 		}
 	}
-	x.msg.fields, x.msg.edited = kept, true
+	x.msg.setFields(kept)
 	return x.spend(int64(len(kept)), m.line)
 }
 

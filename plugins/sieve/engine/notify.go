@@ -81,7 +81,7 @@ func isImportance(s string) bool { return s == "1" || s == "2" || s == "3" }
 // automatic reports whether nobody must be notified of the message, lest notifications go round in circles
 // (RFC 5436 §2.7).
 func (x *run) automatic() bool {
-	return slices.ContainsFunc(x.msg.all("Auto-Submitted"), func(f Field) bool { return !humanSubmitted(x.msg.value(f)) })
+	return slices.ContainsFunc(x.msg.all("Auto-Submitted"), func(f field) bool { return !humanSubmitted(x.msg.value(f)) })
 }
 
 // parseMailto returns the addresses of a mailto URI (RFC 6068): those of its path, and of "to" and "cc". Other fields

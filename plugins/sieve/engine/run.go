@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+
+	"github.com/postern-mail/postern/plugins/internal/mime"
 )
 
 // step is a compiled command, cond a compiled test.
@@ -22,24 +24,27 @@ var (
 
 // run is one run of a script over a message.
 type run struct {
-	ctx        context.Context
-	env        *Env
-	limits     Limits
-	msg        *view
-	result     *Result
-	frame      *frame
-	globals    map[string]string
-	flags      []string        // the internal variable of imap4flags
-	seen       map[string]bool // scripts that were included
-	included   int
-	depth      int
-	work       int64
-	regexes    map[regexKey]*regexp.Regexp
-	stack      []string // scripts that are being included
-	loaded     map[string]*Script
-	duplicates map[string]bool
-	keep       bool // the implicit keep still stands
-	vacation   bool
+	ctx          context.Context
+	env          *Env
+	limits       Limits
+	msg          *view
+	result       *Result
+	frame        *frame
+	globals      map[string]string
+	flags        []string        // the internal variable of imap4flags
+	seen         map[string]bool // scripts that were included
+	included     int
+	depth        int
+	work         int64
+	regexes      map[regexKey]*regexp.Regexp
+	stack        []string // scripts that are being included
+	loaded       map[string]*Script
+	duplicates   map[string]bool
+	part         *mime.Part // that the innermost loop is at; nil: no loop
+	loops        int
+	replacements map[*mime.Part]replacement
+	keep         bool // the implicit keep still stands
+	vacation     bool
 }
 
 // frame is what belongs to one script of a run: included ones have their own.
@@ -121,7 +126,7 @@ func (x *run) text(t text) string {
 	}
 	var b strings.Builder
 	for _, p := range t.parts {
-		b.WriteString(x.part(p))
+		b.WriteString(x.piece(p))
 		if b.Len() > x.limits.VariableSize {
 			return cut(b.String(), x.limits.VariableSize)
 		}
@@ -129,7 +134,7 @@ func (x *run) text(t text) string {
 	return b.String()
 }
 
-func (x *run) part(p part) string {
+func (x *run) piece(p part) string {
 	switch {
 	case p.lit != "":
 		return p.lit

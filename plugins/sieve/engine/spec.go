@@ -20,6 +20,7 @@ func Extensions() []string {
 		"variables", "copy", "relational", "subaddress", "imap4flags", "regex", "include", "ihave",
 		"vacation", "vacation-seconds", "reject", "ereject", "enotify", "fcc", "duplicate",
 		"date", "index", "editheader", "environment", "spamtest", "spamtestplus", "virustest",
+		"body", "foreverypart", "mime", "extracttext", "replace", "enclose",
 		"mailbox", "mboxmetadata", "servermetadata", "special-use",
 	}
 }
@@ -27,6 +28,7 @@ func Extensions() []string {
 func findCommand(name string) (commandSpec, bool) {
 	for _, find := range []func(string) (commandSpec, bool){
 		actionCommand, variableCommand, flagCommand, includeCommand, refuseCommand, vacationCommand, notifyCommand, editCommand, ihaveCommand,
+		partCommand, replaceCommand,
 	} {
 		if spec, ok := find(name); ok {
 			return spec, true
@@ -38,6 +40,7 @@ func findCommand(name string) (commandSpec, bool) {
 func findTest(name string) (testSpec, bool) {
 	for _, find := range []func(string) (testSpec, bool){
 		logicTest, messageTest, variableTest, flagTest, dateTest, mailboxTest, scanTest, duplicateTest, notifyTest, ihaveTest,
+		bodyTest,
 	} {
 		if spec, ok := find(name); ok {
 			return spec, true

@@ -1,18 +1,21 @@
 package engine
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // messageTest has the tests of the message and its envelope (RFC 5228 §5).
 func messageTest(name string) (testSpec, bool) {
 	switch name {
 	case "header":
-		return testSpec{signature{tags: matchTags(indexTags()...), pos: []kind{strList, strList}}, buildHeader}, true
+		return testSpec{signature{tags: matchTags(append(indexTags(), mimeTags()...)...), pos: []kind{strList, strList}}, buildHeader}, true
 	case "address":
-		return testSpec{signature{tags: matchTags(append(addressTags(), indexTags()...)...), pos: []kind{strList, strList}}, buildAddress}, true
+		return testSpec{signature{tags: matchTags(slices.Concat(addressTags(), indexTags(), mimeTags())...), pos: []kind{strList, strList}}, buildAddress}, true
 	case "envelope":
 		return testSpec{signature{ext: "envelope", tags: matchTags(addressTags()...), pos: []kind{strList, strList}}, buildEnvelope}, true
 	case "exists":
-		return testSpec{signature{pos: []kind{strList}}, buildExists}, true
+		return testSpec{signature{tags: mimeTags()[:2], pos: []kind{strList}}, buildExists}, true
 	case "size":
 		return testSpec{signature{tags: []tagSpec{{name: "over", value: num, group: "side"}, {name: "under", value: num, group: "side"}}}, buildSize}, true
 	}
@@ -70,11 +73,19 @@ func buildHeader(c *compiler, b *bound) (cond, *Error) {
 	if err != nil {
 		return nil, err
 	}
+	o, err := c.mimeOptions(b)
+	if err != nil {
+		return nil, err
+	}
 	return condFunc(func(x *run) (bool, error) {
 		var values []string
 		for _, n := range t.names {
-			for _, f := range pick(ix, x.msg.all(x.text(n))) {
-				values = append(values, x.msg.value(f))
+			fields, err := x.fieldsNamed(o, ix, x.text(n), b.Line)
+			if err != nil {
+				return false, err
+			}
+			for _, f := range fields {
+				values = append(values, x.values(o, f)...)
 			}
 		}
 		return x.matchValues(t.m, values, x.texts(t.keys))
@@ -89,10 +100,15 @@ func buildExists(c *compiler, b *bound) (cond, *Error) {
 	if err != nil {
 		return nil, err
 	}
+	o, err := c.mimeOptions(b)
+	if err != nil {
+		return nil, err
+	}
 	return condFunc(func(x *run) (bool, error) {
 		for _, n := range names {
-			if len(x.msg.all(x.text(n))) == 0 {
-				return false, nil
+			fields, err := x.fieldsNamed(o, index{}, x.text(n), b.Line)
+			if err != nil || len(fields) == 0 {
+				return false, err
 			}
 		}
 		return true, nil
@@ -107,9 +123,9 @@ func buildSize(_ *compiler, b *bound) (cond, *Error) {
 	limit := b.tags[side].Number
 	return condFunc(func(x *run) (bool, error) {
 		if side == "over" {
-			return x.msg.source.Size > limit, nil
+			return x.msg.source.Size() > limit, nil
 		}
-		return x.msg.source.Size < limit, nil
+		return x.msg.source.Size() < limit, nil
 	}), nil
 }
 

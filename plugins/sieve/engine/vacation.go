@@ -146,7 +146,7 @@ func (x *run) noReply(addresses []string) string {
 		return "the owner sent it"
 	}
 	for _, f := range x.msg.fields {
-		switch name := strings.ToLower(f.Name); {
+		switch name := strings.ToLower(f.name); {
 		case strings.HasPrefix(name, "list-"):
 			return "it came over a mailing list"
 		case name == "auto-submitted" && !humanSubmitted(x.msg.value(f)):
@@ -216,7 +216,7 @@ func (x *run) ownAddresses(more []string) map[string]bool {
 func (x *run) addressed(own map[string]bool) bool {
 	for _, name := range []string{"To", "Cc", "Bcc", "Resent-To", "Resent-Cc", "Resent-Bcc"} {
 		for _, f := range x.msg.all(name) {
-			for _, a := range parseAddresses(unfold(f.Raw)) {
+			for _, a := range parseAddresses(unfold(f.raw)) {
 				if own[x.base(a.full)] {
 					return true
 				}

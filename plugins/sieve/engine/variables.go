@@ -11,13 +11,17 @@ func variableCommand(name string) (commandSpec, bool) {
 	if name != "set" {
 		return commandSpec{}, false
 	}
-	return commandSpec{signature{ext: "variables", tags: []tagSpec{
+	return commandSpec{signature{ext: "variables", tags: modifierTags(), pos: []kind{str, str}}, buildSet}, true
+}
+
+func modifierTags() []tagSpec {
+	return []tagSpec{
 		{name: "lower", group: "case"}, {name: "upper", group: "case"},
 		{name: "lowerfirst", group: "case of the first"}, {name: "upperfirst", group: "case of the first"},
 		{name: "quotewildcard", group: "quoting"}, {name: "quoteregex", group: "quoting", ext: "regex"},
 		{name: "encodeurl", group: "encoding", ext: "enotify"},
 		{name: "length", group: "length"},
-	}, pos: []kind{str, str}}, buildSet}, true
+	}
 }
 
 func buildSet(c *compiler, b *bound) (step, *Error) {

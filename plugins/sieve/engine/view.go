@@ -1,56 +1,125 @@
 package engine
 
 import (
-	"io"
-	"mime"
+	"bytes"
 	"slices"
 	"strings"
 
-	"golang.org/x/text/encoding/htmlindex"
+	"github.com/postern-mail/postern/plugins/internal/mime"
+	"github.com/postern-mail/postern/sdk/mail"
 )
+
+// field is a header field. raw is its body as it stands in the message, folded, without the line end.
+type field struct {
+	name, raw string
+	line      []byte // as it stands; nil for one that the script has added
+}
 
 // view is the message as it is at some point of a run.
 type view struct {
-	source  *Message
-	fields  []Field
-	edited  bool // the fields are no longer the source's
-	limits  Limits
-	added   int
-	decoded map[string]string // by raw value
-	body    []byte            // replaced, or read
-	read    bool
-	altered bool // the body is no longer the source's
+	source    *Message
+	fields    []field
+	body      mail.Body
+	limits    Limits
+	edited    bool // the fields are no longer the source's
+	rewritten bool // the body is no longer the source's
+	added     int
+	decoded   map[string]string // values by raw ones
+	tree      *mime.Tree        // of this header and body; nil: not known
+	shot      *Message          // the snapshot of this state
 }
 
 func newView(m *Message, l Limits) *view {
-	return &view{source: m, fields: m.Header, limits: l, decoded: make(map[string]string)}
+	return &view{source: m, fields: fieldsOf(m.Header), body: m.Body, limits: l, decoded: make(map[string]string)}
 }
 
-// all yields the fields with a name, from the top.
-func (v *view) all(name string) []Field {
-	var list []Field
-	for _, f := range v.fields {
-		if strings.EqualFold(f.Name, name) {
+func fieldsOf(h mail.Header) []field {
+	var list []field
+	for _, f := range h.Fields {
+		_, value, _ := bytes.Cut(f.Raw(), []byte(":"))
+		list = append(list, field{f.Name, string(bytes.TrimSuffix(value, []byte("\r\n"))), f.Raw()})
+	}
+	return list
+}
+
+// all returns the fields with a name, from the top.
+func (v *view) all(name string) []field { return named(v.fields, name) }
+
+func named(fields []field, name string) []field {
+	var list []field
+	for _, f := range fields {
+		if strings.EqualFold(f.name, name) {
 			list = append(list, f)
 		}
 	}
 	return list
 }
 
-// own makes the fields ones that may be changed.
-func (v *view) own() {
-	if !v.edited {
-		v.fields, v.edited = slices.Clone(v.fields), true
+// setFields replaces the header, setBody the body.
+func (v *view) setFields(fields []field) {
+	v.fields, v.edited, v.tree, v.shot = fields, true, nil, nil
+}
+
+func (v *view) setBody(b []byte) {
+	v.body, v.rewritten, v.tree, v.shot = mail.InlineBody(b), true, nil, nil
+}
+
+// add puts a field at the top, or at the end.
+func (v *view) add(f field, last bool) {
+	if last {
+		v.setFields(append(slices.Clone(v.fields), f))
+	} else {
+		v.setFields(append([]field{f}, v.fields...))
 	}
 }
 
+// header is that of the message as it is now. Fields that the script left alone keep their bytes.
+func (v *view) header() mail.Header {
+	if !v.edited {
+		return v.source.Header
+	}
+	var b bytes.Buffer
+	for _, f := range v.fields {
+		if f.line != nil {
+			b.Write(bytes.TrimSuffix(f.line, []byte("\r\n")))
+		} else {
+			b.WriteString(f.name + ":" + f.raw)
+		}
+		b.WriteString("\r\n")
+	}
+	b.WriteString("\r\n")
+	return mail.NewHeader(b.Bytes())
+}
+
+// snapshot is the message as it is now; nil if it is still the source.
+func (v *view) snapshot() *Message {
+	if !v.edited && !v.rewritten {
+		return nil
+	}
+	if v.shot == nil {
+		v.shot = &Message{Header: v.header(), Body: v.body}
+	}
+	return v.shot
+}
+
+// parts walks the message as it is now.
+func (v *view) parts() (*mime.Tree, error) {
+	if v.tree != nil {
+		return v.tree, nil
+	}
+	tree, err := mime.Walk(v.header(), v.body, mime.Limits{})
+	v.tree = tree
+	return tree, err
+}
+
 // value decodes the body of a field: unfolded, encoded words decoded (RFC 2047), trimmed.
-func (v *view) value(f Field) string {
-	if s, ok := v.decoded[f.Raw]; ok {
+func (v *view) value(f field) string {
+	if s, ok := v.decoded[f.raw]; ok {
 		return s
 	}
-	s := strings.TrimSpace(decodeWords(unfold(f.Raw)))
-	v.decoded[f.Raw] = s
+	s, _ := mime.DecodeWords(unfold(f.raw))
+	s = strings.TrimSpace(s)
+	v.decoded[f.raw] = s
 	return s
 }
 
@@ -60,35 +129,4 @@ func unfold(s string) string {
 		return s
 	}
 	return strings.NewReplacer("\r", "", "\n", "").Replace(s)
-}
-
-// decodeWords decodes encoded words, in any charset that is known; what cannot be decoded stays.
-func decodeWords(s string) string {
-	if !strings.Contains(s, "=?") {
-		return s
-	}
-	d := mime.WordDecoder{CharsetReader: charsetReader}
-	if decoded, err := d.DecodeHeader(s); err == nil {
-		return decoded
-	}
-	// One word that cannot be decoded must not hide the others.
-	var b strings.Builder
-	for i, word := range strings.Split(s, " ") {
-		if i > 0 {
-			b.WriteByte(' ')
-		}
-		if w, err := d.Decode(word); err == nil {
-			word = w
-		}
-		b.WriteString(word)
-	}
-	return b.String()
-}
-
-func charsetReader(charset string, in io.Reader) (io.Reader, error) {
-	e, err := htmlindex.Get(charset)
-	if err != nil {
-		return nil, err
-	}
-	return e.NewDecoder().Reader(in), nil
 }
