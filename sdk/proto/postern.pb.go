@@ -2163,9 +2163,10 @@ type Call struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Grows with every call; never 0.
 	Id uint64 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
-	// The deadline: microseconds from now.
+	// The deadline: microseconds from now; 0: none.
 	Timeout int64 `protobuf:"varint,2,opt,name=timeout,proto3" json:"timeout,omitempty"`
-	// The question, one of these. Each is answered once, in any order, also after cancel.
+	// The question, one of these. Each is answered once, in any order; after cancel that may be
+	// left out.
 	Filter *FilterRequest `protobuf:"bytes,3,opt,name=filter,proto3" json:"filter,omitempty"`
 	Gate   *GateRequest   `protobuf:"bytes,4,opt,name=gate,proto3" json:"gate,omitempty"`
 	// No question: nobody waits for the answer to the call with this id any more. Stop working

@@ -11,7 +11,6 @@ import (
 	"github.com/postern-mail/postern/sdk"
 	"github.com/postern-mail/postern/sdk/internal/draft"
 	"github.com/postern-mail/postern/sdk/mail"
-	"github.com/postern-mail/postern/sdk/proto"
 	"github.com/postern-mail/postern/sdk/wire"
 )
 
@@ -59,7 +58,7 @@ func (r *run) verdict(ctx context.Context, p *process, m *mail.Message) (*sdk.Ve
 		f.Close()
 		req.Draft = f.Name()
 	}
-	pv, err := proto.NewFilterClient(p.conn).Filter(ctx, req)
+	pv, err := p.calls.filter.Filter(ctx, req)
 	if err != nil {
 		return nil, callError("Filter", err)
 	}
@@ -121,7 +120,7 @@ func (r *run) impatient(ctx context.Context, all []sample) (string, error) {
 		calls.Go(func() {
 			ctx, cancel := context.WithTimeout(ctx, time.Duration(i%10)*200*time.Microsecond)
 			defer cancel()
-			proto.NewFilterClient(p.conn).Filter(ctx, req)
+			p.calls.filter.Filter(ctx, req)
 		})
 	}
 	calls.Wait()

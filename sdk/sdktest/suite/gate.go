@@ -9,7 +9,6 @@ import (
 
 	"github.com/postern-mail/postern/sdk"
 	"github.com/postern-mail/postern/sdk/mail"
-	"github.com/postern-mail/postern/sdk/proto"
 	"github.com/postern-mail/postern/sdk/wire"
 )
 
@@ -111,7 +110,7 @@ func (r *run) gate(ctx context.Context) {
 func (r *run) judge(ctx context.Context, p *process, a *sdk.Attempt) (*sdk.Verdict, error) {
 	ctx, cancel := r.limited(ctx)
 	defer cancel()
-	pv, err := proto.NewGateClient(p.conn).Gate(ctx, wire.GateRequest(a))
+	pv, err := p.calls.gate.Gate(ctx, wire.GateRequest(a))
 	if err != nil {
 		return nil, callError("Gate", err)
 	}

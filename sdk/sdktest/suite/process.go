@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/postern-mail/postern/sdk/proto"
+	"github.com/postern-mail/postern/sdk/wire/stream"
 )
 
 const (
@@ -34,6 +35,7 @@ type process struct {
 	life   *os.File // while it is open, the gateway lives
 	host   *host
 	conn   *grpc.ClientConn
+	calls  streamed
 	dir    string // of its socket
 	stdout *tail  // what was printed there besides the handshake
 	stderr *tail
@@ -82,7 +84,8 @@ func start(ctx context.Context, p Program, dir string) (*process, error) {
 			return pr, err
 		}
 		limits := grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(proto.MaxMessage), grpc.MaxCallSendMsgSize(proto.MaxMessage))
-		pr.conn, err = grpc.NewClient("unix:"+addr, grpc.WithTransportCredentials(insecure.NewCredentials()), limits, grpc.WithDisableRetry())
+		options := append(stream.DialOptions(), grpc.WithTransportCredentials(insecure.NewCredentials()), limits, grpc.WithDisableRetry())
+		pr.conn, err = grpc.NewClient("unix:"+addr, options...)
 		return pr, err
 	case <-pr.dead:
 		return pr, fmt.Errorf("it ended before its handshake: %s", pr.words())

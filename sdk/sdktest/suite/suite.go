@@ -86,6 +86,9 @@ func (r *run) all(ctx context.Context) {
 	if r.desc.Filter {
 		r.filter(ctx)
 	}
+	if r.desc.Stream {
+		r.check(ctx, "stream: one answer to each call", r.answersOnce)
+	}
 	if r.desc.Planner {
 		r.plan(ctx)
 	}
@@ -152,14 +155,18 @@ func (r *run) live(ctx context.Context) (*process, error) {
 
 // begin describes and configures a process as the gateway does.
 func (r *run) begin(ctx context.Context, p *process) error {
-	if _, err := r.ask(ctx, p); err != nil {
+	d, err := r.ask(ctx, p)
+	if err != nil {
 		return err
 	}
 	said, err := r.configure(ctx, p, r.program.Settings)
-	if err == nil && said != "" {
-		err = fmt.Errorf("it does not take its settings: %s", clip(said))
+	switch {
+	case err != nil:
+		return err
+	case said != "":
+		return fmt.Errorf("it does not take its settings: %s", clip(said))
 	}
-	return err
+	return r.openCalls(p, d.Stream)
 }
 
 func (r *run) limited(ctx context.Context) (context.Context, context.CancelFunc) {

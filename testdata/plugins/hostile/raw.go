@@ -16,7 +16,8 @@ import (
 )
 
 // raw talks gRPC without the SDK. It dies in the calls that its arguments name; with "twice"
-// it answers twice, with "gate" it is a gate too, with "immortal" it outlives the gateway, and with "always WORD" all messages as if their X-Do field said WORD.
+// it answers twice, with "gate" it is a gate too, with "stream" it is asked over a stream, which it ends early
+// with "end" as well, and answers twice there with "double", with "immortal" it outlives the gateway, and with "always WORD" all messages as if their X-Do field said WORD.
 type raw struct {
 	proto.UnimplementedPluginServer
 	proto.UnimplementedFilterServer
@@ -85,6 +86,7 @@ func (r *raw) Describe(context.Context, *proto.DescribeRequest) (*proto.Manifest
 		m.Interfaces = append(m.Interfaces, proto.InterfaceGate)
 		m.Stages = uint32(proto.Stage_STAGE_MAIL | proto.Stage_STAGE_RCPT)
 	}
+	m.Stream = slices.Contains(r.dieIn, "stream")
 	return m, nil
 }
 
@@ -114,6 +116,28 @@ func (r *raw) Filter(_ context.Context, req *proto.FilterRequest) (*proto.Verdic
 // Gate gives it at each command.
 func (r *raw) Gate(context.Context, *proto.GateRequest) (*proto.Verdict, error) {
 	return answer(r.always), nil
+}
+
+// Stream does the same for calls on a stream.
+func (r *raw) Stream(stream proto.Plugin_StreamServer) error {
+	for {
+		calls, err := stream.Recv()
+		if err != nil || slices.Contains(r.dieIn, "end") {
+			return err
+		}
+		for _, c := range calls.Calls {
+			if c.Cancel {
+				continue
+			}
+			a := []*proto.Answer{{Id: c.Id, Verdict: answer(r.always)}}
+			if slices.Contains(r.dieIn, "double") {
+				a = append(a, a[0])
+			}
+			if err := stream.Send(&proto.Answers{Answers: a}); err != nil {
+				return err
+			}
+		}
+	}
 }
 
 // answer is a bad one, or, to any other word, a good one.
