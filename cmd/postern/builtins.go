@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/postern-mail/postern/plugins/arc"
+	"github.com/postern-mail/postern/plugins/attachments"
 	"github.com/postern-mail/postern/plugins/bcc"
 	"github.com/postern-mail/postern/plugins/dkim"
 	"github.com/postern-mail/postern/plugins/mailauth"
@@ -23,12 +24,13 @@ type builtin struct {
 }
 
 var builtins = map[string]builtin{
-	"arc":      {make: func() any { return arc.New() }, manifest: arc.Manifest()},
-	"bcc":      {make: func() any { return bcc.New() }, manifest: bcc.Manifest()},
-	"dkim":     {make: func() any { return dkim.New() }, manifest: dkim.Manifest()},
-	"mailauth": {make: func() any { return mailauth.New() }, manifest: mailauth.Manifest()},
-	"maildir":  {make: func() any { return maildir.New() }, manifest: maildir.Manifest(), mailbox: true},
-	"milter":   {make: func() any { return milter.New() }, manifest: milter.Manifest()},
+	"arc":         {make: func() any { return arc.New() }, manifest: arc.Manifest()},
+	"attachments": {make: func() any { return attachments.New() }, manifest: attachments.Manifest()},
+	"bcc":         {make: func() any { return bcc.New() }, manifest: bcc.Manifest()},
+	"dkim":        {make: func() any { return dkim.New() }, manifest: dkim.Manifest()},
+	"mailauth":    {make: func() any { return mailauth.New() }, manifest: mailauth.Manifest()},
+	"maildir":     {make: func() any { return maildir.New() }, manifest: maildir.Manifest(), mailbox: true},
+	"milter":      {make: func() any { return milter.New() }, manifest: milter.Manifest()},
 }
 
 func builtinNames() string { return strings.Join(slices.Sorted(maps.Keys(builtins)), ", ") }

@@ -1,0 +1,57 @@
+package attachments
+
+import (
+	"bytes"
+	"io"
+)
+
+// markOLE looks for the names of streams in a compound file [MS-CFB]: a directory entry is
+// never split, so that reading the file through is enough.
+func markOLE(f *file, r io.Reader) error {
+	longest := 0
+	for _, m := range oleMarks {
+		longest = max(longest, len(m.mark))
+	}
+	return windows(r, longest, func(b []byte) {
+		for _, m := range oleMarks {
+			if !f.is(m.types[0]) && bytes.Contains(b, m.mark) {
+				f.types = append(f.types, m.types...)
+			}
+		}
+	})
+}
+
+// endsInZip reports whether the directory of a zip archive is near the end of a file
+// (APPNOTE 4.3.16: a comment of at most 64 KiB follows it).
+func endsInZip(r io.Reader) (bool, error) {
+	const mark = "PK\x05\x06"
+	var at, n int64 = -1, 0
+	err := windows(r, len(mark), func(b []byte) {
+		if i := bytes.LastIndex(b, []byte(mark)); i >= 0 {
+			at = n + int64(i)
+		}
+		n += int64(max(0, len(b)-len(mark)+1))
+	})
+	return at >= 0 && n-at < 65536+22+8, err
+}
+
+// windows calls see with pieces of r that overlap, so that whatever is at most width bytes
+// long is whole in one of them.
+func windows(r io.Reader, width int, see func([]byte)) error {
+	buf := make([]byte, 32<<10)
+	kept := 0
+	for {
+		n, err := r.Read(buf[kept:])
+		if n > 0 {
+			b := buf[:kept+n]
+			see(b)
+			kept = copy(buf, b[max(0, len(b)-width+1):])
+		}
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
