@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/postern-mail/postern/plugins/antivirus"
 	"github.com/postern-mail/postern/plugins/arc"
 	"github.com/postern-mail/postern/plugins/attachments"
 	"github.com/postern-mail/postern/plugins/bcc"
@@ -12,6 +13,7 @@ import (
 	"github.com/postern-mail/postern/plugins/mailauth"
 	"github.com/postern-mail/postern/plugins/maildir"
 	"github.com/postern-mail/postern/plugins/milter"
+	"github.com/postern-mail/postern/plugins/smtpfilter"
 	"github.com/postern-mail/postern/sdk"
 )
 
@@ -24,6 +26,7 @@ type builtin struct {
 }
 
 var builtins = map[string]builtin{
+	"antivirus":   {make: func() any { return antivirus.New() }, manifest: antivirus.Manifest()},
 	"arc":         {make: func() any { return arc.New() }, manifest: arc.Manifest()},
 	"attachments": {make: func() any { return attachments.New() }, manifest: attachments.Manifest()},
 	"bcc":         {make: func() any { return bcc.New() }, manifest: bcc.Manifest()},
@@ -31,6 +34,7 @@ var builtins = map[string]builtin{
 	"mailauth":    {make: func() any { return mailauth.New() }, manifest: mailauth.Manifest()},
 	"maildir":     {make: func() any { return maildir.New() }, manifest: maildir.Manifest(), mailbox: true},
 	"milter":      {make: func() any { return milter.New() }, manifest: milter.Manifest()},
+	"smtpfilter":  {make: func() any { return smtpfilter.New() }, manifest: smtpfilter.Manifest()},
 }
 
 func builtinNames() string { return strings.Join(slices.Sorted(maps.Keys(builtins)), ", ") }
