@@ -220,6 +220,7 @@ func checkPlugins(ctx context.Context, c *config.Config) []checkLine {
 		}
 		lines = append(lines, line)
 	}
+	lines = append(lines, checkLine{"what content filters bring back", checkReinjection(c, host)})
 	return append(lines, checkLine{"order of plugins", checkOrder(c, host)})
 }
 

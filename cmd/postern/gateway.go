@@ -28,6 +28,7 @@ import (
 	"github.com/postern-mail/postern/core/pluginhost"
 	"github.com/postern-mail/postern/core/policy"
 	"github.com/postern-mail/postern/core/queue"
+	"github.com/postern-mail/postern/core/reinject"
 	"github.com/postern-mail/postern/core/route"
 	"github.com/postern-mail/postern/core/smtpclient"
 	"github.com/postern-mail/postern/core/smtpd"
@@ -55,6 +56,7 @@ type gateway struct {
 	// convictions are counted across reloads.
 	convictions pipeline.Convictions
 	services    services // for plugins
+	desk        *reinject.Desk
 	// parked is the delivery, once there is one: plugins may come and go before.
 	parked atomic.Pointer[delivery.Delivery]
 
@@ -99,6 +101,7 @@ func (g *gateway) build(ctx context.Context, c *config.Config, undo func(func())
 		return err
 	}
 	undo(func() { g.directory.Close() })
+	g.desk = reinject.New(reinject.Options{Spool: g.spool, Log: g.log}, reinjectLimits(c))
 	g.services.g = g
 	host := hostOptions(c, filepath.Join(runDir(c), "plugins"), g.log)
 	host.ContentGroup = contentGroup(c)
@@ -201,10 +204,13 @@ func (g *gateway) prepare(c *config.Config, opened map[string]*socket) (*prepare
 func (g *gateway) serverOptions(c *config.Config, l config.Listener, p *prepared) smtpd.Options {
 	o := smtpd.Options{
 		Hostname: c.Hostname.String(), Name: l.Address, Role: smtpd.Role(l.Role), TLS: smtpd.TLSMode(l.TLS), TLSConfig: p.certs.Config(),
-		Auth: smtpd.AuthMode(l.Auth), Policy: &guard{&g.policy, &g.gates, l.Role == "submission"}, Authenticator: p.auth, Intake: &g.door, ProxyFrom: c.Prefixes(l.ProxyFrom), DSN: l.DSN, Log: g.log,
+		Auth: smtpd.AuthMode(l.Auth), Policy: &guard{&g.policy, &g.gates, l.Role == "submission"}, Authenticator: p.auth, Intake: &g.door, Clients: c.Prefixes(l.Clients), ProxyFrom: c.Prefixes(l.ProxyFrom), DSN: l.DSN, Log: g.log,
 		Limits: smtpd.Limits{MessageSize: int64(c.Limits.MessageSize), Recipients: c.Limits.Recipients, Sessions: c.Limits.Connections,
 			PerAddress: c.Limits.ConnectionsPerClient, Errors: c.Limits.Errors},
 		Timeouts: smtpd.Timeouts{Greet: time.Duration(l.GreetDelay)},
+	}
+	if len(l.Clients) > 0 && o.Clients == nil { // names of empty networks: nobody
+		o.Clients = []netip.Prefix{}
 	}
 	if c.Limits.Connections >= 20 {
 		o.Limits.Reserved, o.Limits.ReservedFor = c.Limits.Connections/10, c.Prefixes(c.Relay.Networks)
@@ -216,6 +222,9 @@ func (g *gateway) serverOptions(c *config.Config, l config.Listener, p *prepared
 		}
 	}
 	slices.SortFunc(o.Limits.Networks, func(a, b smtpd.NetworkLimit) int { return b.Networks[0].Bits() - a.Networks[0].Bits() })
+	if o.Role == smtpd.Reinjection {
+		reinjecting(&o, g.desk, c)
+	}
 	return o
 }
 
@@ -237,6 +246,10 @@ func (g *gateway) adopt(c *config.Config, p *prepared, opened map[string]*socket
 		old.Close()
 	}
 	g.intake.Reload(g.intakeRules(c, p))
+	g.desk.Reload(reinjectLimits(c))
+	if err := checkReinjection(c, g.host); err != nil {
+		g.log.Warn("reinjection is half configured", "error", err)
+	}
 	g.delivery.Reload(deliveryRules(c, p))
 	if err := g.observers.Set(observers(c, g.host)); err != nil {
 		g.log.Error("observers are not told", "error", err)
@@ -390,15 +403,27 @@ func (g *gateway) Run(ctx context.Context) {
 	time.AfterFunc(grace, cut)
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	closeSockets(g.sockets)
+	// Who waits for a content filter needs the listeners of role reinjection to the end.
 	var sessions sync.WaitGroup
-	for _, s := range append(g.retired, g.servers...) {
-		sessions.Go(func() { s.Shutdown(stop) })
+	shutdown := func(last bool) {
+		for i, key := range socketKeys(g.config.Load()) {
+			if (g.servers[i].Role() == smtpd.Reinjection) == last {
+				g.sockets[key].Close()
+			}
+		}
+		for _, s := range append(g.retired, g.servers...) {
+			if (s.Role() == smtpd.Reinjection) == last {
+				sessions.Go(func() { s.Shutdown(stop) })
+			}
+		}
 	}
+	shutdown(false)
 	g.unwatch()
 	endDelivery()
 	sessions.Wait()
 	<-delivered
+	shutdown(true)
+	sessions.Wait()
 	g.observers.Close()
 	g.control.Close()
 	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)

@@ -37,7 +37,7 @@ var errNotYet = errors.New("the gateway is still starting")
 
 // forPlugins are the services as the plugin host takes them.
 func (s *services) forPlugins() pluginhost.Services {
-	return pluginhost.Services{Submitter: s, Logins: s, Accounts: s, Data: s, Certificates: s, Memory: s,
+	return pluginhost.Services{Submitter: s, Logins: s, Accounts: s, Data: s, Certificates: s, Memory: s, Reinjections: s.g.waits(),
 		State: state.NewFacts(stateRoom, s.g.clock)}
 }
 

@@ -40,6 +40,7 @@ type Host struct {
 	Lines      []string // what was logged
 	versions   map[string]int64
 	lastChange int64
+	waits      map[string][]*mail.Message // what came back, by token
 
 	proto.UnimplementedHostServer
 }
