@@ -1,0 +1,320 @@
+package main_test
+
+import (
+	"bytes"
+	"fmt"
+	"net"
+	"net/textproto"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/emersion/go-milter"
+
+	"github.com/postern-mail/postern/core/smtpclient/smtptest"
+)
+
+// scripted is a milter that does what the message asks for in its X-Do fields, a word each,
+// and answers to recipients by their local parts.
+type scripted struct {
+	milter.NoOpMilter
+	do     []string
+	body   []byte
+	macros map[string]string
+}
+
+func (s *scripted) Connect(_ string, _ string, _ uint16, _ net.IP, m *milter.Modifier) (milter.Response, error) {
+	s.macros = m.Macros
+	return milter.RespContinue, nil
+}
+
+func (s *scripted) RcptTo(to string, _ *milter.Modifier) (milter.Response, error) {
+	switch local, _, _ := strings.Cut(to, "@"); local {
+	case "refused":
+		return milter.NewResponseStr('y', "550-5.1.1 not\r\n550 5.1.1 here"), nil
+	case "later":
+		return milter.NewResponseStr('y', "452 4.2.2 full"), nil
+	}
+	return milter.RespContinue, nil
+}
+
+func (s *scripted) Header(name, value string, _ *milter.Modifier) (milter.Response, error) {
+	if name == "X-Do" {
+		s.do = append(s.do, strings.TrimSpace(value))
+	}
+	return milter.RespContinue, nil
+}
+
+func (s *scripted) Headers(textproto.MIMEHeader, *milter.Modifier) (milter.Response, error) {
+	return milter.RespContinue, nil
+}
+
+func (s *scripted) BodyChunk(chunk []byte, _ *milter.Modifier) (milter.Response, error) {
+	s.body = append(s.body, chunk...)
+	return milter.RespContinue, nil
+}
+
+func (s *scripted) Body(m *milter.Modifier) (milter.Response, error) {
+	var answer milter.Response = milter.RespContinue
+	for _, word := range s.do {
+		var err error
+		switch word {
+		case "header":
+			err = m.AddHeader("X-Added", fmt.Sprintf("%d octets;\n\tfrom %s for %s", len(s.body), s.macros["{client_addr}"], s.macros["j"]))
+			m.InsertHeader(1, "X-Inserted", "below")
+			m.ChangeHeader(2, "X-Old", "changed")
+			m.ChangeHeader(1, "X-Old", "")
+		case "body":
+			err = m.ReplaceBody([]byte("new\r\n"))
+			m.ReplaceBody(bytes.ToUpper(s.body))
+		case "envelope":
+			err = m.ChangeFrom("<other@example.net>")
+			m.DeleteRecipient("bob@example.org")
+			m.AddRecipient("carol@example.org")
+		case "quarantine":
+			err = m.Quarantine("looks odd")
+		case "reject":
+			answer = milter.NewResponseStr('y', "554 5.7.7 No, 100%% no")
+		case "tempfail":
+			answer = milter.RespTempFail
+		case "discard":
+			answer = milter.RespDiscard
+		case "shutdown":
+			answer = milter.NewResponse('4', nil)
+		case "garbage":
+			answer = milter.NewResponse('Z', []byte("zzz"))
+		case "hang up":
+			err = fmt.Errorf("as asked for")
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return answer, nil
+}
+
+// startScripted starts the milter and returns its address.
+func startScripted(t testing.TB) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &milter.Server{NewMilter: func() milter.Milter { return &scripted{} }}
+	go s.Serve(l)
+	t.Cleanup(func() { l.Close() })
+	return l.Addr().String()
+}
+
+func withMilter(name, addr, more string) string {
+	return fmt.Sprintf("[[plugin]]\nname = %q\nuse = \"milter\"\n%s\n[plugin.settings]\naddress = %q\n", name, more, addr)
+}
+
+// What a milter changes is what arrives, and nothing else is touched.
+func TestMilterChanges(t *testing.T) {
+	t.Parallel()
+	sink := smtptest.New(t, smtptest.Options{})
+	g := start(t, forwarding("example.org", "smtp://"+sink.Addr())+withMilter("first", startScripted(t), "")+withMilter("second", startScripted(t), ""))
+	send := func(do string) smtptest.Message {
+		t.Helper()
+		n := len(sink.Messages())
+		g.deliver("alice@example.net", []string{"bob@example.org"}, "X-Old: 1\r\n"+do+"X-Old: 2\r\nSubject:odd\r\n\r\n..text")
+		return sink.Wait(t, n+1, patience)[n]
+	}
+	untouched(t, send("").Data, []byte("X-Old: 1\r\nX-Old: 2\r\nSubject:odd\r\n\r\n.text\r\n"))
+
+	m := send("X-Do: header\r\n")
+	// The second one changes a field that is not there any more, which adds it.
+	added := "X-Added: 7 octets;\r\n\tfrom 127.0.0.1 for mx.example.org\r\n"
+	want := "\r\nX-Inserted: below\r\nX-Inserted: below\r\nX-Do: header\r\nSubject:odd\r\n" + added + added + "X-Old: changed\r\n\r\n.text\r\n"
+	if s := string(m.Data); !strings.HasPrefix(s, "Received: ") || !strings.HasSuffix(s, want) || strings.Count(s, "\r\nX-") != 6 {
+		t.Errorf("the message is\n%s", s)
+	}
+	m = send("X-Do: body\r\n")
+	if s := string(m.Data); !strings.HasSuffix(s, "\r\n\r\nNEW\r\n.TEXT\r\n") && !strings.HasSuffix(s, "\r\n\r\nnew\r\nNEW\r\n.TEXT\r\n") {
+		t.Errorf("the message is\n%s", s)
+	}
+	m = send("X-Do: envelope\r\n")
+	if m.From != "other@example.net" || len(m.To) != 1 || m.To[0] != "carol@example.org" {
+		t.Errorf("from %s to %v", m.From, m.To)
+	}
+}
+
+// What a milter refuses is refused on the wire, in its words.
+func TestMilterRefuses(t *testing.T) {
+	t.Parallel()
+	sink := smtptest.New(t, smtptest.Options{})
+	g := start(t, forwarding("example.org", "smtp://"+sink.Addr())+"[[listener]]\naddress = \"127.0.0.1:0\"\nrole = \"lmtp\"\n"+withMilter("filter", startScripted(t), ""))
+	post := func(addr, hello, do string, to ...string) (replies []string) {
+		t.Helper()
+		c := dial(t, addr)
+		c.cmd(250, "%s client.example.net", hello)
+		c.cmd(250, "MAIL FROM:<alice@example.net>")
+		for _, r := range to {
+			c.cmd(250, "RCPT TO:<%s@example.org>", r)
+		}
+		c.cmd(354, "DATA")
+		c.send("X-Do: " + do + "\r\nSubject: x\r\n\r\ntext\r\n.\r\n")
+		for range to {
+			code, text, err := c.reply()
+			if err != nil {
+				t.Fatal(err)
+			}
+			replies = append(replies, fmt.Sprint(code, " ", text))
+			if hello != "LHLO" {
+				break
+			}
+		}
+		return replies
+	}
+	for do, want := range map[string]string{
+		"reject":   "554 5.7.7 No, 100% no",
+		"tempfail": "451 4.7.1 Service unavailable, try again later",
+		"shutdown": "451 4.7.1 Service closing, try again later",
+		"garbage":  "451 4.3.0 Message cannot be checked now, try again later",
+		"hang up":  "451 4.3.0 Message cannot be checked now, try again later",
+	} {
+		if got := post(g.addr[0], "EHLO", do, "bob"); got[0] != want {
+			t.Errorf("%s: %q", do, got)
+		}
+	}
+	if got := post(g.addr[0], "EHLO", "none", "refused"); got[0] != "550 5.1.1 not here" {
+		t.Errorf("refused: %q", got)
+	}
+	if got := post(g.addr[0], "EHLO", "none", "refused", "later"); got[0] != "452 4.2.2 full" {
+		t.Errorf("refused and later: %q", got)
+	}
+	if n := len(sink.Messages()); n != 0 || len(g.queue()) != 0 {
+		t.Fatalf("%d messages went on, the queue has %v", n, g.queue())
+	}
+	// LMTP: a reply for each recipient, and the one that is left gets the message.
+	got := post(g.addr[1], "LHLO", "none", "refused", "bob", "later")
+	if len(got) != 3 || got[0] != "550 5.1.1 not here" || !strings.HasPrefix(got[1], "250 ") || got[2] != "452 4.2.2 full" {
+		t.Errorf("LMTP: %q", got)
+	}
+	if m := sink.Wait(t, 1, patience)[0]; len(m.To) != 1 || m.To[0] != "bob@example.org" {
+		t.Errorf("%v", m.To)
+	}
+	if got := post(g.addr[0], "EHLO", "discard", "bob"); !strings.HasPrefix(got[0], "250 ") || len(g.queue()) != 0 {
+		t.Errorf("discard: %q, %v", got, g.queue())
+	}
+	if got := post(g.addr[0], "EHLO", "quarantine", "bob"); !strings.HasPrefix(got[0], "250 ") {
+		t.Errorf("quarantine: %q", got)
+	}
+	if q := g.queue(); len(q) != 1 || q[0].State != "held" || !strings.Contains(q[0].Reason, "looks odd") {
+		t.Errorf("quarantine: %+v", q)
+	}
+	if n := len(sink.Messages()); n != 1 {
+		t.Errorf("%d messages at the sink", n)
+	}
+	if n := g.log.count("plugin died", nil); n != 0 {
+		t.Errorf("the plugin died %d times", n)
+	}
+}
+
+// A milter that is away: each entry fails as it is told to.
+func TestMilterAway(t *testing.T) {
+	t.Parallel()
+	sink := smtptest.New(t, smtptest.Options{})
+	nobody := filepath.Join(t.TempDir(), "s")
+	g := start(t, forwarding("example.org", "smtp://"+sink.Addr())+withMilter("lenient", nobody, `on_failure = "accept"`))
+	g.deliver("alice@example.net", []string{"bob@example.org"}, "Subject: x\r\n\r\ntext")
+	if m := sink.Wait(t, 1, patience)[0]; !bytes.HasPrefix(m.Data, []byte("X-Postern-Unscanned: lenient (milter not reachable)\r\n")) || bytes.Contains(m.Data, []byte(nobody)) {
+		t.Errorf("%s", m.Data)
+	}
+	// Parked mail is shown to the milter when it is back.
+	g = start(t, forwarding("example.org", "smtp://"+sink.Addr())+withMilter("strict", nobody, `on_failure = "park"`))
+	g.deliver("alice@example.net", []string{"bob@example.org"}, "X-Do: header\r\n\r\ntext")
+	l, err := net.Listen("unix", nobody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	s := &milter.Server{NewMilter: func() milter.Milter { return &scripted{} }}
+	go s.Serve(l)
+	g.hurry() // it would be asked again within a minute
+	if m := sink.Wait(t, 2, patience)[1]; !bytes.Contains(m.Data, []byte("X-Added: ")) {
+		t.Errorf("%s", m.Data)
+	}
+}
+
+// The plugin keeps the contract of plugins, with a milter behind it.
+func TestMilterContract(t *testing.T) {
+	t.Parallel()
+	settings := filepath.Join(t.TempDir(), "settings.toml")
+	if err := os.WriteFile(settings, fmt.Appendf(nil, "address = %q\n", startScripted(t)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, code := postern(t, "", "plugin", "test", "--settings", settings, binary, "plugin", "serve", "milter"); code != 0 {
+		t.Errorf("exit code %d\n%s", code, out)
+	}
+}
+
+// opendkimMilter starts opendkim as a milter and returns its address.
+func opendkimMilter(t testing.TB, config string) string {
+	t.Helper()
+	peer(t, "opendkim")
+	dir, addr := privateDir(t), freePort(t)
+	host, number, _ := net.SplitHostPort(addr)
+	conf := filepath.Join(dir, "opendkim.conf")
+	if err := os.WriteFile(conf, fmt.Appendf(nil, "Socket inet:%s@%s\nSyslog no\nBackground no\n%s", number, host, config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("opendkim", "-f", "-x", conf)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() { cmd.Wait(); close(ended) }()
+	t.Cleanup(func() {
+		cmd.Process.Kill()
+		<-ended
+		if t.Failed() {
+			t.Logf("opendkim:\n%s", out.Bytes())
+		}
+	})
+	waitFor(t, addr, ended)
+	return addr
+}
+
+// OpenDKIM as a milter signs what a library verifies; and verifies, behind one gateway, what
+// our dkim plugin signed in another.
+func TestMilterOpenDKIM(t *testing.T) {
+	t.Parallel()
+	sink := smtptest.New(t, smtptest.Options{})
+	dir, records := signing(t, forwarding("elsewhere.test", "smtp://"+sink.Addr())+withSigning)
+	var keys strings.Builder
+	for name, value := range records {
+		fmt.Fprintf(&keys, "%s %s\n", name, value)
+	}
+	table := filepath.Join(privateDir(t), "keys")
+	if err := os.WriteFile(table, []byte(keys.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	verifier := opendkimMilter(t, fmt.Sprintf("Mode v\nTestPublicKeys %s\nAlwaysAddARHeader yes\nAuthservID mx.example.org\nInternalHosts 192.0.2.1\n", table))
+	behind := start(t, strings.Replace(forwarding("elsewhere.test", "smtp://"+sink.Addr()), "127.0.0.0/8", "192.0.2.0/24", 1)+withMilter("opendkim", verifier, ""))
+	front := startIn(t, dir, forwarding("elsewhere.test", "smtp://"+behind.addr[0])+withSigning)
+	key := filepath.Join(dir, "data", "dkim", "example.org.postern.pem")
+	private := filepath.Join(filepath.Dir(table), "example.org.pem")
+	if b, err := os.ReadFile(key); err != nil || os.WriteFile(private, b, 0o600) != nil {
+		t.Fatal(key, err)
+	}
+	signer := opendkimMilter(t, fmt.Sprintf("Mode s\nDomain example.org\nSelector postern\nKeyFile %s\nCanonicalization simple/simple\n", private))
+	signs := start(t, forwarding("elsewhere.test", "smtp://"+sink.Addr())+withMilter("opendkim", signer, ""))
+	for _, name := range []string{"plain", "folded", "8-bit", "trailing spaces", "long lines", "repeated", "MIME", "empty lines", "dots"} {
+		text := fmt.Sprintf(signable[name], "example.org")
+		for _, g := range []*gateway{front, signs} {
+			n := len(sink.Messages())
+			swaksOK(t, g.addr[0], "--from", "alice@example.org", "--to", "bob@elsewhere.test", "--no-data-fixup", "--data", "@"+wireFile(t, text))
+			m := sink.Wait(t, n+1, patience)[n].Data
+			verified(t, name, m, "example.org", "rsa-sha256", records)
+			if ar := "Authentication-Results: mx.example.org;\r\n\tdkim=pass"; g == front && !bytes.Contains(m, []byte(ar)) {
+				t.Errorf("%s: opendkim does not verify\n%.1500s", name, m)
+			}
+		}
+	}
+}
