@@ -13,6 +13,7 @@ import (
 	"github.com/postern-mail/postern/plugins/mailauth"
 	"github.com/postern-mail/postern/plugins/maildir"
 	"github.com/postern-mail/postern/plugins/milter"
+	"github.com/postern-mail/postern/plugins/smtpfilter"
 	"github.com/postern-mail/postern/sdk"
 )
 
@@ -33,6 +34,7 @@ var builtins = map[string]builtin{
 	"mailauth":    {make: func() any { return mailauth.New() }, manifest: mailauth.Manifest()},
 	"maildir":     {make: func() any { return maildir.New() }, manifest: maildir.Manifest(), mailbox: true},
 	"milter":      {make: func() any { return milter.New() }, manifest: milter.Manifest()},
+	"smtpfilter":  {make: func() any { return smtpfilter.New() }, manifest: smtpfilter.Manifest()},
 }
 
 func builtinNames() string { return strings.Join(slices.Sorted(maps.Keys(builtins)), ", ") }
