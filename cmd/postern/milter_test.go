@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/textproto"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -14,6 +13,7 @@ import (
 	"github.com/emersion/go-milter"
 
 	"github.com/postern-mail/postern/core/smtpclient/smtptest"
+	"github.com/postern-mail/postern/sdk/sdktest/peertest"
 )
 
 // scripted is a milter that does what the message asks for in its X-Do fields, a word each,
@@ -252,35 +252,6 @@ func TestMilterContract(t *testing.T) {
 	}
 }
 
-// opendkimMilter starts opendkim as a milter and returns its address.
-func opendkimMilter(t testing.TB, config string) string {
-	t.Helper()
-	peer(t, "opendkim")
-	dir, addr := privateDir(t), freePort(t)
-	host, number, _ := net.SplitHostPort(addr)
-	conf := filepath.Join(dir, "opendkim.conf")
-	if err := os.WriteFile(conf, fmt.Appendf(nil, "Socket inet:%s@%s\nSyslog no\nBackground no\n%s", number, host, config), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command("opendkim", "-f", "-x", conf)
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan struct{})
-	go func() { cmd.Wait(); close(ended) }()
-	t.Cleanup(func() {
-		cmd.Process.Kill()
-		<-ended
-		if t.Failed() {
-			t.Logf("opendkim:\n%s", out.Bytes())
-		}
-	})
-	waitFor(t, addr, ended)
-	return addr
-}
-
 // OpenDKIM as a milter signs what a library verifies; and verifies, behind one gateway, what
 // our dkim plugin signed in another.
 func TestMilterOpenDKIM(t *testing.T) {
@@ -291,20 +262,15 @@ func TestMilterOpenDKIM(t *testing.T) {
 	for name, value := range records {
 		fmt.Fprintf(&keys, "%s %s\n", name, value)
 	}
-	table := filepath.Join(privateDir(t), "keys")
-	if err := os.WriteFile(table, []byte(keys.String()), 0o600); err != nil {
+	verifier := peertest.StartOpenDKIM(t, map[string]string{"keys": keys.String()}, "Mode v", "TestPublicKeys $DIR/keys", "AlwaysAddARHeader yes", "AuthservID mx.example.org", "InternalHosts 192.0.2.1")
+	behind := start(t, strings.Replace(forwarding("elsewhere.test", "smtp://"+sink.Addr()), "127.0.0.0/8", "192.0.2.0/24", 1)+withMilter("opendkim", verifier.Address, ""))
+	front := startIn(t, dir, forwarding("elsewhere.test", "smtp://"+behind.addr[0])+withSigning)
+	key, err := os.ReadFile(filepath.Join(dir, "data", "dkim", "example.org.postern.pem"))
+	if err != nil {
 		t.Fatal(err)
 	}
-	verifier := opendkimMilter(t, fmt.Sprintf("Mode v\nTestPublicKeys %s\nAlwaysAddARHeader yes\nAuthservID mx.example.org\nInternalHosts 192.0.2.1\n", table))
-	behind := start(t, strings.Replace(forwarding("elsewhere.test", "smtp://"+sink.Addr()), "127.0.0.0/8", "192.0.2.0/24", 1)+withMilter("opendkim", verifier, ""))
-	front := startIn(t, dir, forwarding("elsewhere.test", "smtp://"+behind.addr[0])+withSigning)
-	key := filepath.Join(dir, "data", "dkim", "example.org.postern.pem")
-	private := filepath.Join(filepath.Dir(table), "example.org.pem")
-	if b, err := os.ReadFile(key); err != nil || os.WriteFile(private, b, 0o600) != nil {
-		t.Fatal(key, err)
-	}
-	signer := opendkimMilter(t, fmt.Sprintf("Mode s\nDomain example.org\nSelector postern\nKeyFile %s\nCanonicalization simple/simple\n", private))
-	signs := start(t, forwarding("elsewhere.test", "smtp://"+sink.Addr())+withMilter("opendkim", signer, ""))
+	signer := peertest.StartOpenDKIM(t, map[string]string{"key": string(key)}, "Mode s", "Domain example.org", "Selector postern", "KeyFile $DIR/key", "Canonicalization simple/simple")
+	signs := start(t, forwarding("elsewhere.test", "smtp://"+sink.Addr())+withMilter("opendkim", signer.Address, ""))
 	for _, name := range []string{"plain", "folded", "8-bit", "trailing spaces", "long lines", "repeated", "MIME", "empty lines", "dots"} {
 		text := fmt.Sprintf(signable[name], "example.org")
 		for _, g := range []*gateway{front, signs} {
@@ -316,5 +282,41 @@ func TestMilterOpenDKIM(t *testing.T) {
 				t.Errorf("%s: opendkim does not verify\n%.1500s", name, m)
 			}
 		}
+	}
+}
+
+// rspamd and clamav-milter, one after the other: spam and viruses are refused on the wire, what
+// is clean is marked by both, and without clamd nothing passes.
+func TestMilterRspamdAndClamav(t *testing.T) {
+	t.Parallel()
+	peertest.Program(t, "clamav-milter")
+	rspamd, clamd := peertest.StartRspamd(t), peertest.StartClamd(t)
+	clamav := peertest.StartClamavMilter(t, clamd, "OnInfected Reject", `RejectMsg "Infected by %v"`, "OnFail Defer", "AddHeader Replace")
+	sink := smtptest.New(t, smtptest.Options{})
+	g := start(t, forwarding("example.org", "smtp://"+sink.Addr())+withMilter("rspamd", rspamd.Milter, "")+withMilter("clamav", clamav.Socket, ""))
+	offer := func(code int, header, body, want string) {
+		t.Helper()
+		c := dial(t, g.addr[0])
+		c.cmd(250, "EHLO client.example.net")
+		c.cmd(250, "MAIL FROM:<alice@example.net>")
+		c.cmd(250, "RCPT TO:<bob@example.org>")
+		c.cmd(354, "DATA")
+		c.send("From: alice@example.net\r\nSubject: x\r\n" + header + "\r\n" + body + "\r\n.\r\n")
+		if reply := c.expect(code); !strings.Contains(reply, want) {
+			t.Errorf("%d %s", code, reply)
+		}
+	}
+	offer(250, "X-Test-Milter: 1\r\n", "clean", "")
+	if s := string(sink.Wait(t, 1, patience)[0].Data); !strings.Contains(s, "X-Rspamd-Test: yes\r\n") || !strings.Contains(s, "X-Virus-Status: Clean\r\n") {
+		t.Errorf("the message is\n%s", s)
+	}
+	offer(554, "", peertest.GTUBE, "Gtube")
+	offer(550, "", peertest.EICAR(), "Infected by Eicar")
+	large := strings.Repeat(strings.Repeat("x", 70)+"\r\n", 20000) // goes through files
+	offer(550, "", large+peertest.Virus, "Infected by Postern.Test.Virus")
+	clamd.Stop()
+	offer(451, "", "clean", "")
+	if n := len(sink.Messages()); n != 1 {
+		t.Errorf("%d messages at the sink", n)
 	}
 }
