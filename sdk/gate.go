@@ -40,7 +40,9 @@ type Gate interface {
 	// [Unscanned], with notes if you like, and nothing else: edits, scores and outcomes for
 	// single recipients are faults. Reject and Tempfail refuse what is attempted: the
 	// connection, or this one command. An error is a failure of the plugin (its on_failure
-	// decides; park, which has nothing to keep yet, means tempfail), not a verdict.
+	// decides), not a verdict. With park the session goes on if the plugin is a Filter as well,
+	// which will see the message, with the note "NAME/missed RCPT" (HELO, ...) of its own; else
+	// there is nothing to keep yet, and park means tempfail.
 	//
 	// Notes of connect and HELO hold for the session, those of MAIL and RCPT for the
 	// transaction. Later gates find them in a.Envelope.Notes, filters in Message.Notes.

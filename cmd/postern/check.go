@@ -197,8 +197,11 @@ func checkPlugins(ctx context.Context, c *config.Config) []checkLine {
 			if filter || gate {
 				what += "; when it fails: " + describeFailure(c.Plugins[i].OnFailure)
 			}
-			if gate && strings.Contains(what, string(pipeline.FailPark)) {
-				what += " (where it is a gate, before there is a message to park: tempfail)"
+			switch parks := gate && strings.Contains(what, string(pipeline.FailPark)); {
+			case parks && filter:
+				what += " (where it is a gate, before there is a message to park: the session goes on)"
+			case parks:
+				what += " (a gate is asked before there is a message to park: tempfail)"
 			}
 		}
 		lines = append(lines, checkLine{what, nil})

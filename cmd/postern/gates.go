@@ -26,7 +26,8 @@ func gateSteps(c *config.Config, host *pluginhost.Host) []pipeline.GateStep {
 	for _, p := range c.Plugins {
 		if g, ok := host.Gate(p.Name); ok {
 			m := g.Manifest()
-			steps = append(steps, pipeline.GateStep{Name: p.Name, Gate: g, Stages: m.Stages, Origins: origins(p, m), OnFailure: failurePolicy(p.OnFailure)})
+			_, filter := host.Filter(p.Name)
+			steps = append(steps, pipeline.GateStep{Name: p.Name, Gate: g, Stages: m.Stages, Origins: origins(p, m), OnFailure: failurePolicy(p.OnFailure), Filter: filter})
 		}
 	}
 	return steps

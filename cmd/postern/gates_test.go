@@ -1,6 +1,7 @@
 package main_test
 
 import (
+	"cmp"
 	"fmt"
 	"os/exec"
 	"path/filepath"
@@ -117,7 +118,7 @@ func TestG01GateFails(t *testing.T) {
 		text string
 	}{
 		"tempfail": {451, "4.3.0 Cannot be checked now, try again later"},
-		"park":     {451, "4.3.0 Cannot be checked now, try again later"},
+		"park":     {250, ""}, // it is a filter as well, and sees the message
 		"reject":   {554, "5.3.0 Cannot be checked"},
 		"accept":   {250, ""},
 	} {
@@ -134,7 +135,7 @@ func TestG01GateFails(t *testing.T) {
 				if word == "exit" {
 					g.log.wait(t, "plugin restarted", nil)
 				}
-				if choice != "accept" {
+				if want.code != 250 {
 					c.cmd(250, "MAIL FROM:<fine@a.test>")
 				}
 				c.cmd(250, "RCPT TO:<bob@example.org>")
@@ -143,14 +144,38 @@ func TestG01GateFails(t *testing.T) {
 				c.expect(250)
 				got := sink.wait(t, word, func(m []arrived) bool { return len(m) > i })[i]
 				marked := strings.Contains(notes(got), "p/unscanned: "+map[string]string{"unscanned": "no answer from DNS", "hang": "timeout", "exit": "down"}[word])
-				if marked != (choice == "accept") {
+				parked := strings.Contains(notes(got), "p/missed MAIL: "+cmp.Or(map[string]string{"hang": "timeout", "exit": "down"}[word], "error"))
+				if marked != (choice == "accept") || parked != (choice == "park") {
 					t.Errorf("%s: notes %s", word, notes(got))
 				}
 			}
-			if out := g.must("check"); strings.Contains(out, "(where it is a gate, before there is a message to park: tempfail)") != (choice == "park") {
+			if out := g.must("check"); strings.Contains(out, "(where it is a gate, before there is a message to park: the session goes on)") != (choice == "park") {
 				t.Errorf("check says\n%s", out)
 			}
 		})
+	}
+}
+
+// A plugin that is gate and filter and is away, with park: sessions go on at every stage, the
+// message waits for it, and the trace says what it gave no answer to.
+func TestGateIsAwayAndItsMailWaits(t *testing.T) {
+	t.Parallel()
+	sink := newSink(t)
+	g := start(t, strangers+exampleTo(sink)+puppet(t, "p", `on_failure = "park"`, "tell = true"))
+	g.must("plugin", "disable", "p")
+	c := dial(t, g.addr[0])
+	c.cmd(250, "EHLO reject.example") // nobody sees it
+	c.message("alice@a.test", []string{"bob@example.org"}, "Subject: x\r\n\r\nx")
+	queued := g.queue()
+	if len(queued) != 1 || queued[0].State != "parked" || queued[0].Reason != "waits for plugin p (down)" {
+		t.Fatalf("the queue has %+v", queued)
+	}
+	g.log.wait(t, "plugin", has("plugin", "p", "action", "failed: park",
+		"reason", "down: plugin p: down: disabled by an admin; gave no answer at connect (down), HELO (down), MAIL (down), RCPT (down)"))
+	g.must("plugin", "enable", "p")
+	got := sink.wait(t, "it", func(m []arrived) bool { return len(m) == 1 })[0]
+	if want := "p/missed HELO: down\np/missed MAIL: down\np/missed RCPT: down\np/missed connect: down"; notes(got) != want {
+		t.Errorf("notes\n%s\nwant\n%s", notes(got), want)
 	}
 }
 

@@ -391,8 +391,9 @@ type Plugin struct {
 }
 
 // OnFailure says what happens when a plugin fails: "tempfail", "reject", "accept" (marked
-// unscanned) or "park" (taken, and finished when the plugin is back; of a gate, which is
-// asked before there is a message: the same as tempfail). In the file it is one
+// unscanned) or "park" (taken, and finished when the plugin is back; where it is a gate, asked
+// before there is a message, the session goes on if it is a filter as well, and if it is none
+// that is the same as tempfail). In the file it is one
 // word, or a table; of a table a reason beats a class. Empty fields are not said.
 type OnFailure struct {
 	// Default is for everything that no other key covers.

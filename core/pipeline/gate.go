@@ -24,7 +24,11 @@ type GateStep struct {
 	Gate      Gate
 	Stages    sdk.Stage     // when it is asked
 	Origins   []mail.Origin // the mail it is asked about
-	OnFailure FailurePolicy // park means tempfail: there is nothing to keep yet
+	OnFailure FailurePolicy // see Filter
+	// Filter says that the plugin is a filter as well. Where it has no answer and its mail is to
+	// be parked, the session goes on then: it will see the message. Of a gate that is nothing
+	// else park means tempfail, for there is nothing to keep.
+	Filter bool
 }
 
 // Gates are the gates in the configuration's order. They are immutable and safe for
@@ -132,9 +136,34 @@ func (g *Gates) failed(ctx context.Context, s *GateStep, a *sdk.Attempt, err err
 		return mail.Status{}
 	case FailReject:
 		return mail.Permanent(554, 3, 0, "Cannot be checked")
+	case FailPark:
+		if s.Filter {
+			a.Envelope.Notes = with(a.Envelope.Notes, missedNote(s.Name, a.Stage), string(reason))
+			return mail.Status{}
+		}
 	}
 	if a.Stage == sdk.AtConnect { // RFC 5321 §4.3.2: instead of a banner 421 or 554, no 451
 		return mail.Temporary(421, 3, 0, "Cannot be checked now, try again later")
 	}
 	return mail.Temporary(451, 3, 0, "Cannot be checked now, try again later")
+}
+
+// missedNote is the name of the note that a plugin, a filter as well, gave no answer at a stage.
+func missedNote(plugin string, stage sdk.Stage) string { return plugin + "/missed " + stage.String() }
+
+// missed is what the trace says of a plugin that gave no answer at earlier stages; "": it did.
+func missed(plugin string, notes map[string]string) string {
+	text := ""
+	for _, stage := range []sdk.Stage{sdk.AtConnect, sdk.AtHelo, sdk.AtMail, sdk.AtRcpt} {
+		if reason, ok := notes[missedNote(plugin, stage)]; ok {
+			if text != "" {
+				text += ", "
+			}
+			text += stage.String() + " (" + reason + ")"
+		}
+	}
+	if text != "" {
+		text = "gave no answer at " + text
+	}
+	return text
 }

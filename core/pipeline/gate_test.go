@@ -64,12 +64,16 @@ func TestGateFailures(t *testing.T) {
 		v      *sdk.Verdict
 		stage  sdk.Stage
 		policy FailurePolicy
+		filter bool
 		want   string // status, or the note
 	}{
 		{err: failure("down"), want: "451 4.3.0"},
 		{err: failure("timeout"), policy: FailurePolicy{Default: FailTempfail}, want: "451 4.3.0"},
 		{err: failure("down"), stage: sdk.AtConnect, want: "421 4.3.0"},
 		{err: failure("down"), policy: FailurePolicy{Default: FailPark}, want: "451 4.3.0"},
+		{err: failure("down"), policy: FailurePolicy{Default: FailPark}, filter: true, want: "missed: down"},
+		{v: sdk.Unscanned("no DNS"), policy: FailurePolicy{Default: FailPark}, filter: true, stage: sdk.AtConnect, want: "missed: error"},
+		{err: failure("down"), filter: true, want: "451 4.3.0"},
 		{err: failure("down"), policy: FailurePolicy{Default: FailReject}, want: "554 5.3.0"},
 		{err: failure("down"), policy: FailurePolicy{Default: FailAccept}, want: "down"},
 		{err: errors.New("odd"), policy: FailurePolicy{Default: FailAccept}, want: "error"},
@@ -81,12 +85,15 @@ func TestGateFailures(t *testing.T) {
 			c.stage = sdk.AtRcpt
 		}
 		s := gateStep("p", c.stage, func(*sdk.Attempt) (*sdk.Verdict, error) { return c.v, c.err })
-		s.OnFailure = c.policy
+		s.OnFailure, s.Filter = c.policy, c.filter
 		asked := false
 		next := gateStep("q", c.stage, func(*sdk.Attempt) (*sdk.Verdict, error) { asked = true; return sdk.Continue(), nil })
 		a := &sdk.Attempt{Stage: c.stage, Envelope: mail.Envelope{Origin: mail.Incoming}}
 		st := newGates(s, next).Ask(t.Context(), a)
 		got := a.Envelope.Notes["p/unscanned"]
+		if why, ok := a.Envelope.Notes["p/missed "+c.stage.String()]; ok {
+			got = "missed: " + why
+		}
 		if !st.IsZero() {
 			got = fmt.Sprintf("%d %s", st.Code, st.EnhancedString())
 		}

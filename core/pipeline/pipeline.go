@@ -14,6 +14,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/postern-mail/postern/core/queue"
@@ -195,6 +196,9 @@ func (p *Pipeline) ask(ctx context.Context, step *Step, m Message, v Version) []
 	default:
 		split = step.apply(v, verdict, body)
 		event.Action, event.Status, event.Reason = verdict.Action.String(), verdict.Status, verdict.Reason
+	}
+	if m := missed(step.Name, v.Run.Notes); m != "" {
+		event.Reason = strings.TrimPrefix(event.Reason+"; "+m, "; ")
 	}
 	p.Trace.Record(event)
 	p.testify(step.Name, v, verdict, err, event.Millis, split)
