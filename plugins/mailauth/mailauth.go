@@ -25,7 +25,8 @@ func Manifest() sdk.Manifest {
 	}
 }
 
-// Plugin authenticates messages. It implements [sdk.Filter].
+// Plugin authenticates messages. It implements [sdk.Filter], and [sdk.Service] for aggregate
+// reports.
 type Plugin struct {
 	id       string // authserv-id
 	hostname string
@@ -34,11 +35,13 @@ type Plugin struct {
 	resolver Resolver
 	dkim     *dkimverify.Verifier
 	now      func() time.Time
+	reports  *reports
 }
 
 var (
 	_ sdk.Filter     = (*Plugin)(nil)
 	_ sdk.Configurer = (*Plugin)(nil)
+	_ sdk.Service    = (*Plugin)(nil)
 )
 
 // New returns a plugin that has yet to be configured.
@@ -52,6 +55,9 @@ func (p *Plugin) Configure(_ context.Context, c sdk.Config) error {
 		return err
 	}
 	if p.policy, err = s.policy(); err != nil {
+		return err
+	}
+	if p.reports, err = newReports(s.Reports, c); err != nil {
 		return err
 	}
 	p.hostname, p.timeout = c.Hostname, s.Timeout
@@ -76,6 +82,7 @@ func (p *Plugin) Filter(ctx context.Context, m *mail.Message) (*sdk.Verdict, err
 		return nil, err
 	}
 	d := p.decide(m, f)
+	p.observe(f, d)
 	v := d.verdict()
 	v.Edits = p.removeForged(m.Header)
 	v.AddHeader(fieldName, p.field(f, d))

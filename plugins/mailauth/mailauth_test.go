@@ -248,17 +248,20 @@ func TestNoInjection(t *testing.T) {
 
 func TestSettings(t *testing.T) {
 	for settings, wrong := range map[string]string{
-		"dmarc = 'maybe'":             `"report" or "enforce"`,
-		"reject_action = 'drop'":      "reject_action",
-		"temperror = 'x'":             "temperror",
-		"override = ['a b']":          "neither a domain nor a network",
-		"override = ['192.0.2.0/99']": "192.0.2.0/99",
-		"trusted_sealers = ['']":      "trusted_sealers",
-		"max_signatures = 0":          "max_signatures",
-		"timeout = '1ms'":             "timeout",
-		"authserv_id = 'a b'":         "authserv_id",
-		"unknown = 1":                 "unknown",
-		"[reports]\nunknown = 1":      "reports.unknown",
+		"dmarc = 'maybe'":                               `"report" or "enforce"`,
+		"reject_action = 'drop'":                        "reject_action",
+		"temperror = 'x'":                               "temperror",
+		"override = ['a b']":                            "neither a domain nor a network",
+		"override = ['192.0.2.0/99']":                   "192.0.2.0/99",
+		"trusted_sealers = ['']":                        "trusted_sealers",
+		"max_signatures = 0":                            "max_signatures",
+		"timeout = '1ms'":                               "timeout",
+		"authserv_id = 'a b'":                           "authserv_id",
+		"unknown = 1":                                   "unknown",
+		"[reports]\norg = 'x'":                          "reports.from",
+		"[reports]\nfrom = 'x'":                         "is not an address",
+		"[reports]\nfrom = 'a@b.test'\norg = \"a\\nb\"": "one line",
+		"[reports]\nunknown = 1":                        "reports.unknown",
 		"override = ['a.test', '::1', '2001:db8::/32']\ndmarc = 'report'": "",
 	} {
 		p := New()

@@ -158,7 +158,7 @@ func reports(value string) (addresses []mail.Path, any bool) {
 			continue
 		}
 		p, err := mail.ParsePath(text)
-		if _, literal := p.Domain.Literal(); err != nil || p.IsZero() || literal {
+		if _, literal := p.Domain.Literal(); err != nil || p.IsZero() || literal || !p.IsASCII() {
 			continue
 		}
 		any = true
