@@ -68,7 +68,7 @@ func (p *Plugin) check(ctx context.Context, m *mail.Message) (*facts, error) {
 func (p *Plugin) checkSPF(ctx context.Context, m *mail.Message) spf.Outcome {
 	env := &m.Envelope
 	return spf.Check(ctx, limit(p.resolver, spfLookups), spf.Query{
-		IP: env.Client.Addr, Helo: env.Client.Helo, Local: env.ReversePath.Local, Domain: env.ReversePath.Domain.String(), Receiver: p.hostname, Now: p.now(),
+		IP: env.Client.Addr, Helo: env.Client.Helo, Local: env.ReversePath.Local, Domain: env.ReversePath.Domain.String(),
 	})
 }
 

@@ -50,6 +50,8 @@ type Query struct {
 	// Local and Domain of the reverse-path; both empty for the null reverse-path, for which
 	// the HELO identity is checked (RFC 7208 §2.4).
 	Local, Domain string
+	// Explain asks for the explanation of a fail, which costs a look-up.
+	Explain bool
 	// Receiver is the name of the host that checks, for explanations.
 	Receiver string
 	// Now is for explanations; zero: the current time.
@@ -101,7 +103,7 @@ func Check(ctx context.Context, r Resolver, q Query) Outcome {
 		return o
 	}
 	o.Result, o.Mechanism, o.Err = e.check(domain)
-	if o.Result == Fail && e.exp != "" {
+	if o.Result == Fail && e.exp != "" && q.Explain {
 		o.Explanation = e.explain()
 	}
 	return o

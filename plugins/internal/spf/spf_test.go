@@ -41,7 +41,7 @@ func txt(s string) map[string][]string { return map[string][]string{"TXT": {s}} 
 
 func query(from string) Query {
 	local, domain, _ := strings.Cut(from, "@")
-	return Query{IP: netip.MustParseAddr("192.0.2.1"), Helo: "mail.example.org", Local: local, Domain: domain}
+	return Query{IP: netip.MustParseAddr("192.0.2.1"), Explain: true, Helo: "mail.example.org", Local: local, Domain: domain}
 }
 
 // M-10: a hostile policy is a permerror at its limit, one within it is not, and the queries

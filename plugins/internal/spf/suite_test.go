@@ -165,7 +165,7 @@ func TestRFC7208Suite(t *testing.T) {
 		for name, c := range s.Tests {
 			n++
 			ip := netip.MustParseAddr(c.Host)
-			q := Query{IP: ip, Helo: c.Helo, Receiver: "receiver.test"}
+			q := Query{IP: ip, Helo: c.Helo, Receiver: "receiver.test", Explain: true}
 			if i := strings.LastIndexByte(c.Mailfrom, '@'); i >= 0 {
 				q.Local, q.Domain = c.Mailfrom[:i], c.Mailfrom[i+1:]
 			}
