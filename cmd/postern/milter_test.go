@@ -238,6 +238,23 @@ func TestMilterAway(t *testing.T) {
 	if m := sink.Wait(t, 2, patience)[1]; !bytes.Contains(m.Data, []byte("X-Added: ")) {
 		t.Errorf("%s", m.Data)
 	}
+	// One that hangs holds nobody up for longer than it may, by its own limit or the call's.
+	silent, err := net.Listen("tcp", "127.0.0.1:0") // the kernel takes connections, nobody answers
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	for _, more := range []string{withMilter("hangs", silent.Addr().String(), `on_failure = "reject"`) + "timeouts = {connect = \"100ms\"}\n",
+		withMilter("hangs", silent.Addr().String(), "on_failure = \"reject\"\ntimeout = \"1s\"")} {
+		g = start(t, forwarding("example.org", "smtp://"+sink.Addr())+more)
+		c := dial(t, g.addr[0])
+		c.cmd(250, "EHLO client.example.net")
+		c.cmd(250, "MAIL FROM:<alice@example.net>")
+		c.cmd(250, "RCPT TO:<bob@example.org>")
+		c.cmd(354, "DATA")
+		c.send("Subject: x\r\n\r\ntext\r\n.\r\n")
+		c.expect(554)
+	}
 }
 
 // The plugin keeps the contract of plugins, with a milter behind it.

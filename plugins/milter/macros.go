@@ -54,7 +54,7 @@ func (d *dialogue) sendMacros(code milter.Code, to *mail.Path) error {
 			continue
 		}
 		if value := d.macro(name, to); value != "" {
-			kv = append(kv, name, value)
+			kv = append(kv, name, text(value))
 		}
 	}
 	if stage == milter.StageConnect { // what the admin adds is there from the beginning
