@@ -301,7 +301,7 @@ func TestG13HostileStarts(t *testing.T) {
 }
 
 // TestG01HostileMailbox: a mailbox plugin that fails at the delivery of a message leaves that
-// message in the queue, and others arrive.
+// message in the queue, held with what it said where it died of it, and others arrive.
 func TestG01HostileMailbox(t *testing.T) {
 	t.Parallel()
 	g := start(t, basics+fmt.Sprintf(`
@@ -317,14 +317,37 @@ origins = ["fetched"] # it is a filter too
 `, program(t, "hostile")))
 	for _, do := range []string{"panic", "error", "hang", "exit", "kill"} {
 		guilty := g.deliver("a@example.net", []string{"b@example.org"}, "X-Do: "+do+"\r\n\r\nx")
-		g.log.wait(t, "deferred", has("id", guilty))
-		g.must("queue", "delete", guilty)
+		if do == "exit" || do == "kill" {
+			g.condemned(guilty, "b@example.org", "box", map[string]string{"exit": "exit status", "kill": "signal: killed"}[do])
+		} else {
+			g.log.wait(t, "deferred", has("id", guilty))
+			g.must("queue", "delete", guilty)
+		}
 		innocent := g.deliver("a@example.net", []string{"b@example.org"}, "Subject: x\r\n\r\nx")
 		g.log.wait(t, "delivered", has("id", innocent))
 	}
 	g.drained()
 	if n := g.log.count("plugin restarted", has("plugin", "box")); n < 2 {
 		t.Errorf("the plugin was restarted %d times", n)
+	}
+}
+
+// condemned waits until a message is held for its only recipient because a plugin died of it,
+// and looks at what the plugin said. Released it is tried again, and held again.
+func (g *gateway) condemned(guilty, recipient, plugin, says string) {
+	g.t.Helper()
+	n := 0
+	for _, then := range []string{"release", "delete"} {
+		held := g.log.waitFrom(g.t, n, "held", has("family", guilty, "reason", "convicted: plugin "+plugin+" died twice on this message"))["id"].(string)
+		n = g.log.len()
+		q := g.queue()
+		if len(q) != 1 || q[0].ID != held || q[0].State != "held" || q[0].Recipient != recipient {
+			g.t.Fatalf("the queue has %+v, want %s held", q, held)
+		}
+		if show := g.must("queue", "show", held); !strings.Contains(show, "  ! "+says) {
+			g.t.Errorf("queue show does not say %q:\n%s", says, show)
+		}
+		g.must("queue", then, held)
 	}
 }
 

@@ -79,6 +79,18 @@ func TestPlannerKeeps(t *testing.T) {
 	}
 }
 
+// A message that kills the planner is held for the recipient for whom it was to plan, and the
+// others are planned for.
+func TestG01PlannerDies(t *testing.T) {
+	t.Parallel()
+	g, _ := planning(t, basics, "")
+	g.log.wait(t, "delivered", has("id", g.toAlice("hello")))
+	g.condemned(g.toAlice("exit"), "alice@example.org", "rules", "exit status 3")
+	g.log.wait(t, "delivered", has("id", g.toAlice("hello again")))
+	g.drained()
+	maildirFiles(t, g.maildir("alice@example.org"), 2)
+}
+
 // Every other plan becomes entries of its own, once.
 func TestPlannerExpands(t *testing.T) {
 	t.Parallel()

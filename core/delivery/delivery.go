@@ -26,9 +26,9 @@ type SMTP interface {
 	Attempt(ctx context.Context, job *smtpclient.Job) []smtpclient.Result
 }
 
-// Mailbox is the transport to a mailbox plugin.
+// Mailbox is the transport to a mailbox plugin. The error is why the status is no success.
 type Mailbox interface {
-	Deliver(ctx context.Context, plugin string, e *queue.Entry, recipient int, keep queue.Keep) mail.Status
+	Deliver(ctx context.Context, plugin string, e *queue.Entry, recipient int, keep queue.Keep) (mail.Status, error)
 }
 
 // Options of a Delivery.

@@ -3,6 +3,8 @@ package delivery
 import (
 	"context"
 
+	"github.com/postern-mail/postern/core/expand"
+	"github.com/postern-mail/postern/core/pipeline"
 	"github.com/postern-mail/postern/core/queue"
 	"github.com/postern-mail/postern/sdk/mail"
 )
@@ -15,6 +17,10 @@ func (d *Delivery) local(ctx context.Context, rules Rules, mailbox string, e *qu
 		keep = *e.Keep
 	} else if planner := rules.planner(e.Envelope.Recipients[n].Path); planner != "" {
 		out, err := d.Expand.Plan(ctx, planner, e, n)
+		if out := d.convicted(planner, e, n, err); out != nil {
+			r.Status, r.expanded = out.Record.Status, out
+			return r
+		}
 		if err != nil {
 			d.Log.Warn("no plan for a recipient", "id", e.ID.String(), "plugin", planner, "to", e.Envelope.Recipients[n].Path.String(), "error", err)
 			r.Status = mail.Temporary(451, 3, 0, "Recipient's rules cannot be carried out now")
@@ -29,12 +35,30 @@ func (d *Delivery) local(ctx context.Context, rules Rules, mailbox string, e *qu
 		}
 		keep = out.Keep
 	}
-	r.Status = d.Mailbox.Deliver(ctx, mailbox, e, n, keep)
+	var err error
+	r.Status, err = d.Mailbox.Deliver(ctx, mailbox, e, n, keep)
 	if r.Status.Permanent() && keep.Folder != "" {
 		// RFC 5228 §2.10.6: what a script cannot file is kept, not returned.
 		d.Log.Warn("not kept in the folder, but in the inbox", "id", e.ID.String(), "folder", keep.Folder, "status", r.Status.Error())
 		keep.Folder = ""
-		r.Status = d.Mailbox.Deliver(ctx, mailbox, e, n, keep)
+		r.Status, err = d.Mailbox.Deliver(ctx, mailbox, e, n, keep)
+	}
+	if out := d.convicted(mailbox, e, n, err); out != nil {
+		r.Status, r.expanded = out.Record.Status, out
 	}
 	return r
+}
+
+// convicted holds a message, for one recipient, of which a plugin died, the second time alone:
+// trying again would kill again. It returns nil where err says something else.
+func (d *Delivery) convicted(plugin string, e *queue.Entry, n int, err error) *expand.Outcome {
+	stack, ok := pipeline.Stack(err)
+	if !ok {
+		return nil
+	}
+	held, events := d.Intake.Convicted(e, n, plugin, stack)
+	out := &expand.Outcome{Add: []queue.Add{held}, Events: events}
+	out.Record.State, out.Record.Reason = queue.Replaced, "held as "+held.Entry.ID.String()
+	out.Record.Status = mail.OK(250, 0, 0, "Held")
+	return out
 }

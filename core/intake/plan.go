@@ -3,6 +3,7 @@ package intake
 import (
 	"context"
 	"fmt"
+	"maps"
 	"strings"
 
 	"github.com/postern-mail/postern/core/pipeline"
@@ -29,6 +30,24 @@ func (in *Intake) Kept(e *queue.Entry, recipient int, keep queue.Keep, isCopy bo
 	kept := in.version(e, env, e.Header)
 	kept.Run, kept.Keep = e.Run, &keep
 	return queue.Add{Entry: kept, Records: in.records(in.rules.Load(), kept, &pipeline.Version{})}
+}
+
+// Convicted is the message as it is held for one recipient because a plugin died of it at
+// the delivery, with what the plugin said. The events are to be recorded when it is durable.
+func (in *Intake) Convicted(e *queue.Entry, recipient int, plugin, stack string) (queue.Add, []trace.Event) {
+	env := e.Envelope
+	env.Recipients = []mail.Recipient{env.Recipients[recipient]}
+	held := in.version(e, env, e.Header)
+	held.Run, held.Keep = e.Run, e.Keep
+	held.Run.Notes = maps.Clone(e.Run.Notes)
+	if held.Run.Notes == nil {
+		held.Run.Notes = make(map[string]string)
+	}
+	held.Run.Notes[queue.StackNote] = stack
+	v := &pipeline.Version{Disposition: pipeline.Convict, Reason: "convicted: plugin " + plugin + " died twice on this message"}
+	event := trace.Event{Type: trace.Plugin, ID: held.ID.String(), Family: e.Family.String(), Plugin: plugin, Action: "convicted"}
+	waits := trace.Event{Type: trace.HeldBack, ID: event.ID, Family: event.Family, To: env.Recipients[0].Path.String(), Reason: v.Reason}
+	return queue.Add{Entry: held, Records: in.records(in.rules.Load(), held, v)}, []trace.Event{event, waits}
 }
 
 // version is another version of a message that is in the queue.

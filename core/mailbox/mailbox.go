@@ -26,11 +26,12 @@ type Transport struct {
 }
 
 // Deliver hands e to the mailbox of its recipient with that number, to be kept as said, and
-// returns when it is durable there. Any error that is no permanent status is temporary.
-func (t *Transport) Deliver(ctx context.Context, name string, e *queue.Entry, recipient int, keep queue.Keep) mail.Status {
+// returns when it is durable there. Any error that is no permanent status is temporary; it is
+// returned beside the status for who knows more of it.
+func (t *Transport) Deliver(ctx context.Context, name string, e *queue.Entry, recipient int, keep queue.Keep) (mail.Status, error) {
 	backend, ok := t.Backend(name)
 	if !ok {
-		return mail.Temporary(451, 3, 5, fmt.Sprintf("Mailbox plugin %s is not configured", name))
+		return mail.Temporary(451, 3, 5, fmt.Sprintf("Mailbox plugin %s is not configured", name)), nil
 	}
 	err := backend.Deliver(ctx, &sdk.Delivery{
 		Key:       fmt.Sprintf("%s-%d", e.ID, recipient),
@@ -41,9 +42,9 @@ func (t *Transport) Deliver(ctx context.Context, name string, e *queue.Entry, re
 	})
 	if err != nil {
 		t.Log.Warn("mailbox delivery failed", "id", e.ID.String(), "plugin", name, "to", e.Envelope.Recipients[recipient].Path.String(), "error", err)
-		return mail.StatusOf(err)
+		return mail.StatusOf(err), err
 	}
-	return mail.OK(250, 0, 0, "Delivered to mailbox")
+	return mail.OK(250, 0, 0, "Delivered to mailbox"), nil
 }
 
 // final is the message as it is stored.

@@ -101,6 +101,15 @@ func (p *Pipeline) convict(s *Step, v Version, client mail.Client, err error, ev
 	return v
 }
 
+// Stack returns what a plugin said before it died of a message, where err says that it was
+// convicted of that; else false.
+func Stack(err error) (string, bool) {
+	if err == nil || reasonOf(err) != Convicted {
+		return "", false
+	}
+	return stackOf(err), true
+}
+
 func stackOf(err error) string {
 	var f interface{ StackTrace() string }
 	stack := ""

@@ -71,11 +71,12 @@ func (f *Filter) Filter(ctx context.Context, m *mail.Message) (*sdk.Verdict, err
 // Manifest is what the plugin declares.
 func (b *Mailbox) Manifest() sdk.Manifest { return b.slot.description().Manifest }
 
-// Deliver has the plugin store one message for one recipient. An error is the plugin's
+// Deliver has the plugin store one message for one recipient. It may ask twice: the key sees
+// to it that the message is stored once. An error is the plugin's
 // [mail.Status] (not a success), a [*Failure], or that of ctx when the caller gave up.
 func (b *Mailbox) Deliver(ctx context.Context, d *sdk.Delivery) error {
 	var answer error
-	err := b.slot.call(ctx, func(ctx context.Context, p *process) error {
+	err := b.slot.judged(ctx, func(ctx context.Context, p *process) error {
 		if !p.desc.Mailbox {
 			return fail(b.slot.name, Error, errNotMailbox)
 		}

@@ -270,6 +270,9 @@ type box struct {
 }
 
 func (b *box) Deliver(_ context.Context, d *sdk.Delivery) error {
+	if strings.HasPrefix(d.Folder, "slow") {
+		time.Sleep(200 * time.Millisecond)
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	switch d.Folder {
@@ -279,6 +282,8 @@ func (b *box) Deliver(_ context.Context, d *sdk.Delivery) error {
 		return mail.Permanent(550, 1, 1, "no such mailbox")
 	case "broken":
 		return errors.New("disk on fire")
+	case "exit":
+		os.Exit(3)
 	}
 	if b.keys == nil {
 		b.keys = make(map[string]bool)

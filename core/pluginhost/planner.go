@@ -27,10 +27,10 @@ func (h *Host) Planner(name string) (*Planner, bool) {
 }
 
 // Plan asks the plugin what the one recipient of m wants done. The plan keeps the contract
-// and the manifest. An error is a [*Failure], or that of ctx when the caller gave up.
+// and the manifest. It may ask twice; a plan has no side effects. An error is a [*Failure], or that of ctx when the caller gave up.
 func (p *Planner) Plan(ctx context.Context, m *mail.Message) (*sdk.Plan, error) {
 	var plan *sdk.Plan
-	err := p.slot.call(ctx, func(ctx context.Context, pr *process) error {
+	err := p.slot.judged(ctx, func(ctx context.Context, pr *process) error {
 		if !pr.desc.Planner {
 			return fail(p.slot.name, Error, errNoPlanner)
 		}

@@ -8,6 +8,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/postern-mail/postern/sdk"
+	"github.com/postern-mail/postern/sdk/mail"
 )
 
 // calm is fastTiming without hasty health checks: a busy machine is no hanging plugin.
@@ -66,6 +69,36 @@ func TestG01OneOfManyIsConvicted(t *testing.T) {
 				t.Error("the log says nothing")
 			}
 		})
+	}
+}
+
+// Deliveries are tried alone as well, and those in the same process with one that kills it
+// succeed, once each.
+func TestG01MailboxConvicts(t *testing.T) {
+	t.Parallel()
+	h, _ := start(t, calm(), use("box"))
+	box, _ := h.Mailbox("box")
+	deliver := func(folder string) error {
+		return box.Deliver(t.Context(), &sdk.Delivery{Key: "k-" + folder, Recipient: mail.MustPath("b@example.org"), Folder: folder, Message: msg("x")})
+	}
+	if err := deliver("a"); err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	for i := range 10 {
+		wg.Go(func() {
+			if err := deliver(fmt.Sprint("slow ", i)); err != nil {
+				t.Errorf("an innocent delivery: %v", err)
+			}
+		})
+	}
+	inFlight(t, h, "box", 10)
+	if fl := wantReason(t, deliver("exit"), Convicted); !strings.Contains(fl.Stack, "exit status 3") {
+		t.Errorf("the stack is %q", fl.Stack)
+	}
+	wg.Wait()
+	if err := deliver("a"); err != nil {
+		t.Error(err)
 	}
 }
 

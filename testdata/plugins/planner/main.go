@@ -1,5 +1,5 @@
 // Command planner plans what the Subject of a message says, in words between commas: keep FOLDER
-// [FLAG...], redirect ADDRESS, discard, reject, vacation KEY, notify ADDRESS. Mail with
+// [FLAG...], redirect ADDRESS, discard, reject, vacation KEY, notify ADDRESS; at "exit" it dies. Mail with
 // another Subject is redirected where the settings say for its recipient, or kept.
 package main
 
@@ -56,6 +56,8 @@ func (p *planner) Plan(ctx context.Context, m *mail.Message) (*sdk.Plan, error) 
 			plan.Reject(mail.Permanent(550, 7, 1, "I do not read this"))
 		case word[0] == "notify":
 			plan.Notify(mail.MustPath(word[1]), header, []byte("You have mail\r\n"))
+		case word[0] == "exit":
+			os.Exit(3)
 		case word[0] == "undeclared":
 			plan.Vacation(mail.NewHeader([]byte("Subject: a\nBcc: b\r\n\r\n")), nil)
 		case word[0] == "vacation":
