@@ -8,6 +8,7 @@ import (
 	"github.com/postern-mail/postern/plugins/antivirus"
 	"github.com/postern-mail/postern/plugins/arc"
 	"github.com/postern-mail/postern/plugins/attachments"
+	"github.com/postern-mail/postern/plugins/banner"
 	"github.com/postern-mail/postern/plugins/bcc"
 	"github.com/postern-mail/postern/plugins/dkim"
 	"github.com/postern-mail/postern/plugins/mailauth"
@@ -29,6 +30,7 @@ var builtins = map[string]builtin{
 	"antivirus":   {make: func() any { return antivirus.New() }, manifest: antivirus.Manifest()},
 	"arc":         {make: func() any { return arc.New() }, manifest: arc.Manifest()},
 	"attachments": {make: func() any { return attachments.New() }, manifest: attachments.Manifest()},
+	"banner":      {make: func() any { return banner.New() }, manifest: banner.Manifest()},
 	"bcc":         {make: func() any { return bcc.New() }, manifest: bcc.Manifest()},
 	"dkim":        {make: func() any { return dkim.New() }, manifest: dkim.Manifest()},
 	"mailauth":    {make: func() any { return mailauth.New() }, manifest: mailauth.Manifest()},
