@@ -67,6 +67,9 @@ func buildFileInto(c *compiler, b *bound) (step, *Error) {
 	return stepFunc(func(x *run) error {
 		a := a
 		a.Mailbox, a.Flags = x.text(mailbox), x.actionFlags(flags)
+		if inbox(a.Mailbox) {
+			a.Mailbox = "INBOX"
+		}
 		if !validMailbox(a.Mailbox) {
 			return x.fault(b.Line, "'%s' is no name of a mailbox", printable(a.Mailbox))
 		}

@@ -65,9 +65,6 @@ func buildDate(c *compiler, b *bound) (cond, *Error) {
 		return nil, err
 	}
 	name, err := c.text(b.pos[0].Strings[0])
-	if err == nil {
-		err = c.headerNames([]text{name})
-	}
 	if err != nil {
 		return nil, err
 	}

@@ -30,9 +30,6 @@ func buildDuplicate(c *compiler, b *bound) (cond, *Error) {
 		return nil, err
 	}
 	header, err := c.optional(b, "header", "Message-ID")
-	if err == nil {
-		err = c.headerNames([]text{header})
-	}
 	if err != nil {
 		return nil, err
 	}

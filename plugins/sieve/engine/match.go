@@ -216,7 +216,7 @@ type regexKey struct {
 // glob matches with "*" and "?" (RFC 5228 §2.7.1). Each "*" takes as little as it can, which is what match variables
 // are told (RFC 5229 §3.2), so a piece between two of them never has to be looked for again.
 func (x *run) glob(m *matcher, value, pattern string) (bool, error) {
-	pieces := globPieces(pattern)
+	pieces := m.cmp.globPieces(pattern)
 	g := globber{x: x, m: m, value: value}
 	pos := 0
 	for i, p := range pieces {
@@ -242,11 +242,22 @@ func (x *run) glob(m *matcher, value, pattern string) (bool, error) {
 // wild stands for "?" in a piece.
 const wild = -1
 
+// character returns the first character of s, and its length: an octet, but for i;unicode-casemap (RFC 5228 §2.7.1).
+func (c comparator) character(s string) (rune, int) {
+	switch {
+	case s == "":
+		return 0, 0
+	case c == unicodeCasemap:
+		return utf8.DecodeRuneInString(s)
+	}
+	return rune(s[0]), 1
+}
+
 // globPieces cuts a pattern at its "*".
-func globPieces(pattern string) [][]rune {
+func (c comparator) globPieces(pattern string) [][]rune {
 	pieces := [][]rune{nil}
 	for i := 0; i < len(pattern); {
-		r, n := utf8.DecodeRuneInString(pattern[i:])
+		r, n := c.character(pattern[i:])
 		i += n
 		last := &pieces[len(pieces)-1]
 		switch {
@@ -255,7 +266,7 @@ func globPieces(pattern string) [][]rune {
 		case r == '?':
 			*last = append(*last, wild)
 		case r == '\\' && i < len(pattern):
-			r, n = utf8.DecodeRuneInString(pattern[i:])
+			r, n = c.character(pattern[i:])
 			i += n
 			*last = append(*last, r)
 		default:
@@ -279,11 +290,7 @@ func (g *globber) place(p []rune, pos int, first, last bool) (int, bool, error) 
 		return pos, ok && (!last || pos+n == len(g.value)), nil
 	}
 	if last {
-		at := len(g.value)
-		for range p {
-			_, n := utf8.DecodeLastRuneInString(g.value[:at])
-			at -= n
-		}
+		at := g.before(len(p))
 		if at < pos {
 			return 0, false, nil
 		}
@@ -300,9 +307,25 @@ func (g *globber) place(p []rune, pos int, first, last bool) (int, bool, error) 
 		if at >= len(g.value) {
 			return 0, false, nil
 		}
-		_, n := utf8.DecodeRuneInString(g.value[at:])
+		_, n := g.m.cmp.character(g.value[at:])
 		at += n
 	}
+}
+
+// before is where the last n characters begin; below 0 if there are not as many.
+func (g *globber) before(n int) int {
+	if g.m.cmp != unicodeCasemap {
+		return len(g.value) - n
+	}
+	at := len(g.value)
+	for range n {
+		if at == 0 {
+			return -1
+		}
+		_, size := utf8.DecodeLastRuneInString(g.value[:at])
+		at -= size
+	}
+	return at
 }
 
 // fits reports whether a piece fits at a place, and how long it is there.
@@ -312,7 +335,7 @@ func (g *globber) fits(p []rune, at int) (int, bool) {
 		if at >= len(g.value) {
 			return 0, false
 		}
-		r, n := utf8.DecodeRuneInString(g.value[at:])
+		r, n := g.m.cmp.character(g.value[at:])
 		if want != wild && r != want && !g.m.cmp.same(r, want) {
 			return 0, false
 		}
@@ -324,7 +347,7 @@ func (g *globber) fits(p []rune, at int) (int, bool) {
 // take records what the "?" of a piece stand for, and returns where it ends.
 func (g *globber) take(p []rune, at int) int {
 	for _, want := range p {
-		_, n := utf8.DecodeRuneInString(g.value[at:])
+		_, n := g.m.cmp.character(g.value[at:])
 		if want == wild {
 			g.captures = append(g.captures, g.value[at:at+n])
 		}
