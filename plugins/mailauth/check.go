@@ -19,6 +19,7 @@ type facts struct {
 	// SPF was about it.
 	reverse  mail.Domain
 	sender   mail.Path
+	iprev    iprev
 	spf      spf.Outcome
 	dkim     []dkimverify.Result
 	authors  []mail.Domain
@@ -36,6 +37,10 @@ func (p *Plugin) check(ctx context.Context, m *mail.Message) (*facts, error) {
 	dnsCtx, cancel := context.WithTimeout(ctx, p.timeout)
 	defer cancel()
 	var g group
+	g.run(func() error {
+		f.iprev = checkIprev(dnsCtx, limit(p.resolver, 1+maxNames), f.client)
+		return nil
+	})
 	g.run(func() error { f.spf = p.checkSPF(dnsCtx, m); return nil })
 	g.run(func() (err error) { f.dkim, err = p.dkim.Verify(ctx, m); return err })
 	g.run(func() (err error) { f.arc, err = p.checkARC(ctx, m); return err })

@@ -17,8 +17,8 @@ const fieldName = authres.FieldName
 // field is the value of our Authentication-Results field.
 func (p *Plugin) field(f *facts, d decision) string {
 	h := authres.Header{ID: p.id}
-	if f.client.Addr.IsValid() {
-		h.Results = append(h.Results, f.iprev())
+	if f.iprev.value != "" {
+		h.Results = append(h.Results, f.iprevResult())
 	}
 	h.Results = append(h.Results, f.spfResult())
 	h.Results = append(h.Results, f.dkimResults()...)
@@ -27,22 +27,6 @@ func (p *Plugin) field(f *facts, d decision) string {
 	}
 	h.Results = append(h.Results, f.dmarcResults(d)...)
 	return h.Format()
-}
-
-func (f *facts) iprev() authres.Result {
-	r := authres.Result{Method: "iprev", Value: f.iprevValue(), Comment: f.client.Host}
-	if r.Comment == "" {
-		r.Comment = "no name that leads back to it"
-	}
-	r.Add("policy", "iprev", f.client.Addr.Unmap().String())
-	return r
-}
-
-func (f *facts) iprevValue() string {
-	if f.client.Host != "" {
-		return "pass"
-	}
-	return "fail"
 }
 
 func (f *facts) spfResult() authres.Result {
@@ -161,9 +145,7 @@ func (f *facts) note(v *sdk.Verdict, d decision) {
 			v.Note(name, text)
 		}
 	}
-	if f.client.Addr.IsValid() {
-		add("iprev", f.iprevValue())
-	}
+	add("iprev", f.iprev.value)
 	add("spf", string(f.spf.Result))
 	add("dkim", f.dkimValue())
 	add("arc", f.arcValue())

@@ -329,3 +329,41 @@ func TestSilentDNS(t *testing.T) {
 		t.Errorf("took %s", took)
 	}
 }
+
+// Whether the client's name leads back to it; the gateway's word for it is taken.
+func TestIprev(t *testing.T) {
+	z := zones()
+	z["1.2.0.192.in-addr.arpa."] = mockdns.Zone{PTR: []string{"mail.none.test.", "x.none.test."}}
+	z["2.2.0.192.in-addr.arpa."] = mockdns.Zone{PTR: []string{"mail.none.test."}}
+	z["3.2.0.192.in-addr.arpa."] = mockdns.Zone{PTR: []string{"broken.test.", "absent.test."}}
+	z["4.2.0.192.in-addr.arpa."] = mockdns.Zone{Err: errors.New("SERVFAIL")}
+	p := newPlugin(t, z, "")
+	for ip, want := range map[string]string{"192.0.2.1": "pass mail.none.test", "::ffff:192.0.2.1": "pass mail.none.test", "192.0.2.2": "fail ", "192.0.2.3": "temperror ", "192.0.2.4": "temperror ", "192.0.2.5": "permerror ", "2001:db8::1": "permerror "} {
+		got := checkIprev(t.Context(), p.resolver, mail.Client{Addr: netip.MustParseAddr(ip)})
+		if got.value+" "+got.name != want {
+			t.Errorf("%s: %+v", ip, got)
+		}
+	}
+	if got := checkIprev(t.Context(), p.resolver, mail.Client{Addr: netip.MustParseAddr("192.0.2.4"), Host: "a.test"}); got != (iprev{"pass", "a.test"}) {
+		t.Errorf("%+v", got)
+	}
+	if got := checkIprev(t.Context(), p.resolver, mail.Client{}); got != (iprev{}) {
+		t.Errorf("%+v", got)
+	}
+}
+
+// What the DNS library says of our servers stays here.
+func TestServersAreNotNamed(t *testing.T) {
+	p := New()
+	p.resolver = resolve.New([]string{"127.0.0.1:1"})
+	if err := p.Configure(t.Context(), sdk.Config{Settings: []byte("timeout = '200ms'"), Hostname: "mx.example.org", DataDir: t.TempDir()}); err != nil {
+		t.Fatal(err)
+	}
+	v, err := sdktest.Filter(t, p, Manifest(), message("ann@reject.test", "192.0.2.1", signed(t, "reject.test", fmt.Sprintf(text, "reject.test"))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := v.Edits[len(v.Edits)-1].Value; strings.Contains(got, "127.0.0.1") || strings.Contains(got, "lookup") || strings.Count(got, "the DNS does not answer") < 2 {
+		t.Errorf("%s", got)
+	}
+}

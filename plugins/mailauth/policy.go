@@ -2,6 +2,7 @@ package mailauth
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/postern-mail/postern/plugins/internal/dmarc"
 	"github.com/postern-mail/postern/sdk"
@@ -60,7 +61,7 @@ func (p *Plugin) decide(m *mail.Message, f *facts) decision {
 	switch {
 	case f.unclear != nil:
 		if p.policy.enforce && m.Envelope.Origin != mail.Fetched {
-			d.action, d.text = sdk.ActionQuarantine, f.unclear.Error()
+			d.action, d.text = sdk.ActionQuarantine, "DMARC cannot be evaluated: "+f.unclear.Error()
 		}
 		return d
 	case worst.Value == dmarc.TempError && p.policy.tempfail && m.Envelope.Origin != mail.Fetched:
@@ -77,13 +78,13 @@ func (p *Plugin) decide(m *mail.Message, f *facts) decision {
 	if d.why, d.override = p.exempt(m, f, worst.Author); d.why != "" {
 		return d
 	}
-	d.text = fmt.Sprintf("Refused by the DMARC policy of %s: neither SPF nor DKIM vouch for it", worst.Author)
+	d.text = fmt.Sprintf("Held by the DMARC policy of %s: neither SPF nor DKIM vouch for it", worst.Author)
 	d.action = sdk.ActionQuarantine
 	if worst.Policy == dmarc.Reject {
-		if !p.policy.quarantineRejects {
-			d.action = sdk.ActionReject
-		} else {
+		if p.policy.quarantineRejects {
 			d.override = "local_policy"
+		} else {
+			d.action, d.text = sdk.ActionReject, "Refused"+strings.TrimPrefix(d.text, "Held")
 		}
 	} else if worst.Published == dmarc.Reject {
 		d.override = "policy_test_mode"
@@ -123,7 +124,7 @@ func (d decision) verdict() *sdk.Verdict {
 	case sdk.ActionTempfail:
 		return sdk.Tempfail(mail.Temporary(451, 7, 1, d.text))
 	case sdk.ActionQuarantine:
-		return sdk.Quarantine("DMARC: " + d.text)
+		return sdk.Quarantine(d.text)
 	}
 	return sdk.Continue()
 }

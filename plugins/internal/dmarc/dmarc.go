@@ -126,7 +126,7 @@ func (e *Evaluator) discover(ctx context.Context, res *Result) error {
 	if np := found.rec.NP; np != "" && np != p {
 		exists, err := e.r.Exists(ctx, author)
 		if err != nil {
-			return err
+			return noAnswer{err}
 		}
 		if !exists {
 			p = np

@@ -35,6 +35,13 @@ type answer struct {
 // New returns an Evaluator.
 func New(r Resolver) *Evaluator { return &Evaluator{r: r, asked: make(map[string]answer)} }
 
+// noAnswer is an error of the DNS. Its text goes into headers of messages, where the names of
+// our servers have no place.
+type noAnswer struct{ err error }
+
+func (noAnswer) Error() string   { return "the DNS does not answer" }
+func (n noAnswer) Unwrap() error { return n.err }
+
 // lookup returns the one record at a domain; nil if there is none.
 func (e *Evaluator) lookup(ctx context.Context, domain string) (*Record, error) {
 	if a, ok := e.asked[domain]; ok {
@@ -45,7 +52,9 @@ func (e *Evaluator) lookup(ctx context.Context, domain string) (*Record, error) 
 	if dns, ok := errors.AsType[*net.DNSError](err); ok && dns.IsNotFound {
 		err = nil
 	}
-	a.err = err
+	if err != nil {
+		a.err = noAnswer{err}
+	}
 	n := 0
 	for _, t := range txts {
 		if rec, ok := Parse(t); ok {

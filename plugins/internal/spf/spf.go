@@ -103,6 +103,9 @@ func Check(ctx context.Context, r Resolver, q Query) Outcome {
 		return o
 	}
 	o.Result, o.Mechanism, o.Err = e.check(domain)
+	if o.Result == TempError {
+		o.Err = noAnswer{o.Err}
+	}
 	if o.Result == Fail && e.exp != "" && q.Explain {
 		o.Explanation = e.explain()
 	}
@@ -163,8 +166,15 @@ func (e *evaluation) check(domain string) (Result, string, error) {
 // Errors that decide the result.
 var (
 	errNone = errors.New("no policy")
-	errPerm = errors.New("permanent error")
+	errPerm = errors.New("wrong policy")
 )
+
+// noAnswer is an error of the DNS. Its text goes into headers of messages, where the names of
+// our servers have no place.
+type noAnswer struct{ err error }
+
+func (noAnswer) Error() string   { return "the DNS does not answer" }
+func (n noAnswer) Unwrap() error { return n.err }
 
 func permanent(format string, args ...any) error {
 	return fmt.Errorf("%w: "+format, append([]any{errPerm}, args...)...)
