@@ -67,18 +67,3 @@ func (d *DNS) LookupTXT(ctx context.Context, name string) ([]string, error) {
 func (d *DNS) LookupMX(ctx context.Context, name string) ([]*net.MX, error) {
 	return d.r.LookupMX(ctx, complete(name))
 }
-
-// LookupIPAddr implements Resolver.
-func (d *DNS) LookupIPAddr(ctx context.Context, host string) ([]net.IPAddr, error) {
-	return d.r.LookupIPAddr(ctx, complete(host))
-}
-
-// LookupAddr implements Resolver.
-func (d *DNS) LookupAddr(ctx context.Context, addr string) ([]string, error) {
-	return d.r.LookupAddr(ctx, addr)
-}
-
-// LookupNetIP implements Resolver; network is "ip", "ip4" or "ip6".
-func (d *DNS) LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error) {
-	return d.r.LookupNetIP(ctx, network, complete(host))
-}

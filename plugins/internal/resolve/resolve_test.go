@@ -3,7 +3,9 @@ package resolve
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
+	"strings"
 	"testing"
 
 	"github.com/foxcpp/go-mockdns"
@@ -11,8 +13,8 @@ import (
 
 func TestNames(t *testing.T) {
 	server, err := mockdns.NewServer(map[string]mockdns.Zone{
-		"example.org.":           {A: []string{"192.0.2.1"}, TXT: []string{"v=spf1 -all"}, MX: []net.MX{{Host: "mx.example.org.", Pref: 5}}},
-		"1.2.0.192.in-addr.arpa": {PTR: []string{"example.org."}},
+		"example.org.":            {A: []string{"192.0.2.1"}, TXT: []string{"v=spf1 -all"}, MX: []net.MX{{Host: "mx.example.org.", Pref: 5}}},
+		"1.2.0.192.in-addr.arpa.": {PTR: []string{"example.org."}},
 	}, false)
 	if err != nil {
 		t.Fatal(err)
@@ -77,6 +79,65 @@ func TestExists(t *testing.T) {
 	if _, err := d.Exists(t.Context(), "broken.org"); err == nil {
 		t.Error("a server that fails says nothing")
 	} else if dns, ok := errors.AsType[*net.DNSError](err); !ok || !dns.IsTemporary {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestAddresses: only the DNS is asked, and a failure is not an absence.
+func TestAddresses(t *testing.T) {
+	many := mockdns.Zone{}
+	for i := range 200 { // do not fit into a datagram
+		many.A = append(many.A, fmt.Sprintf("192.0.2.%d", i))
+	}
+	server, err := mockdns.NewServer(map[string]mockdns.Zone{
+		"both.test.":              {A: []string{"192.0.2.1"}, AAAA: []string{"2001:db8::1"}},
+		"alias.test.":             {CNAME: "both.test."},
+		"many.test.":              many,
+		"none.test.":              {TXT: []string{"x"}},
+		"broken.test.":            {Err: errors.New("SERVFAIL")},
+		"1.0.0.127.in-addr.arpa.": {PTR: []string{"a.test.", "b.test."}},
+		"2.0.0.127.in-addr.arpa.": {TXT: []string{"x"}},
+		"3.0.0.127.in-addr.arpa.": {Err: errors.New("SERVFAIL")},
+	}, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	d := New([]string{server.LocalAddr().String()})
+	kind := func(err error) string {
+		dns, ok := err.(*net.DNSError) // not wrapped
+		switch {
+		case err == nil:
+			return ""
+		case ok && dns.IsNotFound:
+			return "absent"
+		case ok && dns.Temporary():
+			return "temporary"
+		}
+		return "other"
+	}
+	for q, want := range map[string]string{
+		"ip both.test": "2", "ip4 both.test": "1", "ip6 both.test.": "1", "ip4 alias.test": "1", "ip4 many.test": "200", "ip 192.0.2.7": "1",
+		"ip none.test": "0absent", "ip4 absent.test": "0absent", "ip broken.test": "0temporary", "ip localhost": "0absent",
+	} {
+		network, host, _ := strings.Cut(q, " ")
+		addrs, err := d.LookupNetIP(t.Context(), network, host)
+		if got := fmt.Sprint(len(addrs), kind(err)); strings.ReplaceAll(got, " ", "") != want {
+			t.Errorf("%s: %s", q, got)
+		}
+	}
+	if ips, err := d.LookupIPAddr(t.Context(), "both.test"); err != nil || len(ips) != 2 {
+		t.Errorf("%v, %v", ips, err)
+	}
+	for addr, want := range map[string]string{"127.0.0.1": "2", "127.0.0.2": "0absent", "127.0.0.3": "0temporary", "127.0.0.4": "0absent", "::1": "0absent", "x": "0absent"} {
+		names, err := d.LookupAddr(t.Context(), addr)
+		if got := fmt.Sprint(len(names), kind(err)); strings.ReplaceAll(got, " ", "") != want {
+			t.Errorf("%s: %s", addr, got)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := d.LookupNetIP(ctx, "ip", "both.test"); kind(err) != "temporary" {
 		t.Errorf("%v", err)
 	}
 }
