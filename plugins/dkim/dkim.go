@@ -5,129 +5,145 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	netmail "net/mail"
-	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/postern-mail/postern/plugins/internal/dkimkey"
+	"github.com/postern-mail/postern/plugins/internal/dkimsig"
+	"github.com/postern-mail/postern/plugins/internal/resolve"
 	"github.com/postern-mail/postern/sdk"
 	"github.com/postern-mail/postern/sdk/mail"
 )
-
-// Settings of the plugin.
-type Settings struct {
-	// Domains that are signed for, with the domains below them. Required.
-	Domains []string `toml:"domains"`
-	// Selector of the keys. Default: "postern".
-	Selector string `toml:"selector"`
-	// KeyDir has the private keys, DOMAIN.SELECTOR.pem; relative to the gateway's data
-	// directory. Default: "dkim".
-	KeyDir string `toml:"key_dir"`
-}
-
-// Defaults are the settings where nothing else is said.
-func Defaults() Settings { return Settings{Selector: "postern", KeyDir: "dkim"} }
 
 // Manifest declares the plugin.
 func Manifest() sdk.Manifest {
 	return sdk.Manifest{
 		Name:    "dkim",
-		Version: "1.0",
+		Version: "1.1",
 		Needs:   sdk.NeedBody,
 		May:     sdk.MayEditHeader,
 		Origins: []mail.Origin{mail.Submitted, mail.Internal},
 		Signs:   true,
+		Network: true, // it asks the DNS for its own keys
 	}
 }
 
-// Plugin signs messages. It implements [sdk.Filter].
+// Plugin signs messages. It implements [sdk.Filter], and [sdk.Service] for what has to be
+// done as time passes.
 type Plugin struct {
-	keys   map[mail.Domain]*dkimkey.Key
-	signer signer
-	now    func() time.Time
+	s        checked
+	ring     atomic.Pointer[ring]
+	signer   signer
+	resolver dkimsig.Resolver
+	now      func() time.Time
+	log      *slog.Logger
 }
 
 var (
 	_ sdk.Filter     = (*Plugin)(nil)
 	_ sdk.Configurer = (*Plugin)(nil)
+	_ sdk.Service    = (*Plugin)(nil)
 )
 
 // New returns a plugin that has yet to be configured.
 func New() *Plugin { return &Plugin{now: time.Now} }
 
-// Configure reads the keys.
+// Configure reads the keys. It does not wait for the DNS.
 func (p *Plugin) Configure(_ context.Context, c sdk.Config) error {
-	s := Defaults()
-	if err := c.Decode(&s); err != nil {
+	if p.log == nil { // else a test's
+		p.log = slog.Default()
+	}
+	var err error
+	if p.s, err = check(c); err != nil {
 		return err
 	}
-	if len(s.Domains) == 0 {
-		return errors.New(`settings: domains is empty; name the domains to sign for, as in domains = ["example.org"]`)
+	r, err := load(p.s.dir, p.s.wanted, nil)
+	if err != nil {
+		return err
 	}
-	if err := dkimkey.CheckSelector(s.Selector); err != nil {
-		return fmt.Errorf("settings: selector: %w", err)
-	}
-	dir := s.KeyDir
-	if !filepath.IsAbs(dir) {
-		dir = filepath.Join(c.DataDir, dir)
-	}
-	p.keys = make(map[mail.Domain]*dkimkey.Key)
-	var faults []string
-	for _, name := range s.Domains {
-		d, err := mail.ParseDomain(name)
-		if err != nil {
-			faults = append(faults, "settings: domains: "+err.Error())
-			continue
+	for _, s := range r.slots {
+		for _, g := range s.keys {
+			if g.Short() {
+				p.log.Warn("rsa key is short", "file", g.Path, "bits", g.Bits, "advised", dkimkey.AdviseBits)
+			}
 		}
-		k, err := dkimkey.Load(dir, d, s.Selector)
-		if err != nil {
-			faults = append(faults, err.Error())
-			continue
-		}
-		if k.Short() {
-			slog.Warn("rsa key is short", "file", k.Path, "bits", k.Bits, "advised", dkimkey.AdviseBits)
-		}
-		p.keys[d] = k
 	}
-	if len(faults) > 0 { // in one line: the host shows no other
-		return errors.New(strings.Join(faults, "; "))
+	if p.resolver == nil { // else a test's
+		p.resolver = resolve.New(c.DNSServers)
 	}
+	p.ring.Store(r)
 	return nil
+}
+
+// Listeners implements [sdk.Service]: there are none.
+func (p *Plugin) Listeners(context.Context) ([]string, error) { return nil, nil }
+
+// Serve looks every now and then which keys the DNS shows, and does what that makes due. A
+// round that fails leaves everything as it is.
+func (p *Plugin) Serve(ctx context.Context, _ []net.Listener) error {
+	if p.s.interval == 0 {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	k := p.keeper()
+	for timer := time.NewTimer(0); ; timer.Reset(p.s.interval) {
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return ctx.Err()
+		case <-timer.C:
+			p.round(ctx, k)
+		}
+	}
+}
+
+func (p *Plugin) keeper() *keeper {
+	return &keeper{s: p.s, resolver: p.resolver, now: p.now, log: p.log, said: make(map[string]time.Time)}
+}
+
+func (p *Plugin) round(ctx context.Context, k *keeper) {
+	r, err := k.round(ctx, p.ring.Load())
+	if r != nil {
+		p.ring.Store(r)
+	}
+	if err != nil && ctx.Err() == nil {
+		p.log.Error("dkim keys cannot be kept in order", "error", err)
+	}
 }
 
 // Filter signs a message for its author's domain.
 func (p *Plugin) Filter(ctx context.Context, m *mail.Message) (*sdk.Verdict, error) {
+	switch m.Envelope.Origin {
+	case mail.Incoming, mail.Fetched, mail.Redirected:
+		// Whatever the setting origins says: a signature would vouch for what anybody wrote.
+		return unsigned("the message is not from one of our users"), nil
+	}
 	author, err := authorDomain(m.Header)
 	if err != nil {
 		return unsigned(err.Error()), nil
 	}
-	k := p.keyFor(author)
-	if k == nil {
+	d, keys := p.ring.Load().signers(author)
+	if d == nil {
 		return unsigned("the author's domain " + author.String() + " is not one of ours"), nil
 	}
-	values, err := p.signer.sign(ctx, m, []*dkimkey.Key{k}, p.now())
+	values, err := p.signer.sign(ctx, m, keys, p.now())
 	if err != nil {
-		return nil, fmt.Errorf("signing for %s: %w", k.Domain, err)
+		return nil, fmt.Errorf("signing for %s: %w", d.name, err)
 	}
 	v := sdk.Continue()
-	v.Edits = removeOwn(m.Header, k)
-	return v.AddHeader(fieldName, values[0]).Note("signed", "d="+k.Domain.String()+" s="+k.Selector+" a="+k.Algorithm), nil
+	v.Edits = d.removeOwn(m.Header)
+	notes := make([]string, len(keys))
+	for i := len(keys) - 1; i >= 0; i-- { // the first is at the top
+		v.AddHeader(fieldName, values[i])
+		notes[i] = "d=" + d.name.String() + " s=" + keys[i].Selector + " a=" + keys[i].Algorithm
+	}
+	return v.Note("signed", strings.Join(notes, ", ")), nil
 }
 
 func unsigned(why string) *sdk.Verdict { return sdk.Continue().Note("unsigned", why) }
-
-// keyFor returns the key of the domain or of the nearest one above it that has one: the
-// signature is aligned with From in DMARC's relaxed mode either way (RFC 7489 §3.1.1).
-func (p *Plugin) keyFor(author mail.Domain) *dkimkey.Key {
-	var best *dkimkey.Key
-	for d, k := range p.keys {
-		if author.Under(d) && (best == nil || d.Under(best.Domain)) {
-			best = k
-		}
-	}
-	return best
-}
 
 // maxFrom bounds the value of a From field that is parsed, in bytes: parsers take more than
 // linear time.
@@ -174,19 +190,30 @@ func looseAddress(from string) string {
 const maxOwn = 100
 
 // removeOwn removes signatures that we made when the message came through here before: of
-// ours there is one, and it is valid for what leaves. Other people's are left alone.
-func removeOwn(h mail.Header, k *dkimkey.Key) []sdk.Edit {
+// ours there is one for each slot, and it is valid for what leaves. Other people's are left
+// alone, and those of other servers of the domain.
+func (d *domain) removeOwn(h mail.Header) []sdk.Edit {
 	var edits []sdk.Edit
-	for i, v := range h.Values("DKIM-Signature") {
+	for i, v := range h.Values(fieldName) {
 		if len(edits) == maxOwn {
 			break
 		}
-		if d, err := mail.ParseDomain(tag(v, "d")); err == nil && d == k.Domain && strings.EqualFold(tag(v, "s"), k.Selector) {
+		if name, err := mail.ParseDomain(tag(v, "d")); err == nil && name == d.name && d.has(strings.ToLower(tag(v, "s"))) {
 			// Before those that were found already, so that their numbers stay right.
-			edits = append([]sdk.Edit{{Kind: sdk.HeaderRemove, Name: "DKIM-Signature", Index: i}}, edits...)
+			edits = append([]sdk.Edit{{Kind: sdk.HeaderRemove, Name: fieldName, Index: i}}, edits...)
 		}
 	}
 	return edits
+}
+
+// has reports whether a selector is one of ours, now or at another time.
+func (d *domain) has(selector string) bool {
+	for _, s := range d.slots {
+		if isGeneration(selector, s.base) {
+			return true
+		}
+	}
+	return false
 }
 
 // tag returns a tag's value from a tag list (RFC 6376 §3.2).

@@ -19,8 +19,8 @@ import (
 
 // Record is the DNS record that publishes a key.
 type Record struct {
-	Name  string // of the TXT record, without a final dot
-	Value string // its whole text
+	Name  string `json:"name"`  // of the TXT record, without a final dot
+	Value string `json:"value"` // its whole text
 }
 
 // Zone is the record as a line of a zone file, the text in strings of at most 255 bytes
@@ -110,7 +110,12 @@ func writeNew(path string, content []byte) error {
 		os.Remove(path)
 		return err
 	}
-	d, err := os.Open(filepath.Dir(path))
+	return SyncDir(filepath.Dir(path))
+}
+
+// SyncDir makes the names in a folder durable.
+func SyncDir(dir string) error {
+	d, err := os.Open(dir)
 	if err != nil {
 		return err
 	}

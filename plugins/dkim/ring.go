@@ -1,0 +1,190 @@
+package dkim
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/postern-mail/postern/plugins/internal/dkimkey"
+	"github.com/postern-mail/postern/sdk/mail"
+)
+
+// A ring has the keys of all domains at one time. It is not changed once it is in use.
+type ring struct {
+	slots   []*slot // in the order of the settings
+	domains map[mail.Domain]*domain
+}
+
+// domain is what is known of a domain.
+type domain struct {
+	name    mail.Domain
+	slots   []*slot
+	history history
+}
+
+// A slot is one signature of a domain: the keys that made and will make it, one after
+// the other, each under a selector of its own.
+type slot struct {
+	domain *domain
+	base   string        // the selector of the first key; those of later ones begin with it
+	keys   []*generation // the latest first
+}
+
+// generation is one key of a slot.
+type generation struct {
+	*dkimkey.Key
+	dns presence
+}
+
+// presence is what the DNS has under a key's name.
+type presence uint8
+
+const (
+	unasked presence = iota
+	published
+	missing
+	different // another key, or none that can be used
+	unknown   // it does not answer
+)
+
+var presences = [...]string{unasked: "", published: "published", missing: "missing", different: "different", unknown: "unknown"}
+
+func (p presence) String() string { return presences[p] }
+
+// serials are what follows the base in the selectors of later keys: the day on which they
+// were made.
+var serials = regexp.MustCompile(`^-[0-9]{8}[a-z]?$`)
+
+// isGeneration reports whether a selector is the base or was made from it.
+func isGeneration(selector, base string) bool {
+	rest, ok := strings.CutPrefix(selector, base)
+	return ok && (rest == "" || serials.MatchString(rest))
+}
+
+// load reads the keys below dir. Keys of files that have not changed since are taken from
+// old, which may be nil: reading one costs much.
+func load(dir string, wanted []wish, old *ring) (*ring, error) {
+	files, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	r := &ring{domains: make(map[mail.Domain]*domain)}
+	var faults []string
+	for _, w := range wanted {
+		d := &domain{name: w.domain}
+		r.domains[w.domain] = d
+		if d.history, err = readHistory(dir, w.domain); err != nil {
+			faults = append(faults, err.Error())
+			continue
+		}
+		for _, base := range w.selectors {
+			s := &slot{domain: d, base: base}
+			if err := s.load(dir, files, old); err != nil {
+				faults = append(faults, err.Error())
+				continue
+			}
+			d.slots = append(d.slots, s)
+			r.slots = append(r.slots, s)
+		}
+	}
+	if len(faults) > 0 { // in one line: the host shows no other
+		return nil, errors.New(strings.Join(faults, "; "))
+	}
+	return r, nil
+}
+
+func (s *slot) load(dir string, files []os.DirEntry, old *ring) error {
+	for _, f := range files {
+		rest, ok := strings.CutPrefix(f.Name(), s.domain.name.String()+".")
+		selector, pem := strings.CutSuffix(rest, ".pem")
+		if !ok || !pem || !isGeneration(selector, s.base) {
+			continue
+		}
+		k := old.unchanged(s.domain.name, selector, f)
+		if k == nil {
+			var err error
+			if k, err = dkimkey.Load(dir, s.domain.name, selector); err != nil {
+				return err
+			}
+		}
+		s.keys = append(s.keys, &generation{Key: k})
+	}
+	if len(s.keys) == 0 {
+		_, err := dkimkey.Load(dir, s.domain.name, s.base) // says what is wrong, and what to do
+		if err == nil {
+			err = fmt.Errorf("there is no key for %s", s.domain.name)
+		}
+		return err
+	}
+	// The base comes first; the others sort by the day in their names.
+	slices.SortFunc(s.keys, func(a, b *generation) int { return strings.Compare(b.Selector, a.Selector) })
+	return nil
+}
+
+// unchanged is the key that was read from a file, if the file is as it was then.
+func (r *ring) unchanged(d mail.Domain, selector string, f os.DirEntry) *dkimkey.Key {
+	if r == nil || r.domains[d] == nil {
+		return nil
+	}
+	for _, s := range r.domains[d].slots {
+		for _, g := range s.keys {
+			if g.Selector != selector {
+				continue
+			}
+			if fi, err := f.Info(); err == nil && fi.ModTime().Equal(g.Written) {
+				return g.Key
+			}
+		}
+	}
+	return nil
+}
+
+// active is the key to sign with: the latest that the DNS shows. Where it does not answer,
+// one that it showed before counts. A key that never was there is used only where there is
+// no other.
+func (s *slot) active() *generation {
+	for _, g := range s.keys {
+		if g.dns == published || (g.dns == unasked || g.dns == unknown) && s.domain.history.of(g.Key).Published != nil {
+			return g
+		}
+	}
+	return s.keys[len(s.keys)-1]
+}
+
+// waiting are the keys that are later than the active one: their records are not there yet.
+func (s *slot) waiting() []*generation { return s.keys[:slices.Index(s.keys, s.active())] }
+
+// superseded are the keys that are earlier than the active one.
+func (s *slot) superseded() []*generation { return s.keys[slices.Index(s.keys, s.active())+1:] }
+
+// age is how long the latest key has been in use, or there.
+func (s *slot) age(now time.Time) time.Duration {
+	if p := s.domain.history.of(s.keys[0].Key).Published; p != nil {
+		return now.Sub(*p)
+	}
+	return now.Sub(s.keys[0].Written)
+}
+
+// signers are the keys to sign with for an author's domain: those of the domain itself, or of the
+// nearest one above it: the signature is aligned with From in DMARC's relaxed mode either
+// way (RFC 9989 §4.4). It returns nil if there are none.
+func (r *ring) signers(author mail.Domain) (*domain, []*dkimkey.Key) {
+	for name := author.String(); name != ""; {
+		d, err := mail.ParseDomain(name)
+		if err == nil {
+			if found := r.domains[d]; found != nil {
+				keys := make([]*dkimkey.Key, len(found.slots))
+				for i, s := range found.slots {
+					keys[i] = s.active().Key
+				}
+				return found, keys
+			}
+		}
+		_, name, _ = strings.Cut(name, ".")
+	}
+	return nil, nil
+}
