@@ -185,6 +185,10 @@ func TestClamavMilter(t *testing.T) {
 	if v := verdict(t, p, m); v.Action != sdk.ActionReject {
 		t.Errorf("in a file: %+v", v)
 	}
+	q := peertest.StartClamavMilter(t, clamd, "OnInfected Quarantine")
+	if v := verdict(t, configured(t, q.Socket, ""), message(infected, "bob@example.org")); v.Action != sdk.ActionQuarantine || v.Reason == "" {
+		t.Errorf("quarantine: %+v", v)
+	}
 	clamd.Stop()
 	if v := verdict(t, p, message(infected, "bob@example.org")); v.Action == sdk.ActionContinue || v.Action == sdk.ActionReject {
 		t.Errorf("without clamd: %+v", v)

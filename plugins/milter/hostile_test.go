@@ -64,6 +64,25 @@ func TestNotReading(t *testing.T) {
 	unscanned(t, "does not read", configured(t, l.Addr().String(), short), m, "timed out at body")
 }
 
+// A milter that reads slowly, but does, is given its time with each piece.
+func TestSlowReader(t *testing.T) {
+	f := newFake(t, func(code byte, data []byte) []byte {
+		switch code {
+		case 'B':
+			time.Sleep(10 * time.Millisecond) // the slowness is the point
+			return nil
+		case 'E':
+			return packet('r', "")
+		}
+		return agreeable(0, 0x80000, nil)(code, data)
+	})
+	p := configured(t, f.addr, strings.ReplaceAll(short, "100ms", "500ms"))
+	m := message("Subject: x\r\n\r\n"+strings.Repeat("0123456789abcde\n", 6<<16), "bob@example.org") // 96 pieces
+	if v := verdict(t, p, m); v.Action != sdk.ActionReject {
+		t.Errorf("%+v", v)
+	}
+}
+
 // What is against the protocol is the milter's fault and never a verdict.
 func TestGarbage(t *testing.T) {
 	m := message(small, "bob@example.org")
