@@ -15,6 +15,7 @@ import (
 	"github.com/postern-mail/postern/plugins/maildir"
 	"github.com/postern-mail/postern/plugins/milter"
 	"github.com/postern-mail/postern/plugins/smtpfilter"
+	"github.com/postern-mail/postern/plugins/spam"
 	"github.com/postern-mail/postern/sdk"
 )
 
@@ -37,6 +38,7 @@ var builtins = map[string]builtin{
 	"maildir":     {make: func() any { return maildir.New() }, manifest: maildir.Manifest(), mailbox: true},
 	"milter":      {make: func() any { return milter.New() }, manifest: milter.Manifest()},
 	"smtpfilter":  {make: func() any { return smtpfilter.New() }, manifest: smtpfilter.Manifest()},
+	"spam":        {make: func() any { return spam.New() }, manifest: spam.Manifest()},
 }
 
 func builtinNames() string { return strings.Join(slices.Sorted(maps.Keys(builtins)), ", ") }

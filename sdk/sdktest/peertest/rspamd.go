@@ -18,7 +18,7 @@ const GTUBE = "XJS*C4JDBQADN1.NSBN3*2IDNEN*GTUBE-STANDARD-ANTI-UBE-TEST-EMAIL*C.
 //   - X-Test-Milter: anything adds "X-Rspamd-Test: yes" and removes X-Remove-Me
 //
 // From a score of 4 the action is greylist, from 6 add header, from 8 rewrite subject (as
-// "[spam] %s"), from 15 reject. The symbol POSTERN_FACTS tells what it was told of the
+// "[spam] %s"), from 14.8 quarantine, from 14.9 discard, from 15 reject. The symbol POSTERN_FACTS tells what it was told of the
 // envelope, as "from=", "rcpt=", "ip=", "helo=", "host=", "user=", "qid=" and "size=".
 type Rspamd struct {
 	*Engine
@@ -70,7 +70,7 @@ worker "rspamd_proxy" {
   bind_socket = "%[3]s"; milter = yes; timeout = 30s; count = 1;
   upstream "local" { default = yes; self_scan = yes; }
 }
-actions { greylist = 4; add_header = 6; rewrite_subject = 8; reject = 15; subject = "[spam] %%s"; }
+actions { greylist = 4; add_header = 6; rewrite_subject = 8; reject = 15; quarantine = 14.8; discard = 14.9; subject = "[spam] %%s"; }
 modules { path = "%[1]s/none"; }
 `
 

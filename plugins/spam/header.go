@@ -1,0 +1,205 @@
+package spam
+
+import (
+	"mime"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/postern-mail/postern/sdk"
+	"github.com/postern-mail/postern/sdk/mail"
+)
+
+// maxForged bounds how many names of forged fields are removed: the edits of a verdict are
+// limited, and who invents hundreds means none of those that are read.
+const maxForged = 200
+
+// forged lists the names of the fields of spam filters that a message brings (H-03), those
+// that people's filters read first.
+func forged(h mail.Header) []string {
+	var names, others []string
+	seen := make(map[string]bool)
+	for _, f := range h.Fields {
+		if len(f.Name) < len("x-spam") || !strings.EqualFold(f.Name[:len("x-spam")], "x-spam") {
+			continue
+		}
+		name := strings.ToLower(f.Name)
+		if seen[name] || len(name) > 255 {
+			continue
+		}
+		seen[name] = true
+		if slices.Contains([]string{"x-spam", "x-spam-flag", "x-spam-status", "x-spam-score", "x-spam-level"}, name) {
+			names = append(names, name)
+		} else if len(others) < maxForged && strings.HasPrefix(name, "x-spam") {
+			others = append(others, name)
+		}
+	}
+	return append(names, others...)
+}
+
+// edits are those that do not depend on the recipient: forged fields go, and the engine has
+// its way.
+func edits(v *sdk.Verdict, h mail.Header, r *result) {
+	gone := forged(h)
+	for _, name := range gone {
+		v.RemoveHeader(-1, name)
+	}
+	// From the end, so that removing one does not move the others.
+	type place struct {
+		name  string
+		index int
+	}
+	var places []place
+	for _, rm := range r.remove {
+		name := strings.ToLower(rm.name)
+		count := h.Count(name)
+		p := place{name, rm.n - 1}
+		if rm.n < 0 {
+			p.index = count + rm.n
+		}
+		if !slices.Contains(gone, name) && p.index < count && (p.index >= 0 || rm.n == 0) && !slices.Contains(places, p) {
+			places = append(places, p)
+		}
+	}
+	slices.SortStableFunc(places, func(a, b place) int { return b.index - a.index })
+	for _, p := range places {
+		v.RemoveHeader(p.index, p.name)
+	}
+	for _, f := range r.add {
+		if f.atEnd {
+			v.InsertHeader(-1, f.name, f.value)
+		} else {
+			v.AddHeader(f.name, f.value)
+		}
+	}
+}
+
+// tell adds the fields that say what was found. Only limits them to some recipients; nil:
+// all have them.
+func tell(v *sdk.Verdict, r *result, spam bool, required float64, only []int) {
+	add := func(name, value string) {
+		v.AddHeader(name, value)
+		if only != nil {
+			v.Only(only...)
+		}
+	}
+	word := "No"
+	if spam {
+		word = "Yes"
+	}
+	// Each goes to the top: they stand in the other order.
+	add("X-Spam-Status", status(word, r, required))
+	if stars := int(min(r.score, 50)); stars > 0 {
+		add("X-Spam-Level", strings.Repeat("*", stars))
+	}
+	add("X-Spam-Score", decimal(r.score))
+}
+
+// flag marks spam.
+func flag(v *sdk.Verdict, r *result, only []int) {
+	v.AddHeader("X-Spam-Flag", "YES")
+	if only != nil {
+		v.Only(only...)
+	}
+	if r.action == rewriteSubject && r.subject != "" {
+		v.ChangeHeader(0, "Subject", encodeSubject(r.subject))
+		if only != nil {
+			v.Only(only...)
+		}
+	}
+}
+
+func decimal(f float64) string { return strconv.FormatFloat(f, 'f', 1, 64) }
+
+// lineLength is where lines of header fields are folded (RFC 5322 §2.1.1).
+const lineLength = 76
+
+// status is the value of X-Spam-Status, in the form of SpamAssassin.
+func status(word string, r *result, required float64) string {
+	var b strings.Builder
+	b.WriteString(word + ", score=" + decimal(r.score) + " required=" + decimal(required))
+	b.WriteString("\r\n\ttests=")
+	at := len("\ttests=")
+	if len(r.symbols) == 0 {
+		b.WriteString("none")
+	}
+	for i, s := range r.symbols {
+		if i > 0 {
+			b.WriteByte(',')
+			at++
+		}
+		if at+len(s) > lineLength && i > 0 {
+			b.WriteString("\r\n\t")
+			at = 1
+		}
+		b.WriteString(s)
+		at += len(s)
+	}
+	return b.String()
+}
+
+// maxSubject is the length of a rewritten subject, in bytes.
+const maxSubject = 900
+
+// encodeSubject makes text the value of a Subject field: encoded where it has to be
+// (RFC 2047), folded between words.
+func encodeSubject(s string) string {
+	s = strings.ToValidUTF8(oneLine(s), "?")
+	for len(s) > maxSubject {
+		_, n := utf8.DecodeLastRuneInString(s[:maxSubject+1])
+		s = s[:maxSubject+1-n]
+	}
+	encoded := mime.QEncoding.Encode("utf-8", s)
+	var b strings.Builder
+	at := len("Subject: ")
+	for i, w := range strings.Split(encoded, " ") {
+		switch {
+		case i > 0 && at+len(w) > lineLength && w != "":
+			b.WriteString("\r\n ")
+			at = 1
+		case i > 0:
+			b.WriteByte(' ')
+			at++
+		}
+		b.WriteString(w)
+		at += len(w)
+	}
+	return strings.TrimSpace(b.String())
+}
+
+// oneLine makes control characters spaces.
+func oneLine(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r >= 0x7f && r < 0xa0 {
+			return ' '
+		}
+		return r
+	}, s)
+}
+
+// cleanValue makes the value of a field that an engine wants to add one valid field: lines
+// that were folded with LF, as engines do, are folded with CRLF, and everything else that could end
+// a line is a space.
+func cleanValue(s string) string {
+	if len(s) > maxFieldLen {
+		s = s[:maxFieldLen]
+	}
+	lines := strings.Split(strings.ReplaceAll(s, "\r\n", "\n"), "\n")
+	var b strings.Builder
+	for i, line := range lines {
+		folded := line != "" && (line[0] == ' ' || line[0] == '\t')
+		line = strings.TrimSpace(strings.ToValidUTF8(oneLine(line), "?"))
+		if i > 0 && line == "" {
+			continue // a line of nothing but space ends a header for some readers
+		}
+		switch {
+		case i > 0 && folded:
+			b.WriteString("\r\n\t")
+		case i > 0:
+			b.WriteByte(' ')
+		}
+		b.WriteString(line)
+	}
+	return b.String()
+}
