@@ -120,6 +120,11 @@ func (c *sieveCase) files(t *testing.T, dir string) []string {
 	}
 	args := []string{"sieve", "run", write("script.sieve", c.script), write("message.eml", c.message), "--json",
 		"--include-dir", filepath.Join(dir, "include")}
+	for _, location := range []string{"personal", "global"} {
+		if err := os.MkdirAll(filepath.Join(dir, "include", location), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
 	for name, text := range c.includes {
 		write(filepath.Join("include", name+".sieve"), text)
 	}
@@ -295,6 +300,9 @@ func oracleLines(out string) []string {
 	if strings.Contains(out, "failed to compile") || strings.Contains(out, "Failed to compile") || strings.Contains(out, "error: validation failed") || strings.Contains(out, "error: parse failed") {
 		return []string{"error"}
 	}
+	if strings.Contains(out, "final result: failed") {
+		return []string{"runtime error"}
+	}
 	var list []string
 	for _, line := range strings.Split(out, "\n") {
 		if m := oracleStore.FindStringSubmatch(line); m != nil {
@@ -326,6 +334,9 @@ func oracleLines(out string) []string {
 func oracleForm(a *sieveAnswer) []string {
 	if a.Error != nil {
 		return []string{"error"}
+	}
+	if a.RuntimeError != nil {
+		return []string{"runtime error"}
 	}
 	var list []string
 	for _, act := range a.Actions {

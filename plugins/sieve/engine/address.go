@@ -95,24 +95,24 @@ func buildAddress(c *compiler, b *bound) (cond, *Error) {
 		return nil, err
 	}
 	return condFunc(func(x *run) (bool, error) {
-		var values []string
-		for _, n := range t.names {
-			name := x.text(n)
-			if !hasAddresses(name) {
-				return false, x.fault(n.line, "the field '%s' has no addresses for the test 'address'", printable(name))
+		names := x.texts(t.names)
+		for _, n := range names {
+			if !hasAddresses(n) {
+				return false, x.fault(b.Line, "the field '%s' has no addresses for the test 'address'", printable(n))
 			}
-			fields, err := x.fieldsNamed(o, ix, name, b.Line)
-			if err != nil {
+		}
+		fields, err := x.fieldsNamed(o, ix, names, b.Line)
+		if err != nil {
+			return false, err
+		}
+		var values []string
+		for _, f := range fields {
+			if err := x.spend(int64(len(f.raw)), b.Line); err != nil {
 				return false, err
 			}
-			for _, f := range fields {
-				if err := x.spend(int64(len(f.raw)), b.Line); err != nil {
-					return false, err
-				}
-				for _, a := range parseAddresses(unfold(f.raw)) {
-					if v, ok := part.of(a, x.delimiter()); ok {
-						values = append(values, v)
-					}
+			for _, a := range parseAddresses(unfold(f.raw)) {
+				if v, ok := part.of(a, x.delimiter()); ok {
+					values = append(values, v)
 				}
 			}
 		}

@@ -47,7 +47,7 @@ func Check(src []byte, o Options) (*Script, []*Error) {
 		fault.Script = o.Name
 		return nil, []*Error{fault}
 	}
-	c := &compiler{options: o, exts: make(map[string]bool)}
+	c := &compiler{options: o, exts: make(map[string]bool), set: make(map[string]bool), global: make(map[string]bool)}
 	s := &Script{name: o.Name, limits: o.Limits, options: o}
 	s.body = c.script(tree)
 	s.requires = c.requires
@@ -63,7 +63,9 @@ type compiler struct {
 	exts     map[string]bool // required, or found by ihave
 	requires []string
 	errs     []*Error
-	loops    []string // names of the loops around, "" for one without (RFC 5703 §3)
+	set      map[string]bool // variables that "set" sets before they are global
+	global   map[string]bool // and those that are
+	loops    []string        // names of the loops around, "" for one without (RFC 5703 §3)
 }
 
 func (c *compiler) fail(err *Error) {

@@ -37,19 +37,11 @@ func (c *compiler) dateMatch(b *bound) (d dateMatch, err *Error) {
 		if err != nil {
 			return d, err
 		}
-		if t.constant() {
-			if _, ok := parseZone(t.lit); !ok {
-				return d, errorAt(a.Line, "'%s' is no time zone, as \"+0100\" is", printable(t.lit))
-			}
-		}
 		d.zone = &t
 	}
 	n := len(b.pos)
 	if d.part, err = c.text(b.pos[n-2].Strings[0]); err != nil {
 		return d, err
-	}
-	if d.part.constant() && !isDatePart(d.part.lit) {
-		return d, errorAt(b.pos[n-2].Line, "'%s' is no part of a date", printable(d.part.lit))
 	}
 	d.keys, err = c.keys(d.m, b.pos[n-1])
 	return d, err
@@ -79,11 +71,9 @@ func buildDate(c *compiler, b *bound) (cond, *Error) {
 			if !ok {
 				continue
 			}
-			v, err := x.datePart(d, when, original)
-			if err != nil {
-				return false, err
+			if v, ok := x.datePart(d, when, original); ok {
+				values = append(values, v)
 			}
-			values = append(values, v)
 		}
 		return x.matchValues(d.m, values, x.texts(d.keys))
 	}), nil
@@ -95,30 +85,28 @@ func buildCurrentDate(c *compiler, b *bound) (cond, *Error) {
 		return nil, err
 	}
 	return condFunc(func(x *run) (bool, error) {
-		v, err := x.datePart(d, x.env.Now, false)
-		if err != nil {
-			return false, err
+		v, ok := x.datePart(d, x.env.Now, false)
+		if !ok {
+			return false, nil
 		}
 		return x.matchValues(d.m, []string{v}, x.texts(d.keys))
 	}), nil
 }
 
-func (x *run) datePart(d dateMatch, when time.Time, original bool) (string, error) {
-	switch {
-	case d.zone != nil:
-		zone, ok := parseZone(x.text(*d.zone))
-		if !ok {
-			return "", x.fault(d.m.line, "'%s' is no time zone", printable(x.text(*d.zone)))
+// datePart is the part of a date that is asked for, in the zone that is asked for; false if there is no such part. What
+// is no zone stands for the local one.
+func (x *run) datePart(d dateMatch, when time.Time, original bool) (string, bool) {
+	if !original {
+		zone := x.env.Now.Location()
+		if d.zone != nil {
+			if z, ok := parseZone(x.text(*d.zone)); ok {
+				zone = z
+			}
 		}
 		when = when.In(zone)
-	case !original:
-		when = when.In(x.env.Now.Location())
 	}
-	part := x.text(d.part)
-	if !isDatePart(part) {
-		return "", x.fault(d.m.line, "'%s' is no part of a date", printable(part))
-	}
-	return formatDate(when, strings.ToLower(part)), nil
+	part := strings.ToLower(x.text(d.part))
+	return formatDate(when, part), isDatePart(part)
 }
 
 // parseDate reads a date of RFC 5322 §3.3, at the end of a field like Received, too.
@@ -147,7 +135,7 @@ func parseZone(s string) (*time.Location, bool) {
 }
 
 func isDatePart(s string) bool {
-	switch strings.ToLower(s) {
+	switch s {
 	case "year", "month", "day", "date", "julian", "hour", "minute", "second", "time", "iso8601", "std11", "zone", "weekday":
 		return true
 	}
@@ -180,7 +168,7 @@ func formatDate(t time.Time, part string) string {
 	case "time":
 		return t.Format("15:04:05")
 	case "iso8601":
-		return t.Format("2006-01-02T15:04:05-07:00")
+		return t.Format(time.RFC3339) // with Z
 	case "std11":
 		return t.Format("Mon, 02 Jan 2006 15:04:05 -0700")
 	case "zone":

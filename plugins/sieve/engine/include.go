@@ -126,10 +126,14 @@ func buildGlobal(c *compiler, b *bound) (step, *Error) {
 	}
 	var names []string
 	for _, s := range b.pos[0].Strings {
-		if !isIdentifier(s.Text) {
+		switch {
+		case !isIdentifier(s.Text):
 			return nil, errorAt(s.Line, "'%s' is no name of a variable", printable(s.Text))
+		case c.set[strings.ToLower(s.Text)]: // RFC 6609 §3.4.1
+			return nil, errorAt(s.Line, "variable '%s' was set before it is made global", s.Text)
 		}
 		names = append(names, strings.ToLower(s.Text))
+		c.global[strings.ToLower(s.Text)] = true
 	}
 	return stepFunc(func(x *run) error {
 		if x.frame.globals == nil {

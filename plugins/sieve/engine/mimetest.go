@@ -58,15 +58,20 @@ func (x *run) headers(o mimeOptions, line int) ([][]field, error) {
 	return list, nil
 }
 
-// fieldsNamed returns the fields that a test looks at, picked by its index in each header.
-func (x *run) fieldsNamed(o mimeOptions, ix index, name string, line int) ([]field, error) {
+// fieldsNamed returns the fields that a test looks at. Their index counts in the order of the names (RFC 5260 §6), in
+// each header of its own.
+func (x *run) fieldsNamed(o mimeOptions, ix index, names []string, line int) ([]field, error) {
 	headers, err := x.headers(o, line)
 	if err != nil {
 		return nil, err
 	}
 	var list []field
 	for _, h := range headers {
-		list = append(list, pick(ix, named(h, name))...)
+		var fields []field
+		for _, n := range names {
+			fields = append(fields, named(h, n)...)
+		}
+		list = append(list, pick(ix, fields)...)
 	}
 	return list, nil
 }

@@ -78,14 +78,12 @@ func buildHeader(c *compiler, b *bound) (cond, *Error) {
 	}
 	return condFunc(func(x *run) (bool, error) {
 		var values []string
-		for _, n := range t.names {
-			fields, err := x.fieldsNamed(o, ix, x.text(n), b.Line)
-			if err != nil {
-				return false, err
-			}
-			for _, f := range fields {
-				values = append(values, x.values(o, f)...)
-			}
+		fields, err := x.fieldsNamed(o, ix, x.texts(t.names), b.Line)
+		if err != nil {
+			return false, err
+		}
+		for _, f := range fields {
+			values = append(values, x.values(o, f)...)
 		}
 		return x.matchValues(t.m, values, x.texts(t.keys))
 	}), nil
@@ -102,7 +100,7 @@ func buildExists(c *compiler, b *bound) (cond, *Error) {
 	}
 	return condFunc(func(x *run) (bool, error) {
 		for _, n := range names {
-			fields, err := x.fieldsNamed(o, index{}, x.text(n), b.Line)
+			fields, err := x.fieldsNamed(o, index{}, []string{x.text(n)}, b.Line)
 			if err != nil || len(fields) == 0 {
 				return false, err
 			}

@@ -33,6 +33,9 @@ func buildSet(c *compiler, b *bound) (step, *Error) {
 	if err != nil {
 		return nil, err
 	}
+	if space == "" && !c.global[name] {
+		c.set[name] = true
+	}
 	value, err := c.text(b.pos[1].Strings[0])
 	if err != nil {
 		return nil, err
