@@ -206,9 +206,8 @@ func (p *Plugin) Filter(ctx context.Context, m *mail.Message) (*sdk.Verdict, err
 	if p.incoming && p.header && m.Header.Has(externalField) {
 		v.RemoveHeader(-1, externalField) // forged
 	}
-	// Where a message has no fields, or nothing but fields, there is nothing to mark.
-	if !m.Header.Separated() || len(m.Header.Block()) <= 2 {
-		return v.Note("skipped", "no header and body"), nil
+	if m.Body.Size == 0 || !m.Header.Separated() || !written(m.Header) {
+		return v.Note("skipped", "no header or no body"), nil
 	}
 	only, all := p.concerned(&m.Envelope)
 	if !all && len(only) == 0 {
@@ -232,6 +231,16 @@ func (p *Plugin) Filter(ctx context.Context, m *mail.Message) (*sdk.Verdict, err
 		}
 	}
 	return v, nil
+}
+
+// written reports whether the sender wrote a header: what servers add is there always.
+func written(h mail.Header) bool {
+	for _, name := range []string{"From", "Subject", "To", "Date", "Message-ID", "Sender", "Cc", "Content-Type", "MIME-Version"} {
+		if h.Has(name) {
+			return true
+		}
+	}
+	return false
 }
 
 // concerned lists the recipients for whom the message is marked, or says that all are.

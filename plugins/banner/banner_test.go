@@ -53,7 +53,7 @@ func TestSubject(t *testing.T) {
 		{"[EXT]", "Subject: two\r\n\tlines\r\n", "Subject: [EXT] two\r\n\tlines\r\n"},
 		{"[EXT]", "Subject:\r\n folded\r\n", "Subject: [EXT] \r\n folded\r\n"},
 		{"[EXT]", "Subject:\r\n", "Subject: [EXT] \r\n"},
-		{"[EXT]", "X: y\r\n", "X: y\r\nSubject: [EXT]\r\n"},
+		{"[EXT]", "To: y\r\n", "To: y\r\nSubject: [EXT]\r\n"},
 		{"[EXT]", "Subject: Re: [EXT] hello\r\n", "Subject: Re: [EXT] hello\r\n"},
 		{"[EXT]", "Subject: =?utf-8?q?=5BEXT=5D_hello?=\r\n", "Subject: =?utf-8?q?=5BEXT=5D_hello?=\r\n"},
 		{"[EXT]", "Subject: =?utf-8?q?=C3=A4?=\r\n", "Subject: [EXT] =?utf-8?q?=C3=A4?=\r\n"},
@@ -108,9 +108,9 @@ func TestText(t *testing.T) {
 	const q = "Content-Transfer-Encoding: quoted-printable\r\n"
 	flowed := "Content-Type: text/plain; charset=us-ascii; format=flowed\r\n"
 	for name, tt := range map[string]struct{ settings, in, want string }{
-		"no MIME":            {"", "S: x\r\n\r\nbody\r\n", "S: x\r\n\r\nbody\r\n\r\nFrom us.\r\nRead it.\r\n"},
-		"no line end":        {"", "S: x\r\n\r\nbody", "S: x\r\n\r\nbody\r\n\r\nFrom us.\r\nRead it."},
-		"top":                {"position = \"top\"", "S: x\r\n\r\nbody", "S: x\r\n\r\nFrom us.\r\nRead it.\r\n\r\nbody"},
+		"no MIME":            {"", "To: x\r\n\r\nbody\r\n", "To: x\r\n\r\nbody\r\n\r\nFrom us.\r\nRead it.\r\n"},
+		"no line end":        {"", "To: x\r\n\r\nbody", "To: x\r\n\r\nbody\r\n\r\nFrom us.\r\nRead it."},
+		"top":                {"position = \"top\"", "To: x\r\n\r\nbody", "To: x\r\n\r\nFrom us.\r\nRead it.\r\n\r\nbody"},
 		"utf-8":              {"text = \"ä\"", "Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n\r\nö\r\n", "Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n\r\nö\r\n\r\nä\r\n"},
 		"latin 1":            {"text = \"ä\"", "Content-Type: text/plain; charset=ISO-8859-1\r\n\r\n\xf6\r\n", "Content-Type: text/plain; charset=ISO-8859-1\r\n\r\n\xf6\r\n\r\n\xe4\r\n"},
 		"qp":                 {"text = \"ä = b\"", "Content-Type: text/plain; charset=utf-8\r\n" + q + "\r\n=C3=B6 soft=\r\n line=20\r\n", "Content-Type: text/plain; charset=utf-8\r\n" + q + "\r\n=C3=B6 soft=\r\n line=20\r\n\r\n=C3=A4 =3D b\r\n"},
@@ -126,12 +126,13 @@ func TestText(t *testing.T) {
 		"HTML, top":          {"position = \"top\"", "Content-Type: text/html\r\n\r\n<html><head><title><body></title></head><BODY bgcolor='>'>x", "Content-Type: text/html\r\n\r\n<html><head><title><body></title></head><BODY bgcolor='>'>\r\n<p>From &#8364;</p>\r\nx"},
 		"HTML, not closed":   {"", "Content-Type: text/html\r\n\r\n<p>x", "Content-Type: text/html\r\n\r\n<p>x\r\n<p>From &#8364;</p>\r\n"},
 		"HTML in qp":         {"", "Content-Type: text/html; charset=utf-8\r\n" + q + "\r\n<p style=3D'x'>y</bo=\r\ndy></html>", "Content-Type: text/html; charset=utf-8\r\n" + q + "\r\n<p style=3D'x'>y\r\n<p>From &#8364;</p>\r\n</bo=\r\ndy></html>"},
-		"signed with PGP":    {"", "S: x\r\n\r\n-----BEGIN PGP SIGNED MESSAGE-----\r\n", ""},
+		"signed with PGP":    {"", "To: x\r\n\r\n-----BEGIN PGP SIGNED MESSAGE-----\r\n", ""},
 		"S/MIME":             {"", "Content-Type: application/pkcs7-mime\r\n\r\nMII\r\n", ""},
 		"attachment":         {"", "Content-Type: text/plain\r\nContent-Disposition: attachment\r\n\r\nx\r\n", ""},
 		"picture":            {"", "Content-Type: image/png\r\n\r\nx\r\n", ""},
-		"no body":            {"", "S: x\r\n\r\n", ""},
-		"no blank line":      {"", "S: x\r\n", ""},
+		"no body":            {"", "To: x\r\n\r\n", ""},
+		"no blank line":      {"", "To: x\r\n", ""},
+		"servers' fields":    {"", "Received: x\r\n\r\nbody\r\n", ""},
 		"no header":          {"", "\r\nbody\r\n", ""},
 		"nothing":            {"", "", ""},
 		"two types":          {"", "Content-Type: text/plain\r\nContent-Type: text/html\r\n\r\nx\r\n", ""},
@@ -211,7 +212,7 @@ func TestParts(t *testing.T) {
 func TestTooLarge(t *testing.T) {
 	p := configured(t, "mail = \"submitted\"\ntext = \"T\"")
 	for n, marked := range map[int]bool{maxPart - 1: true, maxPart: true, maxPart + 1: false} {
-		msg := "S: x\r\n\r\n" + strings.Repeat("x", n)
+		msg := "To: x\r\n\r\n" + strings.Repeat("x", n)
 		if got, v := run(t, p, mail.Submitted, msg); (got != msg) != marked || (v.Notes["skipped"] == "") != marked {
 			t.Errorf("%d: %v", n, v.Notes)
 		}
@@ -247,20 +248,56 @@ func FuzzBanner(f *testing.F) {
 	plugins := []*Plugin{configured(f, "mail = \"submitted\"\ntext = \"Grüße\"\nposition = \"top\""), configured(f, "mail = \"submitted\"\ntext = \"bye\"")}
 	f.Fuzz(func(t *testing.T, msg string) {
 		msg = strings.ReplaceAll(strings.NewReplacer("\r", "", "\x00", "").Replace(msg), "\n", "\r\n")
+		h, body := mail.SplitMessage([]byte(msg))
 		for _, p := range plugins {
-			got, v := run(t, p, mail.Submitted, msg)
-			if _, changed := sdktest.Body(t, v); !changed {
-				if got != msg {
-					t.Fatalf("%q became %q without a new body", msg, got)
-				}
-				continue
+			tree, err := mime.Walk(h, mail.InlineBody(body), mime.Limits{})
+			if err != nil {
+				t.Fatal(err)
 			}
-			before, after := contents(t, msg), contents(t, got)
-			if len(before) != len(after) {
-				t.Fatalf("%d parts became %d:\n%q\n%q", len(before), len(after), msg, got)
+			parts, _ := p.pick(tree.Root)
+			for _, part := range parts {
+				e, reason, err := p.insert(tree, part)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if reason == "" {
+					inserted(t, tree, part, h, e, msg)
+				}
 			}
 		}
 	})
+}
+
+// inserted makes an edit and looks at the outcome.
+func inserted(t testing.TB, tree *mime.Tree, part *mime.Part, h mail.Header, e *edit, msg string) {
+	t.Helper()
+	var out bytes.Buffer
+	if err := tree.Rewrite(&out, []mime.Replacement{e.replace}); err != nil {
+		t.Fatal(err)
+	}
+	if part == tree.Root {
+		for _, f := range e.fields {
+			h.Remove(f[0], -1)
+			if err := h.Append(f[0], f[1]); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	got := string(h.Block()) + out.String()
+	before, after := contents(t, msg), contents(t, got)
+	if len(before) != len(after) {
+		t.Fatalf("%d parts became %d:\n%q\n%q", len(before), len(after), msg, got)
+	}
+	i := 0
+	for p := range tree.All {
+		if len(p.Children) == 0 && p != part && before[i] != after[i] {
+			t.Fatalf("another part has changed:\n%q\n%q", msg, got)
+		}
+		if p == part && len(after[i]) <= len(before[i]) {
+			t.Fatalf("nothing was added:\n%q\n%q", msg, got)
+		}
+		i++
+	}
 }
 
 func contents(t testing.TB, msg string) []string {
