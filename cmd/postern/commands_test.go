@@ -88,7 +88,7 @@ func TestX02BadStarts(t *testing.T) {
 		{"relay for everybody", strings.Replace(basics, `127.0.0.0/8`, "0.0.0.0/0", 1), "allow_everyone"},
 		{"occupied port", strings.Replace(basics, "127.0.0.1:0", taken.Addr().String(), 1), "cannot listen on " + taken.Addr().String()},
 		{"unwritable data_dir", strings.Replace(basics, `data_dir = "data"`, `data_dir = "/proc/nothing"`, 1), "data_dir"},
-		{"no such plugin", basics + "[[plugin]]\nname = \"bbc\"\n", "bcc, dkim, maildir"},
+		{"no such plugin", basics + "[[plugin]]\nname = \"bbc\"\n", "bcc, dkim, "},
 		{"no such program", basics + "[[plugin]]\nname = \"x\"\ncommand = \"/nowhere/x\"\n", "/nowhere/x"},
 		{"plugin settings", basics + "[[plugin]]\nname = \"bcc\"\n[plugin.settings]\ncopeis = {}\n", "copeis"},
 		{"no dkim key", basics + "[[plugin]]\nname = \"dkim\"\n[plugin.settings]\ndomains = [\"example.org\"]\n", "keygen"},
