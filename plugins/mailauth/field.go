@@ -87,7 +87,7 @@ func (f *facts) dmarcResults(d decision) []authres.Result {
 			if res.Record.Testing {
 				r.Comment += " testing"
 			}
-			if d.why != "" {
+			if d.why != "" && res.Value == dmarc.Fail {
 				r.Comment += ", " + d.why
 			}
 			r.Add("policy", "dmarc", string(res.Policy))

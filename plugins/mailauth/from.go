@@ -16,7 +16,7 @@ const (
 )
 
 // errAuthors says that there are too many domains in From to evaluate DMARC.
-var errAuthors = errors.New("From has too many domains")
+var errAuthors = errors.New("too many domains in From")
 
 // authors are the domains of the addresses in From, each once, in order: of all From fields,
 // for a reader may show any of them (RFC 9989 §11.5).

@@ -55,6 +55,12 @@ func TestParse(t *testing.T) {
 		{"B.2 none", "example.org 1; none", Header{ID: "example.org", Version: 1}},
 		{"B.7 comments", "foo.example.net (foobar) 1 (baz);\r\n dkim (Because I like it) / 1 (One yay) = (wait for it) fail\r\n policy (A dot can go here) . (like that) expired\r\n (this surprised me) = (as I wasn't expecting it) 1362471462",
 			Header{ID: "foo.example.net", Version: 1, Results: []Result{{Method: "dkim", Version: 1, Value: "fail", Props: []Prop{prop("policy", "expired", "1362471462")}}}}},
+		{"B.6", "example.com;\r\n dkim=pass reason=\"good signature\"\r\n header.i=@mail-router.example.net;\r\n dkim=fail reason=\"bad signature\"\r\n header.i=@newyork.example.com",
+			Header{ID: "example.com", Results: []Result{
+				{Method: "dkim", Value: "pass", Reason: "good signature", Props: []Prop{prop("header", "i", "@mail-router.example.net")}},
+				{Method: "dkim", Value: "fail", Reason: "bad signature", Props: []Prop{prop("header", "i", "@newyork.example.com")}}}}},
+		{"B.5", "example.com; auth=pass (cram-md5) smtp.auth=sender@example.net; spf=fail smtp.mailfrom=example.net", Header{ID: "example.com", Results: []Result{
+			{Method: "auth", Value: "pass", Props: []Prop{prop("smtp", "auth", "sender@example.net")}}, {Method: "spf", Value: "fail", Props: []Prop{prop("smtp", "mailfrom", "example.net")}}}}},
 		{"quoted", `"a;b" ; auth=pass (cram-md5) smtp.auth="a \"b\" c"@x.test reason="because; of" ;`, Header{ID: "a;b", Results: []Result{
 			{Method: "auth", Value: "pass", Reason: "because; of", Props: []Prop{prop("smtp", "auth", `a "b" c@x.test`)}}}}},
 		{"upper case", "X.test; SPF=Pass SMTP.MailFrom=A@B", Header{ID: "X.test", Results: []Result{{Method: "spf", Value: "pass", Props: []Prop{prop("smtp", "mailfrom", "A@B")}}}}},
@@ -100,7 +106,7 @@ func TestParseARC(t *testing.T) {
 func TestServID(t *testing.T) {
 	for value, want := range map[string]string{
 		"mx.test; spf=pass": "mx.test", " (a (b)) MX.test 1; x": "MX.test", "\"MX\\.test\"; arc=pass": "MX.test", "(mx.test) other; none": "other", "": "", "mx.test(c); ()(": "mx.test",
-		"mx.test": "mx.test", "\r\n\tmx.test\r\n\t; none": "mx.test", "mx.test; \"": "mx.test", "m\"x.t\"est;": "mx.test", "(": "", "a; " + strings.Repeat("x", maxInput): "a"} {
+		"mx.test": "mx.test", "\r\n\tmx.test\r\n\t; none": "mx.test", "mx.test; \"": "mx.test", "m\"x.t\"est;": "mx.test", "(": "", "mx.test\v; none": "mx.test", "\"mx.test": "mx.test", "a; " + strings.Repeat("x", maxInput): "a"} {
 		if got := ServID(value); got != want {
 			t.Errorf("%.40q: %q", value, got)
 		}

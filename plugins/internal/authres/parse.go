@@ -220,7 +220,8 @@ func (p *parser) key() (key string, none bool, err error) {
 }
 
 // text reads a value: words and quoted strings without white space or comments between them,
-// decoded. It ends before a comment, white space and each of stop.
+// decoded. It ends before a comment, white space and each of stop. With an error it returns
+// what was read before it.
 func (p *parser) text(stop string) (string, error) {
 	var b strings.Builder
 	for p.pos < len(p.s) {
@@ -228,13 +229,13 @@ func (p *parser) text(stop string) (string, error) {
 		switch {
 		case c == '"':
 			if err := p.quoted(&b); err != nil {
-				return "", err
+				return b.String(), err
 			}
 			continue
 		case isSpace(c) || c == '(' || strings.IndexByte(stop, c) >= 0:
 			return b.String(), nil
 		case c < ' ' || c == 0x7f:
-			return "", fmt.Errorf("control character at %d", p.pos)
+			return b.String(), fmt.Errorf("control character at %d", p.pos)
 		}
 		b.WriteByte(c)
 		p.pos++

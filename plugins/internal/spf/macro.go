@@ -190,10 +190,7 @@ func transform(v, digits string, reverse bool, delimiters string) string {
 		}
 		delimiters = "."
 	}
-	parts := strings.FieldsFunc(v, func(r rune) bool { return strings.ContainsRune(delimiters, r) })
-	if strings.ContainsAny(v, delimiters) {
-		parts = splitAny(v, delimiters)
-	}
+	parts := splitAny(v, delimiters)
 	if reverse {
 		for i, j := 0, len(parts)-1; i < j; i, j = i+1, j-1 {
 			parts[i], parts[j] = parts[j], parts[i]
