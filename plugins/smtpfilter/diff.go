@@ -79,19 +79,34 @@ func value(f mail.Field) string {
 	return strings.TrimLeft(strings.TrimRight(v, "\r\n"), " \t")
 }
 
-// common finds a longest series of fields that is in both headers in the same order, the n-th
-// of equal fields standing for the n-th. kept says which of was are in it, and place where
-// each of is stands in was, -1 for those that are not in it.
+// common finds a long series of fields that is in both headers in the same order: what they
+// begin and end with, and between that a longest one in which the n-th of equal fields stands
+// for the n-th. kept says which of was are in it, and place where each of is stands in was,
+// -1 for those that are not in it.
 func common(was, is []mail.Field) (kept []bool, place []int) {
-	where := make(map[string][]int, len(was))
-	for i, f := range was {
-		where[string(f.Raw())] = append(where[string(f.Raw())], i)
+	same := func(i, j int) bool { return string(was[i].Raw()) == string(is[j].Raw()) }
+	top, end := 0, 0
+	for top < min(len(was), len(is)) && same(top, top) {
+		top++
+	}
+	for end < min(len(was), len(is))-top && same(len(was)-1-end, len(is)-1-end) {
+		end++
+	}
+	where := make(map[string][]int)
+	for i, f := range was[top : len(was)-end] {
+		where[string(f.Raw())] = append(where[string(f.Raw())], top+i)
 	}
 	place = make([]int, len(is))
 	for i, f := range is {
-		place[i] = -1
-		if free := where[string(f.Raw())]; len(free) > 0 {
+		switch free := where[string(f.Raw())]; {
+		case i < top:
+			place[i] = i
+		case i >= len(is)-end:
+			place[i] = i + len(was) - len(is)
+		case len(free) > 0:
 			place[i], where[string(f.Raw())] = free[0], free[1:]
+		default:
+			place[i] = -1
 		}
 	}
 	// The longest increasing subsequence of place, by patience sorting.

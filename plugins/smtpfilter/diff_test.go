@@ -1,0 +1,110 @@
+package smtpfilter
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/postern-mail/postern/sdk"
+	"github.com/postern-mail/postern/sdk/mail"
+	"github.com/postern-mail/postern/sdk/sdktest"
+)
+
+func header(lines ...string) mail.Header {
+	return mail.NewHeader([]byte(strings.Join(lines, "\r\n") + "\r\n\r\n"))
+}
+
+// apply makes the edits, as the gateway does.
+func apply(t *testing.T, h mail.Header, edits []sdk.Edit) mail.Header {
+	t.Helper()
+	if err := sdktest.Apply(&sdk.Verdict{Edits: edits}, &h); err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+// What is the same costs no edit, and what the filter does costs what it did.
+func TestDifferences(t *testing.T) {
+	was := header("Received: a", "Subject: s", "X: 1", "x: 2", "X: 1", "To:\r\n folded")
+	for name, c := range map[string]struct {
+		is    mail.Header
+		edits int
+	}{
+		"nothing":        {was, 0},
+		"on top":         {header("New: n", "Received: a", "Subject: s", "X: 1", "x: 2", "X: 1", "To:\r\n folded"), 1},
+		"at the end":     {header("Received: a", "Subject: s", "X: 1", "x: 2", "X: 1", "To:\r\n folded", "New: n"), 1},
+		"changed":        {header("Received: a", "Subject: [spam] s", "X: 1", "x: 2", "X: 1", "To:\r\n folded"), 2},
+		"one of two":     {header("Received: a", "Subject: s", "x: 2", "X: 1", "To:\r\n folded"), 1},
+		"the middle one": {header("Received: a", "Subject: s", "X: 1", "X: 1", "To:\r\n folded"), 1},
+		"moved":          {header("To:\r\n folded", "Received: a", "Subject: s", "X: 1", "x: 2", "X: 1"), 2},
+		"all gone":       {header(), 6},
+	} {
+		edits, err := differences(was, c.is)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(edits) != c.edits {
+			t.Errorf("%s: %d edits", name, len(edits))
+		}
+		got := apply(t, was, edits)
+		if g, w := names(got), names(c.is); g != w {
+			t.Errorf("%s: got\n%s\nwant\n%s", name, g, w)
+		}
+	}
+	edits, err := differences(was, header("Received: a", "X-Postern-Unscanned: no", "Subject: s", "X: 1", "x: 2", "X: 1", "To:\r\n folded", "New: n"))
+	if err != nil || len(edits) != 1 {
+		t.Errorf("a field of ours was taken over: %+v, %v", edits, err)
+	}
+}
+
+// names lists fields, with what does not matter to anybody made alike.
+func names(h mail.Header) string {
+	var b strings.Builder
+	for _, f := range h.Fields {
+		fmt.Fprintf(&b, "%s: %s\n", f.Name, f.Value())
+	}
+	return b.String()
+}
+
+// Whatever two headers are like, the edits make one of the other.
+func TestDifferencesOfAnything(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	any := func() mail.Header {
+		lines := make([]string, 1+r.IntN(12))
+		for i := range lines {
+			lines[i] = []string{"A", "a", "B", "C", "Subject"}[r.IntN(5)] + ": " + []string{"", "1", "2", "x\r\n y", "\xff"}[r.IntN(5)]
+		}
+		return header(lines...)
+	}
+	for range 5_000 {
+		was, is := any(), any()
+		edits, err := differences(was, is)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if g, w := names(apply(t, was, edits)), names(is); g != w {
+			t.Fatalf("from\n%s\ngot\n%s\nwant\n%s", names(was), g, w)
+		}
+	}
+}
+
+// A header is at most a megabyte; no order of its fields takes long.
+func TestDifferencesLinear(t *testing.T) {
+	var was, is []string
+	for i := range 60_000 {
+		was = append(was, fmt.Sprintf("A:%d", i%1000))
+		is = append(is, fmt.Sprintf("A:%d", (i*7919)%1000))
+	}
+	begin := time.Now()
+	if _, err := differences(header(was...), header(is...)); err == nil {
+		t.Error("more edits than a verdict may have")
+	}
+	if d := time.Since(begin); d > 5*time.Second {
+		t.Errorf("it took %v", d)
+	}
+	if _, err := differences(header("A: 1"), header("A: 1", "B: "+strings.Repeat("x", maxValue+1))); err == nil {
+		t.Error("a field that is too large")
+	}
+}
