@@ -13,9 +13,6 @@ import (
 // Directory is a directory plugin, whatever process it has at the moment.
 type Directory struct{ slot *slot }
 
-// maxTargets bounds what one address stands for.
-const maxTargets = 1000
-
 var errNoDirectory = errors.New("it is no directory")
 
 // Directory returns the directory of that name; false if no plugin of that name is
@@ -37,15 +34,8 @@ func (d *Directory) Resolve(ctx context.Context, address mail.Path) ([]mail.Path
 		if err != nil {
 			return err
 		}
-		if len(r.Targets) > maxTargets {
-			return fail(d.slot.name, Error, fmt.Errorf("its answer breaks the contract: %d targets", len(r.Targets)))
-		}
-		for _, p := range r.Targets {
-			t, err := wire.Path(p)
-			if err != nil || t.IsZero() {
-				return fail(d.slot.name, Error, fmt.Errorf("its answer breaks the contract: a target is malformed: %w", err))
-			}
-			targets = append(targets, t)
+		if targets, err = wire.Targets(r); err != nil {
+			return fail(d.slot.name, Error, fmt.Errorf("its answer breaks the contract: %w", err))
 		}
 		return nil
 	})

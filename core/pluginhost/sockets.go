@@ -12,10 +12,8 @@ import (
 	"sync"
 
 	"github.com/postern-mail/postern/sdk/proto"
+	"github.com/postern-mail/postern/sdk/wire"
 )
-
-// maxListeners is how many addresses one plugin may listen on.
-const maxListeners = 32
 
 // sockets are the listeners that the host holds for services. They stay open while
 // processes change, so clients wait for the next one instead of being refused.
@@ -147,47 +145,20 @@ func (p *process) listeners(ctx context.Context, h *Host) error {
 	if err != nil {
 		return fmt.Errorf("does not say where it listens: %w", classify(ctx, p.spec.Name, p.isDead(), err))
 	}
-	if len(r.Addresses) > maxListeners {
-		return fmt.Errorf("wants to listen on more than %d addresses", maxListeners)
+	if p.wants, err = wire.Listeners(r); err != nil {
+		return err
 	}
 	missing := false
-	for i, a := range r.Addresses {
-		if err := checkListener(a); err != nil {
-			return fmt.Errorf("wants to listen on %q: %w", printable(a[:min(len(a), 200)]), err)
-		}
-		if slices.Contains(r.Addresses[:i], a) {
-			return fmt.Errorf("wants to listen on %s twice", a)
-		}
+	for _, a := range p.wants {
 		missing = missing || !slices.ContainsFunc(p.run.listeners, func(g handed) bool { return g.address == a })
 	}
-	p.wants = r.Addresses
 	if !missing || h.opt.Idle {
 		return nil
 	}
-	if err := h.sockets.hold(p.spec.Name, r.Addresses); err != nil {
+	if err := h.sockets.hold(p.spec.Name, p.wants); err != nil {
 		return err
 	}
 	return errListeners
-}
-
-func checkListener(address string) error {
-	if strings.ContainsAny(address, ",=") || printable(address) != address {
-		return errors.New("it is not an address")
-	}
-	if path, ok := strings.CutPrefix(address, "unix:"); ok {
-		if len(path) < 2 || len(path) > 100 || path[0] != '/' {
-			return errors.New("the path of a unix socket is absolute and has at most 100 bytes")
-		}
-		return nil
-	}
-	_, port, err := net.SplitHostPort(address)
-	if err != nil {
-		return errors.New(`it is neither "host:port" nor "unix:/path"`)
-	}
-	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
-		return errors.New("the port is not a number")
-	}
-	return nil
 }
 
 // listenersEnv names the descriptors: the first comes after the parent's.

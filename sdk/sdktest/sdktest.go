@@ -1,6 +1,6 @@
-// Package sdktest checks plugins. [Filter] and [Mailbox] hold an author's value against the
-// contract in the process of the test: the verdict goes through the same checks as in the
-// gateway. [Binary] does the same, and much more, with the executable, in a process of its own.
+// Package sdktest checks plugins. [Filter], [Gate], [Mailbox], [Directory], [Service] and
+// [Observer] hold an author's value against the contract in the process of the test: the answers
+// go through the same checks as in the gateway. [Binary] does the same, and much more, with the executable, in a process of its own.
 // Neither needs a gateway or a network.
 package sdktest
 

@@ -37,7 +37,8 @@ func (r *run) describe(ctx context.Context) (string, error) {
 	r.desc = first
 	m := first.Manifest
 	note := strings.TrimSpace(m.Name+" "+m.Version) + ": " + strings.Join(r.kinds, ", ")
-	asked := []string{proto.InterfaceFilter, proto.InterfaceGate, proto.InterfacePlanner, proto.InterfaceMailbox}
+	asked := []string{proto.InterfaceFilter, proto.InterfaceGate, proto.InterfacePlanner, proto.InterfaceMailbox, proto.InterfaceDirectory,
+		proto.InterfaceObserver, proto.InterfaceService}
 	for _, kind := range r.kinds {
 		if !slices.Contains(asked, kind) {
 			note += "; what it does as " + clip(kind) + " is not checked"

@@ -45,7 +45,7 @@ type process struct {
 
 // start runs the program and shakes hands. The process is returned with an error too, if
 // there is one; it is to be ended.
-func start(ctx context.Context, p Program, dir string) (*process, error) {
+func start(ctx context.Context, p Program, dir string, handed ...listener) (*process, error) {
 	sockets, err := os.MkdirTemp(dir, "s")
 	if err != nil {
 		return nil, err
@@ -64,6 +64,12 @@ func start(ctx context.Context, p Program, dir string) (*process, error) {
 	pr.cmd.Dir = "/"
 	pr.cmd.Env = environment(pr.mark, sockets, h)
 	pr.cmd.ExtraFiles = []*os.File{lifeR}
+	for _, l := range handed {
+		pr.cmd.ExtraFiles = append(pr.cmd.ExtraFiles, l.file)
+	}
+	if len(handed) > 0 {
+		pr.cmd.Env = append(pr.cmd.Env, listenersEnv(handed))
+	}
 	pr.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	pr.cmd.WaitDelay = time.Second // a child may hold the pipes
 	pr.cmd.Stderr = pr.stderr

@@ -95,6 +95,15 @@ func (r *run) all(ctx context.Context) {
 	if r.desc.Mailbox {
 		r.check(ctx, "delivers, and once only", r.deliver)
 	}
+	if r.desc.Directory {
+		r.directory(ctx)
+	}
+	if r.desc.Observer {
+		r.observe(ctx)
+	}
+	if r.desc.Service {
+		r.service(ctx)
+	}
 	r.check(ctx, "asks the gateway only for what its manifest declares", r.modest)
 	r.check(ctx, "runs twice at once", r.twice)
 	r.check(ctx, "drains", r.drain)
@@ -134,9 +143,9 @@ func (r *run) end() {
 }
 
 // fresh ends the process at hand and starts another, not configured.
-func (r *run) fresh(ctx context.Context) (*process, error) {
+func (r *run) fresh(ctx context.Context, handed ...listener) (*process, error) {
 	r.end()
-	p, err := start(ctx, r.program, r.dir)
+	p, err := start(ctx, r.program, r.dir, handed...)
 	r.proc = p
 	return p, err
 }
