@@ -18,6 +18,7 @@ import (
 
 	"github.com/postern-mail/postern/core/smtpclient/smtptest"
 	"github.com/postern-mail/postern/sdk/mail"
+	"github.com/postern-mail/postern/sdk/sdktest/peertest"
 )
 
 // dnsServer is a DNS server with these zones.
@@ -163,5 +164,42 @@ func TestMailauthReports(t *testing.T) {
 	if m.From != "dmarc@example.org" || !bytes.Contains(m.Data, []byte("Subject: Report Domain: pass.test\r\n\tSubmitter: mx.example.org\r\n")) ||
 		!bytes.Contains(m.Data, []byte("filename=\"mx.example.org!pass.test!")) {
 		t.Errorf("from %s\n%s", m.From, m.Data)
+	}
+}
+
+// What OpenDKIM signs as a milter of one gateway, and what our own plugin signs, the next
+// gateway verifies, and DMARC passes by it alone.
+func TestMailauthOpenDKIM(t *testing.T) {
+	t.Parallel()
+	sink := smtptest.New(t, smtptest.Options{})
+	zones := map[string]mockdns.Zone{
+		"example.org.":        {TXT: []string{"v=spf1 -all"}},
+		"_dmarc.example.org.": {TXT: []string{"v=DMARC1; p=reject; adkim=s"}},
+	}
+	dir, records := signing(t, forwarding("elsewhere.test", "smtp://"+sink.Addr())+withSigning)
+	for name, value := range records {
+		zones[name+"."] = mockdns.Zone{TXT: []string{value}}
+	}
+	verifies := start(t, strings.Replace(unrelayed(sink, dnsServer(t, zones), "[[plugin]]\nname = \"mailauth\"\n"), `name = "example.org"`, `name = "elsewhere.test"`, 1))
+	ours := startIn(t, dir, forwarding("elsewhere.test", "smtp://"+verifies.addr[0])+withSigning)
+	key, err := os.ReadFile(filepath.Join(dir, "data", "dkim", "example.org.postern.pem"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	signer := peertest.StartOpenDKIM(t, map[string]string{"key": string(key)}, "Mode s", "Domain example.org", "Selector postern", "KeyFile $DIR/key", "Canonicalization simple/simple")
+	theirs := start(t, forwarding("elsewhere.test", "smtp://"+verifies.addr[0])+withMilter("opendkim", signer.Address, ""))
+	for _, name := range []string{"plain", "folded", "8-bit", "trailing spaces", "long lines", "repeated", "MIME", "empty lines", "dots"} {
+		text := fmt.Sprintf(signable[name], "example.org")
+		for by, g := range map[string]*gateway{"our plugin": ours, "OpenDKIM": theirs} {
+			n := len(sink.Messages())
+			swaksOK(t, g.addr[0], "--from", "alice@example.org", "--to", "bob@elsewhere.test", "--no-data-fixup", "--data", "@"+wireFile(t, text))
+			h, _ := mail.SplitMessage(sink.Wait(t, n+1, patience)[n].Data)
+			got := h.Get("Authentication-Results")
+			for _, want := range []string{"spf=fail", "dkim=pass (2048 bit key)", "header.d=example.org", "header.s=postern", "dmarc=pass"} {
+				if !strings.Contains(got, want) {
+					t.Errorf("%s, signed by %s: no %s in %s", name, by, want, got)
+				}
+			}
+		}
 	}
 }
