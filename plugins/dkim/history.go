@@ -42,6 +42,18 @@ func (h history) of(k *dkimkey.Key) event {
 	return event{}
 }
 
+// remember takes what is in memory and not in the file, which may not have been written.
+func (h history) remember(old *ring, name mail.Domain) {
+	if old == nil || old.domains[name] == nil {
+		return
+	}
+	for selector, e := range old.domains[name].history {
+		if h[selector] == nil {
+			h[selector] = e
+		}
+	}
+}
+
 // fingerprint is short for a public key.
 func fingerprint(k *dkimkey.Key) string {
 	der, err := x509.MarshalPKIXPublicKey(k.Signer.Public())

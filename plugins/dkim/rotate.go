@@ -77,6 +77,9 @@ func (k *keeper) round(ctx context.Context, old *ring) (*ring, error) {
 	if err != nil {
 		return nil, err
 	}
+	for name, d := range r.domains {
+		d.history.remember(old, name)
+	}
 	look(ctx, k.resolver, r.slots)
 	if err := ctx.Err(); err != nil {
 		return nil, err

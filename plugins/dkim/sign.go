@@ -1,10 +1,8 @@
 package dkim
 
 import (
-	"bufio"
 	"context"
 	"encoding/base64"
-	"io"
 	"strconv"
 	"strings"
 	"time"
@@ -24,10 +22,12 @@ type signer struct{ bufs dkimsig.Buffers }
 func (s *signer) sign(ctx context.Context, m *mail.Message, keys []*dkimkey.Key, now time.Time) ([]string, error) {
 	fields := dkimsig.NewFields(m.Header)
 	names := dkimsig.Choose(fields)
-	hash, err := s.body(ctx, m)
-	if err != nil {
+	var bodies dkimsig.Bodies
+	bodies.Want(dkimsig.Relaxed)
+	if err := bodies.Read(ctx, &s.bufs, m); err != nil {
 		return nil, err
 	}
+	hash, _ := bodies.Sum(dkimsig.Relaxed)
 	var values []string
 	for _, k := range keys {
 		tags := dkimsig.Tags{
@@ -49,42 +49,4 @@ func (s *signer) sign(ctx context.Context, m *mail.Message, keys []*dkimkey.Key,
 		values = append(values, value)
 	}
 	return values, nil
-}
-
-// body is the hash of the body as a verifier will see it.
-func (s *signer) body(ctx context.Context, m *mail.Message) ([]byte, error) {
-	h := dkimsig.NewBodyHash(dkimsig.Relaxed)
-	body, err := m.Body.Open()
-	if err != nil {
-		return nil, err
-	}
-	defer body.Close()
-	var r io.Reader = body
-	if !m.Header.Separated() {
-		// A message may have no blank line, or begin with what is no field: to a verifier
-		// the header then ends at the first blank line, wherever that is.
-		if r, err = afterBlank(body); err != nil {
-			return nil, err
-		}
-	}
-	if err := s.bufs.Read(ctx, r, h); err != nil {
-		return nil, err
-	}
-	sum, _ := h.Sum()
-	return sum, nil
-}
-
-// afterBlank skips everything up to the first blank line, and that.
-func afterBlank(r io.Reader) (io.Reader, error) {
-	b := bufio.NewReaderSize(r, 4096)
-	for begin := true; ; {
-		line, err := b.ReadSlice('\n')
-		if begin && string(line) == "\r\n" || err == io.EOF {
-			return b, nil
-		}
-		if err != nil && err != bufio.ErrBufferFull {
-			return nil, err
-		}
-		begin = err == nil
-	}
 }

@@ -57,7 +57,7 @@ func (s *Sealer) Seal(ctx context.Context, m *mail.Message, k *dkimkey.Key, stat
 	}
 	var bodies dkimsig.Bodies
 	bodies.Want(dkimsig.Relaxed)
-	if err := bodies.Read(ctx, &s.bufs, m.Body); err != nil {
+	if err := bodies.Read(ctx, &s.bufs, m); err != nil {
 		return nil, err
 	}
 	hash, _ := bodies.Sum(dkimsig.Relaxed)

@@ -105,7 +105,7 @@ func (v *Validator) Validate(ctx context.Context, m *mail.Message) (*Chain, erro
 	for _, s := range c.sets {
 		r.bodies.Want(s[message].sig.Body)
 	}
-	if err := r.bodies.Read(ctx, &v.bufs, m.Body); err != nil {
+	if err := r.bodies.Read(ctx, &v.bufs, m); err != nil {
 		return nil, fmt.Errorf("arc: reading the body: %w", err)
 	}
 	err = r.chain()

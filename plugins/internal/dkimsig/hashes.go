@@ -1,6 +1,7 @@
 package dkimsig
 
 import (
+	"bufio"
 	"context"
 	"io"
 	"sync"
@@ -13,18 +14,8 @@ type Buffers struct{ pool sync.Pool }
 
 const bufferSize = 64 << 10
 
-// Copy reads a body once, to its end, into each of the hashes.
-func (b *Buffers) Copy(ctx context.Context, body mail.Body, hashes ...*BodyHash) error {
-	r, err := body.Open()
-	if err != nil {
-		return err
-	}
-	defer r.Close()
-	return b.Read(ctx, r, hashes...)
-}
-
-// Read is Copy from a reader.
-func (b *Buffers) Read(ctx context.Context, r io.Reader, hashes ...*BodyHash) error {
+// copy reads r once, to its end, into each of the hashes.
+func (b *Buffers) copy(ctx context.Context, r io.Reader, hashes []*BodyHash) error {
 	buf, ok := b.pool.Get().(*[]byte)
 	if !ok {
 		p := make([]byte, bufferSize)
@@ -58,8 +49,8 @@ type Bodies struct {
 // Want asks for a canonicalization.
 func (b *Bodies) Want(c Canon) { b.wanted[c] = true }
 
-// Read reads the body, once, if a hash of it is wanted.
-func (b *Bodies) Read(ctx context.Context, bufs *Buffers, body mail.Body) error {
+// Read reads a message's body, once, if a hash of it is wanted.
+func (b *Bodies) Read(ctx context.Context, bufs *Buffers, m *mail.Message) error {
 	var hashes []*BodyHash
 	for _, c := range []Canon{Simple, Relaxed} {
 		if b.wanted[c] {
@@ -69,13 +60,41 @@ func (b *Bodies) Read(ctx context.Context, bufs *Buffers, body mail.Body) error 
 	if hashes == nil {
 		return nil
 	}
-	if err := bufs.Copy(ctx, body, hashes...); err != nil {
+	body, err := m.Body.Open()
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	var r io.Reader = body
+	if !m.Header.Separated() {
+		if r, err = afterBlank(body); err != nil {
+			return err
+		}
+	}
+	if err := bufs.copy(ctx, r, hashes); err != nil {
 		return err
 	}
 	for _, h := range hashes {
 		b.sums[h.canon], b.sizes[h.canon] = h.Sum()
 	}
 	return nil
+}
+
+// afterBlank skips everything up to the first blank line, and that. A message may have no
+// blank line, or begin with what is no field: to the rest of the world its header then ends
+// at the first blank line, wherever that is.
+func afterBlank(r io.Reader) (io.Reader, error) {
+	b := bufio.NewReaderSize(r, 4096)
+	for begin := true; ; {
+		line, err := b.ReadSlice('\n')
+		if begin && string(line) == "\r\n" || err == io.EOF {
+			return b, nil
+		}
+		if err != nil && err != bufio.ErrBufferFull {
+			return nil, err
+		}
+		begin = err == nil
+	}
 }
 
 // Sum returns the hash and the length, in bytes, of the canonicalized body.

@@ -109,7 +109,7 @@ func (v *Verifier) Verify(ctx context.Context, m *mail.Message) ([]Result, error
 			bodies.Want(c.sig.Body)
 		}
 	}
-	if err := bodies.Read(ctx, &v.bufs, m.Body); err != nil {
+	if err := bodies.Read(ctx, &v.bufs, m); err != nil {
 		return nil, fmt.Errorf("dkim: reading the body: %w", err)
 	}
 	results := make([]Result, len(checks), len(checks)+1)
