@@ -49,6 +49,7 @@ func reinjecting(o *smtpd.Options, desk *reinject.Desk, c *config.Config) {
 	r := returning{desk}
 	o.Policy, o.Intake, o.Authenticator = r, r, nil
 	o.Limits.MessageSize = int64(c.Limits.MessageSize) + int64(c.Limits.HeaderSize)
+	o.Limits.Recipients = 20_000 // groups have been expanded by now
 	o.Limits.Reserved, o.Limits.ReservedFor = 0, nil
 	o.Limits.Networks = []smtpd.NetworkLimit{{Networks: []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}}}
 }

@@ -1,9 +1,11 @@
 package main_test
 
 import (
+	"fmt"
 	"io"
 	"net"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -202,5 +204,42 @@ func TestCheckReinjection(t *testing.T) {
 		if (code == 0) != (want == "") || !strings.Contains(out, want) {
 			t.Errorf("exit code %d, want %q in\n%s", code, want, out)
 		}
+	}
+}
+
+// Of many messages at once each gets back what is its own.
+func TestSMTPFilterConcurrent(t *testing.T) {
+	t.Parallel()
+	f := newOutside(t, false)
+	g, sink := filtering(t, f, "")
+	f.script(func(h *handed) error {
+		_, mark, _ := strings.Cut(h.Text, "Subject: ")
+		mark, _, _ = strings.Cut(mark, "\r\n")
+		text := strings.Replace(h.Text, "\r\n\r\n", "\r\nX-Mark: "+mark+"\r\n\r\n", 1)
+		return h.return250(h.To, strings.Replace(text, "\r\nbody", "\r\nthe body of "+mark, 1))
+	})
+	const sessions, each = 20, 10
+	var wg sync.WaitGroup
+	for i := range sessions {
+		wg.Go(func() {
+			for j := range each {
+				mark := fmt.Sprintf("m%d-%d.", i, j)
+				if code, reply := g.handIn("a@example.net", []string{"bob@example.org"}, strings.Replace(plainMail, "hello", mark, 1)); code != 250 {
+					t.Errorf("%s: %d %s", mark, code, reply)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	for _, m := range sink.Wait(t, sessions*each, patience) {
+		text := string(m.Data)
+		_, mark, _ := strings.Cut(text, "Subject: ")
+		mark, _, _ = strings.Cut(mark, "\r\n")
+		if strings.Count(text, mark) != 3 || strings.Count(text, "X-Mark: "+mark+"\r\n") != 1 || !strings.Contains(text, "the body of "+mark+"\r\n") {
+			t.Errorf("mixed up:\n%s", text)
+		}
+	}
+	if n := len(sink.Messages()); n != sessions*each {
+		t.Errorf("%d delivered", n)
 	}
 }
