@@ -48,9 +48,9 @@ func TestAntivirus(t *testing.T) {
 	t.Parallel()
 	e := peertest.StartClamd(t, "StreamMaxLength 1M")
 	for name, settings := range map[string]string{
-		"unix":   fmt.Sprintf("addresses = [\"unix:%s\"]", e.Socket),
+		"unix":   fmt.Sprintf("addresses = [\"unix:%s\"]\nfildes = false", e.Socket),
 		"TCP":    fmt.Sprintf("addresses = [%q]", e.Address),
-		"FILDES": fmt.Sprintf("addresses = [\"unix:%s\"]\nfildes = true", e.Socket),
+		"FILDES": fmt.Sprintf("addresses = [\"unix:%s\"]", e.Socket),
 	} {
 		t.Run(name, func(t *testing.T) {
 			sink := smtptest.New(t, smtptest.Options{})

@@ -22,9 +22,10 @@ type Settings struct {
 	// Addresses of clamd: "unix:/path" or "host:port", tried in order. Default:
 	// ["unix:/run/clamav/clamd.ctl"].
 	Addresses []string `toml:"addresses"`
-	// FILDES hands messages of up to 1 MiB to clamd on a unix socket as a file in memory instead
-	// of sending them. Default: false.
-	FILDES bool `toml:"fildes"`
+	// FILDES hands messages of up to 1 MiB to clamd on a unix socket as a file in memory
+	// instead of sending them: true, false, or "auto", which is true until clamd cannot take
+	// one. Default: "auto".
+	FILDES choice `toml:"fildes"`
 	// Infected is what becomes of a message with a virus: "reject", "quarantine", "discard",
 	// "tag", "accept" or "unscanned". Default: "reject".
 	Infected string `toml:"infected"`
@@ -42,8 +43,8 @@ type Settings struct {
 // Defaults are the settings where nothing else is said.
 func Defaults() Settings {
 	return Settings{
-		Addresses: []string{"unix:/run/clamav/clamd.ctl"},
-		Infected:  "reject", Encrypted: "quarantine", TooLarge: "quarantine", Broken: "quarantine",
+		Addresses: []string{"unix:/run/clamav/clamd.ctl"}, FILDES: auto,
+		Infected: "reject", Encrypted: "quarantine", TooLarge: "quarantine", Broken: "quarantine",
 	}
 }
 
@@ -102,7 +103,7 @@ func (p *Plugin) Configure(_ context.Context, c sdk.Config) error {
 		return errors.New(strings.Join(faults, "; "))
 	}
 	p.servers = failover.New(s.Addresses, time.Now)
-	p.clamd.fildes = s.FILDES
+	p.clamd.handing.choice = s.FILDES
 	p.header = s.Header
 	return nil
 }

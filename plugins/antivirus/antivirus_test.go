@@ -7,6 +7,7 @@ import (
 	"net"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -87,6 +88,9 @@ func says(text string) func(net.Conn) {
 }
 
 func settings(more string, addresses ...string) string {
+	if !strings.Contains(more, "fildes") {
+		more += "\nfildes = false"
+	}
 	return fmt.Sprintf("addresses = [\"%s\"]\n%s", strings.Join(addresses, `", "`), more)
 }
 
@@ -232,6 +236,40 @@ func TestStream(t *testing.T) {
 		if s := <-got; s != text {
 			t.Errorf("%d: %d bytes came", size, len(s))
 		}
+	}
+}
+
+// A clamd that cannot take a descriptor is sent the message, this time and from then on.
+func TestFILDESRefused(t *testing.T) {
+	t.Parallel()
+	var commands []string
+	var mu sync.Mutex
+	fake := engine(t, 0, func(c net.Conn) {
+		command := make([]byte, len("zINSTREAM\x00"))
+		n, _ := io.ReadAtLeast(c, command, len("zFILDES\x00"))
+		mu.Lock()
+		commands = append(commands, string(command[1:4]))
+		mu.Unlock()
+		if strings.HasPrefix(string(command[:n]), "zFILDES") {
+			io.WriteString(c, "FILDES: didn't receive file descriptor ERROR\x00")
+			return
+		}
+		io.CopyN(io.Discard, c, 4+int64(len(head))+4)
+		io.WriteString(c, "stream: OK\x00")
+	})
+	auto, always := plugin(t, settings("fildes = 'auto'", fake)), plugin(t, settings("fildes = true", fake))
+	for range 2 {
+		if v, err := sdktest.Filter(t, auto, Manifest(), message(head)); err != nil || v.Notes["result"] != "clean" {
+			t.Errorf("%v %v", v, err)
+		}
+	}
+	if v, err := sdktest.Filter(t, always, Manifest(), message(head)); err == nil {
+		t.Error(show(v))
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if got := strings.Join(commands, " "); got != "FIL INS INS FIL" {
+		t.Errorf("commands %s", got)
 	}
 }
 

@@ -19,7 +19,7 @@ import (
 // clamd speaks the protocol of clamd(8): one command and one answer a connection, ended by
 // NUL.
 type clamd struct {
-	fildes  bool
+	handing handing
 	buffers sync.Pool // *[]byte of chunk bytes
 }
 
@@ -31,16 +31,27 @@ const (
 
 // scan has one clamd look at a message.
 func (c *clamd) scan(ctx context.Context, address string, m *mail.Message) (answer, error) {
+	if !c.handing.use(address, m.Size()) {
+		return c.ask(ctx, address, m, c.stream)
+	}
+	a, err := c.ask(ctx, address, m, c.pass)
+	if err == nil || c.handing.choice != auto || ctx.Err() != nil {
+		return a, err
+	}
+	if a, err = c.ask(ctx, address, m, c.stream); err == nil {
+		c.handing.refused.Store(true)
+	}
+	return a, err
+}
+
+// ask gives the message to one clamd and reads its answer.
+func (c *clamd) ask(ctx context.Context, address string, m *mail.Message, give func(net.Conn, *mail.Message) error) (answer, error) {
 	conn, err := failover.Dial(ctx, address)
 	if err != nil {
 		return answer{}, err
 	}
 	defer conn.Close()
-	if c.fildes && strings.HasPrefix(address, "unix:") && m.Size() <= maxMemory {
-		err = pass(conn, m)
-	} else {
-		err = c.stream(conn, m)
-	}
+	err = give(conn, m)
 	if errors.As(err, new(contentError)) {
 		return answer{}, failover.Stop(err)
 	}
@@ -67,17 +78,13 @@ func (c contentError) Unwrap() error { return c.error }
 
 // stream sends the message with INSTREAM: chunks, each after its length in 4 bytes, the last
 // one empty.
-func (c *clamd) stream(w io.Writer, m *mail.Message) error {
+func (c *clamd) stream(w net.Conn, m *mail.Message) error {
 	r, err := m.Open()
 	if err != nil {
 		return contentError{err}
 	}
 	defer r.Close()
-	b, _ := c.buffers.Get().(*[]byte)
-	if b == nil {
-		b = new([]byte)
-		*b = make([]byte, chunk)
-	}
+	b := c.buffer()
 	defer c.buffers.Put(b)
 	buf := *b
 	at := copy(buf, "zINSTREAM\x00") // a small message goes in one write
@@ -103,6 +110,14 @@ func (c *clamd) stream(w io.Writer, m *mail.Message) error {
 		}
 		at = 0
 	}
+}
+
+func (c *clamd) buffer() *[]byte {
+	if b, ok := c.buffers.Get().(*[]byte); ok {
+		return b
+	}
+	b := make([]byte, chunk)
+	return &b
 }
 
 // readReply reads one answer up to its NUL, and no more than it may have.

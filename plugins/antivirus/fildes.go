@@ -5,6 +5,8 @@ import (
 	"io"
 	"net"
 	"os"
+	"strings"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -15,9 +17,43 @@ import (
 // in memory. Larger ones are sent: memory must not depend on what people send.
 const maxMemory = 1 << 20
 
+// choice is whether messages are handed over as files.
+type choice uint8
+
+const (
+	no choice = iota
+	yes
+	auto
+)
+
+// UnmarshalTOML implements [toml.Unmarshaler].
+func (c *choice) UnmarshalTOML(v any) error {
+	switch v {
+	case true:
+		*c = yes
+	case false:
+		*c = no
+	case "auto":
+		*c = auto
+	default:
+		return errors.New(`it is neither true nor false nor "auto"`)
+	}
+	return nil
+}
+
+// handing says which messages are handed over.
+type handing struct {
+	choice  choice
+	refused atomic.Bool // a clamd could not take one: a sandbox may forbid it
+}
+
+func (h *handing) use(address string, size int64) bool {
+	return h.choice != no && !h.refused.Load() && size <= maxMemory && strings.HasPrefix(address, "unix:")
+}
+
 // pass hands the message over with FILDES: a descriptor of a file with header and body. The
 // body alone is a file already, but without its header clamd would not see a message in it.
-func pass(conn net.Conn, m *mail.Message) error {
+func (c *clamd) pass(conn net.Conn, m *mail.Message) error {
 	if u, ok := conn.(interface{ Unwrap() net.Conn }); ok {
 		conn = u.Unwrap()
 	}
@@ -36,7 +72,9 @@ func pass(conn net.Conn, m *mail.Message) error {
 		return contentError{err}
 	}
 	defer r.Close()
-	if _, err := io.Copy(f, r); err != nil {
+	buf := c.buffer()
+	defer c.buffers.Put(buf)
+	if _, err := io.CopyBuffer(struct{ io.Writer }{f}, r, *buf); err != nil {
 		return contentError{err}
 	}
 	if _, err := io.WriteString(socket, "zFILDES\x00"); err != nil {
