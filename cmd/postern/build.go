@@ -229,13 +229,14 @@ func failurePolicy(o config.OnFailure) pipeline.FailurePolicy {
 	return f
 }
 
-func newPipeline(c *config.Config, host *pluginhost.Host, t trace.Recorder, convictions *pipeline.Convictions) *pipeline.Pipeline {
-	return pipeline.New(pipeline.Options{Steps: steps(c, host), Timeout: messageTime, Trace: t, Clock: time.Now, Convictions: convictions})
+func newPipeline(c *config.Config, host *pluginhost.Host, d *directory.Directory, t trace.Recorder, convictions *pipeline.Convictions, log *slog.Logger) *pipeline.Pipeline {
+	return pipeline.New(pipeline.Options{Steps: steps(c, host), Timeout: messageTime, Trace: t, Clock: time.Now, Convictions: convictions, Allowed: allowance(c, d, log)})
 }
 
 // intakeRules are the rules for messages that come in.
 func intakeRules(c *config.Config, p *pipeline.Pipeline, dirs *directories, table *route.Table) intake.Rules {
 	return intake.Rules{Pipeline: p, Expand: dirs.Expand, HeaderSize: int(c.Limits.HeaderSize), Hops: c.Limits.ReceivedHops, BodySize: int64(c.Limits.MessageSize),
+		Quarantine: time.Duration(c.Quarantine.Keep),
 		Destination: func(to mail.Path) string {
 			r, err := table.Route(to)
 			if err != nil {

@@ -19,6 +19,7 @@ import (
 	"github.com/postern-mail/postern/core/auth"
 	"github.com/postern-mail/postern/core/config"
 	"github.com/postern-mail/postern/core/delivery"
+	"github.com/postern-mail/postern/core/digest"
 	"github.com/postern-mail/postern/core/directory"
 	"github.com/postern-mail/postern/core/expand"
 	"github.com/postern-mail/postern/core/intake"
@@ -50,6 +51,7 @@ type gateway struct {
 	intake    *intake.Intake
 	delivery  *delivery.Delivery
 	observers *observe.Observers
+	digest    *digest.Digest
 	client    currentClient
 	door      door
 	control   *admin.Server
@@ -141,17 +143,29 @@ func (g *gateway) assemble(c *config.Config, p *prepared) error {
 		Clock: g.clock, Owner: c.Hostname.String(), Lease: leaseTime}, deliveryRules(c, p))
 	g.parked.Store(g.delivery)
 	g.observers = observe.New(observe.Options{Feed: g.store, Log: g.log})
+	g.digest = g.newDigest(c)
 	l, err := admin.Listen(controlSocket(c))
 	if err != nil {
 		return fmt.Errorf("control socket: %w", err)
 	}
-	g.control = admin.NewServer(&admin.Queue{Store: g.store, Trace: g.trace, Clock: g.clock, Reopen: g.delivery.Reopen}, g, g.log)
+	g.control = admin.NewServer(g.steered(c), g, g.log)
 	go func() {
 		if err := g.control.Serve(l); err != nil {
 			g.log.Error("control socket failed", "error", err)
 		}
 	}()
 	return nil
+}
+
+// steered is the queue for commands. first is the configuration until there is one in force.
+func (g *gateway) steered(first *config.Config) *admin.Queue {
+	return &admin.Queue{Store: g.store, Trace: g.trace, Clock: g.clock, Reopen: g.delivery.Reopen, Lifetime: func() time.Duration {
+		c := g.config.Load()
+		if c == nil {
+			c = first
+		}
+		return time.Duration(c.Queue.Lifetime)
+	}}
 }
 
 // prepared is what a configuration gives and nothing uses yet: a reload that fails is
@@ -229,7 +243,7 @@ func (g *gateway) serverOptions(c *config.Config, l config.Listener, p *prepared
 }
 
 func (g *gateway) intakeRules(c *config.Config, p *prepared) intake.Rules {
-	return intakeRules(c, newPipeline(c, g.host, g.trace, &g.convictions), p.directories, p.routes)
+	return intakeRules(c, newPipeline(c, g.host, g.directory, g.trace, &g.convictions, g.log), p.directories, p.routes)
 }
 
 func deliveryRules(c *config.Config, p *prepared) delivery.Rules {
@@ -251,6 +265,7 @@ func (g *gateway) adopt(c *config.Config, p *prepared, opened map[string]*socket
 		g.log.Warn("reinjection is half configured", "error", err)
 	}
 	g.delivery.Reload(deliveryRules(c, p))
+	g.digest.Reload(digestRules(c, g.directory))
 	if err := g.observers.Set(observers(c, g.host)); err != nil {
 		g.log.Error("observers are not told", "error", err)
 	}
@@ -398,6 +413,8 @@ func (g *gateway) Run(ctx context.Context) {
 		g.delivery.Run(deliver, stop)
 		close(delivered)
 	}()
+	var digests sync.WaitGroup
+	digests.Go(func() { g.digest.Run(ctx) })
 	<-ctx.Done()
 	g.log.Info("stopping")
 	time.AfterFunc(grace, cut)
@@ -421,6 +438,7 @@ func (g *gateway) Run(ctx context.Context) {
 	g.unwatch()
 	endDelivery()
 	sessions.Wait()
+	digests.Wait()
 	<-delivered
 	shutdown(true)
 	sessions.Wait()

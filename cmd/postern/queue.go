@@ -26,6 +26,9 @@ type steering interface {
 	Show(ctx context.Context, id string) ([]admin.Message, error)
 	Summary(ctx context.Context) ([]admin.Cause, error)
 	Change(ctx context.Context, c admin.Change, s admin.Selection) (int, error)
+	Quarantine(ctx context.Context, s admin.Search, yield func(admin.Quarantined) bool) error
+	ShowQuarantined(ctx context.Context, id string) ([]admin.Quarantined, error)
+	ChangeQuarantined(ctx context.Context, c admin.Change, ids []string) (int, error)
 }
 
 // steer finds the queue of a configuration: the running gateway's, else the one on disk.
@@ -47,7 +50,8 @@ func steer(ctx context.Context, file string) (steering, func(), error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	return &admin.Queue{Store: k.store, Trace: k.trace, Clock: k.clock}, func() { k.Close() }, nil
+	q := &admin.Queue{Store: k.store, Trace: k.trace, Clock: k.clock, Lifetime: func() time.Duration { return time.Duration(c.Queue.Lifetime) }}
+	return q, func() { k.Close() }, nil
 }
 
 func queueCommand(file *string) *cobra.Command {

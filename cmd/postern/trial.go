@@ -125,7 +125,7 @@ func (t *trial) assemble(content *spool.Spool, dirs *directories) error {
 	if err != nil {
 		return err
 	}
-	filters := pipeline.Options{Trace: untraced{}, Clock: time.Now, Witness: t}
+	filters := pipeline.Options{Trace: untraced{}, Clock: time.Now, Witness: t, Allowed: allowance(c, t.directory, t.log)}
 	filters.Steps, filters.Timeout = steps(c, t.host), messageTime
 	t.rules = intakeRules(c, pipeline.New(filters), dirs, table)
 	t.intake = intake.New(intake.Options{Hostname: c.Hostname.String(), Postmaster: c.Postmaster, IDs: &queue.IDs{}, Spool: content, Store: nowhere{},

@@ -159,7 +159,16 @@ func (q *Queue) Change(ctx context.Context, c Change, s Selection) (int, error) 
 	if err != nil {
 		return 0, err
 	}
-	total := 0
+	total, late, err := q.commit(ctx, c, s, results)
+	if err == nil && busy+late > 0 && c == Hold {
+		err = fmt.Errorf("%d recipients are being attempted now and were not held (%d were): try again", busy+late, total)
+	}
+	return total, err
+}
+
+// commit makes changes, and returns how many it made and how many it did not, because the
+// recipient is being attempted now.
+func (q *Queue) commit(ctx context.Context, c Change, s Selection, results []queue.Result) (total, busy int, err error) {
 	for chunk := range slices.Chunk(results, 1000) {
 		err := q.steer(ctx, c, s, chunk)
 		if err == nil {
@@ -167,7 +176,7 @@ func (q *Queue) Change(ctx context.Context, c Change, s Selection) (int, error) 
 			continue
 		}
 		if !errors.Is(err, queue.ErrGone) && !errors.Is(err, queue.ErrBusy) {
-			return total, err
+			return total, busy, err
 		}
 		for i := range chunk { // some were finished or begun meanwhile: one by one
 			switch err := q.steer(ctx, c, s, chunk[i:i+1]); {
@@ -176,7 +185,7 @@ func (q *Queue) Change(ctx context.Context, c Change, s Selection) (int, error) 
 			case errors.Is(err, queue.ErrBusy):
 				busy++
 			case !errors.Is(err, queue.ErrGone):
-				return total, err
+				return total, busy, err
 			}
 		}
 	}
@@ -187,10 +196,7 @@ func (q *Queue) Change(ctx context.Context, c Change, s Selection) (int, error) 
 		}
 		q.Reopen(slices.Collect(maps.Keys(hops)))
 	}
-	if busy > 0 && c == Hold {
-		return total, fmt.Errorf("%d recipients are being attempted now and were not held (%d were): try again", busy, total)
-	}
-	return total, nil
+	return total, busy, nil
 }
 
 // changes are the results that c means for the selected mail, and how many recipients are

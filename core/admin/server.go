@@ -71,6 +71,7 @@ func NewServer(q *Queue, b Backend, log *slog.Logger) *Server {
 	mux.HandleFunc("GET /api/v1/trace/{id}", s.story)
 	mux.HandleFunc("GET /api/v1/status", s.status)
 	s.routePlugins(mux, b)
+	s.routeQuarantine(mux)
 	s.http = &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10,
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn)}
 	return s

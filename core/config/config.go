@@ -12,6 +12,8 @@
 package config
 
 import (
+	"time"
+
 	"github.com/postern-mail/postern/sdk/mail"
 )
 
@@ -68,6 +70,9 @@ type Config struct {
 	// Queue is about retries.
 	// Default: see each key.
 	Queue Queue `toml:"queue"`
+	// Quarantine is about mail that plugins want held.
+	// Default: see each key.
+	Quarantine Quarantine `toml:"quarantine"`
 	// Log is about log lines.
 	// Default: see each key.
 	Log Log `toml:"log"`
@@ -323,6 +328,31 @@ type Queue struct {
 	// ConcurrencyPerDestination is how many of them go to the same next hop.
 	// Default: 20
 	ConcurrencyPerDestination int `toml:"concurrency_per_destination"`
+}
+
+// Quarantine is about mail that plugins want held.
+type Quarantine struct {
+	// Keep is how long it is kept; then it is deleted, and nobody is told.
+	// Default: "30d"
+	Keep Duration `toml:"keep"`
+	// Digest is "daily" (recipients get a list of what is held for them, once a day) or "off".
+	// Default: "off"
+	Digest string `toml:"digest"`
+	// DigestTime is when the list is sent, "hour:minute", in the time zone of the gateway.
+	// Default: "07:00"
+	DigestTime string `toml:"digest_time"`
+	// DigestDomains are the domains whose recipients get the list. Empty: all of ours.
+	// Default: []
+	DigestDomains []mail.Domain `toml:"digest_domains"`
+}
+
+// Clock is DigestTime in parts.
+func (q *Quarantine) Clock() (hour, minute, second int, err error) {
+	t, err := time.Parse("15:04", q.DigestTime)
+	if err != nil {
+		t, err = time.Parse("15:04:05", q.DigestTime)
+	}
+	return t.Hour(), t.Minute(), t.Second(), err
 }
 
 // Log is about log lines, which go to standard error.

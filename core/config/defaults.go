@@ -23,7 +23,8 @@ func Defaults() *Config {
 			Concurrency:               100,
 			ConcurrencyPerDestination: 20,
 		},
-		Log: Log{Format: "text", Level: "info"},
+		Quarantine: Quarantine{Keep: Duration(30 * day), Digest: "off", DigestTime: "07:00"},
+		Log:        Log{Format: "text", Level: "info"},
 	}
 }
 

@@ -40,6 +40,7 @@ func (c *Config) problems() Problems {
 		v.destination(indexKey("destination", i), &c.Destinations[i])
 	}
 	v.queue()
+	v.quarantine()
 	v.oneOf("log.format", c.Log.Format, "text", "json")
 	v.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
 	if c.Admin.Address != "" {
@@ -366,6 +367,17 @@ func (v *validator) queue() {
 	v.atLeast("queue.concurrency_per_destination", q.ConcurrencyPerDestination, 1)
 	if q.ConcurrencyPerDestination > q.Concurrency {
 		v.problem("queue.concurrency_per_destination", "must be at most concurrency (%d)", q.Concurrency)
+	}
+}
+
+func (v *validator) quarantine() {
+	q := &v.c.Quarantine
+	if time.Duration(q.Keep) < time.Minute {
+		v.problem("quarantine.keep", "must be at least 1m")
+	}
+	v.oneOf("quarantine.digest", q.Digest, "off", "daily")
+	if _, _, _, err := q.Clock(); err != nil {
+		v.problem("quarantine.digest_time", `%q is not a time of day; write it like "07:00"`, q.DigestTime)
 	}
 }
 
