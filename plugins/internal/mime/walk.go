@@ -326,6 +326,10 @@ func contentFields(h mail.Header) (f fields, d Defect) {
 		default:
 			continue
 		}
+		if len(*list) == maxFields {
+			d |= DuplicateField
+			continue
+		}
 		v := field.Value()
 		if field.Raw()[len(field.Name)] != ':' { // RFC 5322 §4.5: obsolete, and read by some
 			d |= MalformedField
@@ -335,10 +339,6 @@ func contentFields(h mail.Header) (f fields, d Defect) {
 		}
 		if len(*list) > 0 && (*list)[0] != v {
 			d |= DuplicateField
-		}
-		if len(*list) == maxFields {
-			d |= DuplicateField
-			continue
 		}
 		*list = append(*list, v)
 	}
