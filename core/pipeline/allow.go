@@ -5,15 +5,12 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/postern-mail/postern/sdk"
 	"github.com/postern-mail/postern/sdk/mail"
 )
 
-// AllowedNote is the note by which a plugin learns, in one call, which recipients want mail
-// of this sender whatever it looks like: their numbers, with commas. Only the gateway makes it.
-const AllowedNote = "postern/allowed"
-
-// allow adds the note to a message about which a plugin is asked. It stays out of what is
-// kept of the run: another version has other recipients.
+// allow adds [sdk.NoteAllowed] to a message about which a plugin is asked. It stays out of
+// what is kept of the run: another version has other recipients.
 func (p *Pipeline) allow(ctx context.Context, m *mail.Message) {
 	if p.Allowed == nil {
 		return
@@ -26,5 +23,5 @@ func (p *Pipeline) allow(ctx context.Context, m *mail.Message) {
 	for i, n := range allowed {
 		numbers[i] = strconv.Itoa(n)
 	}
-	m.Notes = with(m.Notes, AllowedNote, strings.Join(numbers, ","))
+	m.Notes = with(m.Notes, sdk.NoteAllowed, strings.Join(numbers, ","))
 }

@@ -14,7 +14,7 @@ import (
 func TestAllowed(t *testing.T) {
 	var told []string
 	tell := func(m *mail.Message) (*sdk.Verdict, error) {
-		told = append(told, m.Notes[AllowedNote])
+		told = append(told, m.Notes[sdk.NoteAllowed])
 		return sdk.Continue(), nil
 	}
 	s := steps(tell, func(*mail.Message) (*sdk.Verdict, error) {
@@ -34,7 +34,7 @@ func TestAllowed(t *testing.T) {
 		t.Errorf("told %q", told)
 	}
 	for _, v := range versions {
-		if _, kept := v.Run.Notes[AllowedNote]; kept {
+		if _, kept := v.Run.Notes[sdk.NoteAllowed]; kept {
 			t.Error("the note is kept")
 		}
 		if want := map[Disposition]string{Quarantine: "p1"}[v.Disposition]; v.By != want {

@@ -49,7 +49,7 @@ type Options struct {
 	Convictions *Convictions
 	// Allowed returns which of the message's recipients, by number, want mail of its sender
 	// whatever it looks like; nil: nobody does. It is for plugins to honour that judge what is
-	// wanted, as [AllowedNote], and never for those that judge what is dangerous.
+	// wanted, as [sdk.NoteAllowed], and never for those that judge what is dangerous.
 	Allowed func(ctx context.Context, m *mail.Message) []int
 	// Witness is told of every answer; nil: nobody is.
 	Witness Witness

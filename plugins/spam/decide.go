@@ -71,16 +71,20 @@ type group struct {
 	recipients []int
 }
 
-// groups sorts the recipients, in their order.
-func (p *Plugin) groups(e *mail.Envelope, r *result, wait bool) []group {
+// groups sorts the recipients, in their order. Who has said that he wants the sender's mail
+// gets what would be held or marked as it is.
+func (p *Plugin) groups(m *mail.Message, r *result, wait bool) []group {
 	var all []group
 next:
-	for i, rcpt := range e.Recipients {
+	for i, rcpt := range m.Envelope.Recipients {
 		pol, ok := p.domains[rcpt.Path.Domain]
 		if !ok {
 			pol = p.policy
 		}
 		f, required := pol.decide(r, wait), pol.required(r)
+		if (f == held || f == tagged) && sdk.Allowed(m, i) {
+			f = pass
+		}
 		for j := range all {
 			if all[j].fate == f && all[j].required == required {
 				all[j].recipients = append(all[j].recipients, i)
@@ -103,7 +107,7 @@ func (p *Plugin) verdict(ctx context.Context, m *mail.Message, r *result) *sdk.V
 		wait, note = p.greylist.wait(ctx, &m.Envelope)
 		v.Note("greylist", note)
 	}
-	all := p.groups(&m.Envelope, r, wait)
+	all := p.groups(m, r, wait)
 	edits(v, m.Header, r)
 	for i, g := range all {
 		o := outcome(g.fate, r)

@@ -449,3 +449,33 @@ func TestGreylist(t *testing.T) {
 	m.Envelope.Client.Addr = netip.Addr{} // nobody to wait
 	expect(m, sdk.ActionContinue)
 }
+
+// Recipients that want the sender's mail get what would be held or marked; they do not get
+// what would be refused, and the others get no more than before.
+func TestAllowedSender(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		action, policy string
+		want           [2]string // allowed, and not
+	}{
+		{"quarantine", "", [2]string{"continue\n" + original, "quarantine spam, score 9.0 of 15.0\nX-Spam-Flag: YES\r\n" + original}},
+		{"add header", "", [2]string{"continue\n" + original, "continue\nX-Spam-Flag: YES\r\n" + original}},
+		{"reject", "", [2]string{"reject 554 5.7.1 Message is spam\n" + original, "reject 554 5.7.1 Message is spam\n" + original}},
+		{"discard", "", [2]string{"discard spam, score 9.0 of 15.0\n" + original, "discard spam, score 9.0 of 15.0\n" + original}},
+		{"soft reject", "", [2]string{"tempfail 451 4.7.1 Try again later\n" + original, "tempfail 451 4.7.1 Try again later\n" + original}},
+	} {
+		p := plugin(t, says(t, judged(tc.action, 9, ""))+"headers = false\n"+tc.policy)
+		m := message(text, "no@example.org", "yes@example.org")
+		m.Notes = map[string]string{sdk.NoteAllowed: "1"}
+		v, err := sdktest.Filter(t, p, Manifest(), m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := show(t, v, m, 1); got != tc.want[0] {
+			t.Errorf("%s, allowed:\n%q", tc.action, got)
+		}
+		if got := show(t, v, m, 0); got != tc.want[1] {
+			t.Errorf("%s, not allowed:\n%q", tc.action, got)
+		}
+	}
+}
