@@ -243,6 +243,8 @@ func (l *look) content(f *file, r io.Reader, whole bool) (hidden bool, err error
 		return false, l.bunzip2(f, br)
 	case f.is("tar"):
 		return false, l.tar(f, br)
+	case f.shown:
+		return false, l.uuencoded(f, br)
 	case f.isMessage(head):
 		b, err := l.hold(br)
 		if err != nil {

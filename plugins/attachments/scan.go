@@ -1,8 +1,10 @@
 package attachments
 
 import (
+	"bufio"
 	"bytes"
 	"io"
+	"regexp"
 )
 
 // markOLE looks for the names of streams in a compound file [MS-CFB]: a directory entry is
@@ -51,6 +53,30 @@ func windows(r io.Reader, width int, see func([]byte)) error {
 			return nil
 		}
 		if err != nil {
+			return err
+		}
+	}
+}
+
+var uuBegin = regexp.MustCompile(`^begin(?:-base64)? +[0-7]{3,4} +(\S.{0,1000})`)
+
+// uuencoded tries the rules for the names of files in a text that some programs show as
+// attachments: uuencode, of before MIME.
+func (l *look) uuencoded(f *file, r *bufio.Reader) error {
+	for first := true; ; {
+		line, err := r.ReadSlice('\n')
+		if first && bytes.HasPrefix(line, []byte("begin")) {
+			if m := uuBegin.FindSubmatch(bytes.TrimRight(line, "\r\n")); m != nil {
+				if _, err := l.judge(f.child(text8(string(m[1])))); err != nil {
+					return err
+				}
+			}
+		}
+		first = err == nil // else this was a piece of a line
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil && err != bufio.ErrBufferFull {
 			return err
 		}
 	}
