@@ -68,7 +68,7 @@ func (p *Plugin) Configure(_ context.Context, c sdk.Config) error {
 		return fmt.Errorf("settings: authserv_id: %w; use a host name", err)
 	}
 	if p.resolver == nil { // else a test's
-		p.resolver = resolve.New(c.DNSServers)
+		p.resolver = resolve.NewCaching(c.DNSServers)
 	}
 	p.dkim, err = dkimverify.New(dkimverify.Options{Resolver: p.resolver, MaxSignatures: s.MaxSignatures, LookupTime: s.Timeout, Now: p.now})
 	return err

@@ -67,9 +67,9 @@ func newPlugin(t testing.TB, z map[string]mockdns.Zone, settings string) *Plugin
 	}
 	t.Cleanup(func() { server.Close() })
 	p := New()
-	p.resolver = resolve.New([]string{server.LocalAddr().String()})
 	p.now = func() time.Time { return time.Date(2026, 5, 21, 12, 0, 0, 0, time.UTC) }
-	if err := p.Configure(t.Context(), sdk.Config{Settings: []byte(settings), Hostname: "mx.example.org", DataDir: t.TempDir()}); err != nil {
+	config := sdk.Config{Settings: []byte(settings), Hostname: "mx.example.org", DataDir: t.TempDir(), DNSServers: []string{server.LocalAddr().String()}}
+	if err := p.Configure(t.Context(), config); err != nil {
 		t.Fatal(err)
 	}
 	return p

@@ -16,7 +16,6 @@ import (
 
 	"github.com/foxcpp/go-mockdns"
 
-	"github.com/postern-mail/postern/plugins/internal/resolve"
 	"github.com/postern-mail/postern/sdk"
 	"github.com/postern-mail/postern/sdk/mail"
 	"github.com/postern-mail/postern/sdk/sdktest"
@@ -38,9 +37,8 @@ func newReporting(t testing.TB, z map[string]mockdns.Zone, dir, settings string)
 	}
 	t.Cleanup(func() { server.Close() })
 	r := &reporting{Plugin: New(), host: sdktest.NewHost(t), time: time.Date(2026, 5, 21, 12, 0, 0, 0, time.UTC), dir: dir}
-	r.resolver = resolve.New([]string{server.LocalAddr().String()})
 	r.now = func() time.Time { return r.time }
-	if err := r.Configure(t.Context(), sdk.Config{Settings: []byte(settings), Hostname: "mx.example.org", DataDir: dir, Host: r.host.Handle}); err != nil {
+	if err := r.Configure(t.Context(), sdk.Config{Settings: []byte(settings), Hostname: "mx.example.org", DataDir: dir, Host: r.host.Handle, DNSServers: []string{server.LocalAddr().String()}}); err != nil {
 		t.Fatal(err)
 	}
 	return r
