@@ -163,27 +163,30 @@ func (p *Plugin) Filter(ctx context.Context, m *mail.Message) (*sdk.Verdict, err
 // decide makes the verdict: what refuses comes before what holds, and that before "could
 // not look" and removing.
 func (p *Plugin) decide(ctx context.Context, m *mail.Message, tree *mime.Tree, look *look) (*sdk.Verdict, error) {
-	worst := look.worst()
-	limit, ambiguous := look.limit, look.defects&mime.Ambiguous
+	worst, ambiguous := look.worst(), look.defects&mime.Ambiguous
+	// policy is why the message gets an outcome that the settings have for what could not be
+	// looked at; "" where they do not.
+	policy := func(want string) string {
+		switch {
+		case look.limit != "" && p.set.Limits == want:
+			return look.limit
+		case ambiguous != 0 && p.set.Ambiguous == want:
+			return "the message is ambiguous: " + ambiguous.String()
+		}
+		return ""
+	}
 	var v *sdk.Verdict
-	policy := func(want string) bool {
-		return limit != "" && p.set.Limits == want || ambiguous != 0 && p.set.Ambiguous == want
-	}
-	why := limit
-	if why == "" || p.set.Limits == "accept" {
-		why = "the message is ambiguous: " + ambiguous.String()
-	}
 	switch {
 	case worst != nil && worst.rule.action == reject:
 		v = sdk.Reject(mail.Permanent(550, 7, 1, "Attachment not allowed: "+worst.String()))
-	case policy("reject"):
-		v = sdk.Reject(mail.Permanent(550, 7, 1, "Attachments cannot be checked: "+why))
+	case policy("reject") != "":
+		v = sdk.Reject(mail.Permanent(550, 7, 1, "Attachments cannot be checked: "+policy("reject")))
 	case worst != nil && worst.rule.action == quarantine:
-		v = sdk.Quarantine("attachment " + worst.String())
-	case policy("quarantine"):
-		v = sdk.Quarantine(why)
-	case policy("unscanned"):
-		v = sdk.Unscanned(why)
+		v = sdk.Quarantine(printable("attachment "+worst.String(), 400))
+	case policy("quarantine") != "":
+		v = sdk.Quarantine(policy("quarantine"))
+	case policy("unscanned") != "":
+		v = sdk.Unscanned(policy("unscanned"))
 	case worst != nil:
 		v = sdk.Continue()
 		if err := p.strip(ctx, m, tree, look, v); err != nil {
