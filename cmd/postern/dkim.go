@@ -68,7 +68,7 @@ func dkimKeygen(file *string) *cobra.Command {
 			if asJSON {
 				return json.NewEncoder(out).Encode(map[string]string{"key_file": path, "name": record.Name, "value": record.Value})
 			}
-			fmt.Fprintf(out, "The key in %s %s. Publish this record, then list %s in the settings of the plugin dkim:\n\n%s\n", path, state, domain, record.Zone())
+			fmt.Fprintf(out, "The key in %s %s. Publish this record, then name %s in the settings of the plugin that signs with it (dkim, or arc):\n\n%s\n", path, state, domain, record.Zone())
 			return nil
 		},
 	}

@@ -63,6 +63,7 @@ type chain struct {
 func collect(f *dkimsig.Fields) (*chain, error) {
 	c := &chain{}
 	sets := make([]set, MaxSets)
+	failed := 0 // the greatest instance whose seal says that the chain has failed
 	var first error
 	for kind, name := range kinds {
 		if f.Count(name) > MaxSets {
@@ -79,12 +80,12 @@ func collect(f *dkimsig.Fields) (*chain, error) {
 			} else if first == nil {
 				first = err
 			}
-			if kind == seal && n > 0 && n == c.highest && m.cv == Fail {
-				c.ended = true
+			if kind == seal && m.cv == Fail {
+				failed = max(failed, n)
 			}
 		}
 	}
-	c.sets = sets[:c.highest]
+	c.sets, c.ended = sets[:c.highest], failed > 0 && failed == c.highest
 	if first != nil {
 		return c, first
 	}
