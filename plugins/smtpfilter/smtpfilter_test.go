@@ -187,6 +187,27 @@ func TestUnscanned(t *testing.T) {
 	}
 }
 
+// REQUIRETLS (RFC 8689) is about leaving this machine.
+func TestLocal(t *testing.T) {
+	for want, addresses := range map[bool][]net.Addr{
+		true:  {&net.TCPAddr{IP: net.ParseIP("127.0.0.9")}, &net.TCPAddr{IP: net.IPv6loopback}, &net.UnixAddr{}},
+		false: {&net.TCPAddr{IP: net.ParseIP("192.0.2.1")}, &net.TCPAddr{IP: net.ParseIP("10.0.0.1")}, &net.TCPAddr{}},
+	} {
+		for _, a := range addresses {
+			if local(a) != want {
+				t.Errorf("%v", a)
+			}
+		}
+	}
+	f := newPeer(t, "tcp")
+	p, _ := plugin(t, f.addr, "")
+	m := message("b@x.test")
+	m.Envelope.RequireTLS = true
+	if v, err := sdktest.Filter(t, p, Manifest(), m); err != nil || v.Action == sdk.ActionUnscanned {
+		t.Errorf("%+v, %v", v, err)
+	}
+}
+
 // Hundreds of recipients, each with an answer.
 func TestManyRecipients(t *testing.T) {
 	var to []string

@@ -1,13 +1,12 @@
 package smtpfilter
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/postern-mail/postern/sdk/mail"
@@ -130,6 +129,8 @@ func (t *transaction) mailCommand() (string, error) {
 	switch {
 	case t.size > 0 && size > t.size:
 		return "", unscanned("too large for the content filter")
+	case e.RequireTLS && !local(t.RemoteAddr()):
+		return "", unscanned("the message must not leave this machine without TLS")
 	case !ascii && !t.utf8:
 		return "", unscanned("the content filter does not take addresses in UTF-8")
 	}
@@ -144,6 +145,12 @@ func (t *transaction) mailCommand() (string, error) {
 		line += " SMTPUTF8"
 	}
 	return line, nil
+}
+
+// local reports whether an address is on this machine, as far as it shows.
+func local(a net.Addr) bool {
+	tcp, ok := a.(*net.TCPAddr)
+	return !ok || tcp.IP.IsLoopback()
 }
 
 // recipients names the recipients, many at a time where the filter can take that.
@@ -245,141 +252,4 @@ func (t *transaction) send() error {
 		return err
 	}
 	return t.w.Flush()
-}
-
-// introduce tells a filter that wants to know where the message came from (Postfix's
-// XFORWARD). One that does not take it does without.
-func (t *transaction) introduce() error {
-	attributes := forwarded(&t.m.Envelope)
-	line := ""
-	for i, a := range attributes {
-		if name, _, _ := strings.Cut(a, "="); t.forward[name] {
-			line += " " + a
-		}
-		if line == "" || i < len(attributes)-1 && len(line) < 200 {
-			continue
-		}
-		st, _, err := t.command("XFORWARD" + line)
-		if err != nil {
-			return err
-		}
-		if st.Code == 421 {
-			return fmt.Errorf("answers XFORWARD with %s", st.Error())
-		}
-		line = ""
-	}
-	return nil
-}
-
-// forwarded are the attributes of the client, encoded as xtext (RFC 3461 §4).
-func forwarded(e *mail.Envelope) []string {
-	const unknown = "[UNAVAILABLE]"
-	c := &e.Client
-	name, address, port, source := c.Host, unknown, unknown, "REMOTE"
-	if c.Addr.IsValid() {
-		address, port = c.Addr.String(), strconv.Itoa(int(c.Port))
-		if c.Addr.Is6() {
-			address = "IPV6:" + address
-		}
-	}
-	if e.Origin == mail.Submitted {
-		source = "LOCAL"
-	}
-	protocol := "SMTP"
-	if strings.HasPrefix(c.Protocol, "E") || strings.HasPrefix(c.Protocol, "UTF8") {
-		protocol = "ESMTP"
-	}
-	out := []string{}
-	for _, a := range [][2]string{{"NAME", name}, {"ADDR", address}, {"PORT", port}, {"PROTO", protocol}, {"HELO", c.Helo}, {"IDENT", e.ID}, {"SOURCE", source}} {
-		if a[1] == "" {
-			a[1] = unknown
-		}
-		out = append(out, a[0]+"="+xtext(a[1]))
-	}
-	return out
-}
-
-func xtext(s string) string {
-	var b strings.Builder
-	for i := 0; i < len(s) && b.Len() < 250; i++ {
-		if c := s[i]; c < '!' || c > '~' || c == '+' || c == '=' {
-			fmt.Fprintf(&b, "+%02X", c)
-		} else {
-			b.WriteByte(c)
-		}
-	}
-	return b.String()
-}
-
-// stuffing writes a message for DATA: a dot before dots that begin a line. It refuses what
-// is not in wire form: what one server takes for a line end and another does not is how mail
-// is smuggled, also past a filter.
-type stuffing struct {
-	w     io.Writer
-	begin bool // of a line
-	cr    bool // the last byte was a CR
-}
-
-const notWire = unscanned("the message has a bare CR, a bare LF or a NUL")
-
-// Write takes the next piece.
-func (s *stuffing) Write(p []byte) (int, error) {
-	if bytes.IndexByte(p, 0) >= 0 {
-		return 0, notWire
-	}
-	for at := 0; at < len(p); {
-		if s.cr {
-			if p[at] != '\n' {
-				return at, notWire
-			}
-		} else if p[at] == '\n' {
-			return at, notWire
-		}
-		if s.begin && p[at] == '.' {
-			if _, err := s.w.Write([]byte{'.'}); err != nil {
-				return at, err
-			}
-		}
-		end := len(p) // of what is written in one go: a line, or what there is of it
-		if i := bytes.IndexByte(p[at:], '\n'); i >= 0 {
-			end = at + i + 1
-		}
-		if err := s.line(p[at:end]); err != nil {
-			return at, err
-		}
-		at = end
-	}
-	return len(p), nil
-}
-
-// line writes a line or the beginning of one.
-func (s *stuffing) line(l []byte) error {
-	text, ended := bytes.CutSuffix(l, []byte("\n"))
-	before := s.cr
-	if len(text) > 0 {
-		text, s.cr = bytes.CutSuffix(text, []byte("\r"))
-		before = s.cr
-	}
-	if ended && !before || bytes.IndexByte(text, '\r') >= 0 {
-		return notWire
-	}
-	s.begin = ended
-	if ended {
-		s.cr = false
-	}
-	_, err := s.w.Write(l)
-	return err
-}
-
-// end writes the final dot.
-func (s *stuffing) end() error {
-	if s.cr {
-		return notWire
-	}
-	dot := ".\r\n"
-	if !s.begin {
-		dot = "\r\n.\r\n"
-	}
-	_, err := io.WriteString(s.w, dot)
-	return err
 }
