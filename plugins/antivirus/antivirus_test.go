@@ -209,7 +209,7 @@ func TestTimeout(t *testing.T) {
 	for _, read := range []int64{0, -1} {
 		stop := make(chan struct{})
 		p := plugin(t, settings("", engine(t, read, func(net.Conn) { <-stop })))
-		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 		v, err := p.Filter(ctx, message(head+strings.Repeat("0123456789abcdef", 1<<17)))
 		if err != nil || v.Action != sdk.ActionUnscanned || v.Reason != "timeout" || ctx.Err() != nil {
 			t.Errorf("%v %v, context %v", v, err, ctx.Err())

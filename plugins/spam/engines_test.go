@@ -19,7 +19,13 @@ import (
 // The real rspamd: its actions, and what it was told.
 func TestRspamd(t *testing.T) {
 	t.Parallel()
-	e := peertest.StartRspamd(t)
+	e := peertest.StartRspamd(t) // once: it takes seconds
+	t.Run("actions", func(t *testing.T) { actions(t, e) })
+	t.Run("facts", func(t *testing.T) { facts(t, e) })
+	t.Run("oversize", func(t *testing.T) { oversize(t, e) })
+}
+
+func actions(t *testing.T, e *peertest.Rspamd) {
 	p := plugin(t, fmt.Sprintf("url = %q\n", e.URL))
 	expect := func(fields, body, want string) *sdk.Verdict {
 		t.Helper()
@@ -54,7 +60,6 @@ func TestRspamd(t *testing.T) {
 	if got := show(t, v, m, 0); strings.Contains(got, "X-Remove-Me") || !strings.Contains(got, "X-Rspamd-Test: yes\r\n") {
 		t.Errorf("fields of rspamd: %q", got)
 	}
-	facts(t, e)
 }
 
 // facts: rspamd knows of the envelope what the gateway does.
@@ -88,6 +93,14 @@ func facts(t *testing.T, e *peertest.Rspamd) {
 			t.Errorf("rspamd was not told %s: %s", fact, got)
 		}
 	}
+	for n := range 1000 {
+		m.Envelope.Recipients = append(m.Envelope.Recipients, mail.Recipient{Path: mail.MustPath(fmt.Sprintf("%060d@%s.example.org", n, strings.Repeat("x", 60)))})
+	}
+	if _, err := sdktest.Filter(t, p, Manifest(), m); err != nil {
+		t.Errorf("1000 long recipients: %v", err)
+	}
+	<-seen
+	m.Envelope.Recipients = m.Envelope.Recipients[:1]
 	m.Envelope.ReversePath = mail.Path{}
 	if _, err := sdktest.Filter(t, p, Manifest(), m); err != nil {
 		t.Fatal(err)
@@ -155,11 +168,9 @@ func TestRspamdFailover(t *testing.T) {
 	expect("reject")
 }
 
-// Of a large message rspamd sees header, structure and the beginning of the texts; spam
-// there is found.
-func TestOversize(t *testing.T) {
-	t.Parallel()
-	e := peertest.StartRspamd(t)
+// oversize: of a large message rspamd sees header, structure and the beginning of the texts;
+// spam there is found.
+func oversize(t *testing.T, e *peertest.Rspamd) {
 	attachment := strings.Repeat("QUJD\r\n", 2<<20)
 	large := func(part string) string {
 		return "From: a@example.net\r\nSubject: x\r\nMIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\nContent-Type: application/octet-stream\r\nContent-Transfer-Encoding: base64\r\n\r\n" +

@@ -32,6 +32,10 @@ const (
 	maxFields   = 100     // header fields that an answer may add, and remove
 	maxFieldLen = 8 << 10 // bytes of the value of one
 	idleConns   = 32
+
+	// maxRcpts bounds the recipients that rspamd is told, in bytes: it refuses requests with
+	// a header above 80 KiB, and would so refuse a message to very many for ever.
+	maxRcpts = 32 << 10
 )
 
 func newRspamd(hostname, settingsID string) *rspamd {
@@ -135,8 +139,13 @@ func (r *rspamd) facts(h http.Header, e *mail.Envelope) {
 		}
 	}
 	set("From", "<"+e.ReversePath.String()+">")
+	room := maxRcpts
 	for _, rcpt := range e.Recipients {
-		set("Rcpt", rcpt.Path.String())
+		a := rcpt.Path.String()
+		if room -= len(a); room < 0 {
+			break
+		}
+		set("Rcpt", a)
 	}
 	if len(e.Recipients) == 1 {
 		set("Deliver-To", e.Recipients[0].Path.String())

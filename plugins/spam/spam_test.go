@@ -320,7 +320,7 @@ func TestTimeout(t *testing.T) {
 		fmt.Sprintf("engine = \"spamassassin\"\naddress = %q", address),
 	} {
 		p := plugin(t, settings)
-		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 		v, err := p.Filter(ctx, message(text+strings.Repeat("0123456789abcd\r\n", 1<<17)))
 		if err != nil || v.Action != sdk.ActionUnscanned || v.Reason != "timeout" || ctx.Err() != nil {
 			t.Errorf("%v %v, context %v", v, err, ctx.Err())
