@@ -40,6 +40,7 @@ type trial struct {
 	gates     currentGates
 	rules     intake.Rules
 	intake    *intake.Intake
+	backs     []*smtpd.Server // of role reinjection
 
 	mu     sync.Mutex
 	report *report         // of the message under way
@@ -93,6 +94,7 @@ func (t *trial) open(ctx context.Context, specs []pluginhost.Spec) error {
 	plugins.Idle = true
 	services := newTrialServices(t)
 	plugins.Services = services.forPlugins()
+	plugins.Services.Reinjections = t.takeBack(content)
 	if t.host, err = pluginhost.Start(ctx, plugins, specs); err != nil {
 		return err
 	}
@@ -142,6 +144,7 @@ func (t *trial) close() {
 		t.host.Close(ending)
 		cancel()
 	}
+	t.closeBacks()
 	if t.directory != nil {
 		t.directory.Close()
 	}

@@ -25,7 +25,8 @@ No gateway has to run, and one that runs is not disturbed: the plugins are start
 this command only, with a copy of the directory and state of their own. Nothing is queued, sent or
 kept. Everything else is as for a client of the listener: access lists, relaying, recipients, the
 plugins at connect, HELO, MAIL and RCPT, the header, aliases, every plugin in its order, the next hops.
-Limits by time (messages a minute) are not applied, and recipients' plans (Sieve) are not made.
+Limits by time (messages a minute) are not applied, and recipients' plans (Sieve) are not made. A content
+filter that brings mail back (smtpfilter) can be tried only while no gateway has its listener.
 
 MESSAGE is a file with header and body, - is standard input. Unless --client says otherwise the client
 is a stranger at ` + stranger + `; name one in a relay network to try mail that goes out, or --user for
@@ -162,7 +163,9 @@ func try(ctx context.Context, c *config.Config, e tryEnvelope, names []string, a
 		files[i] = f
 	}
 	t, err := newTrial(ctx, c)
-	if err != nil {
+	if err != nil && ctx.Err() != nil {
+		return errors.New("interrupted")
+	} else if err != nil {
 		return err
 	}
 	defer t.close()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -454,6 +455,35 @@ func TestTryBesideAGateway(t *testing.T) {
 	all := out.wait(t, "the last", func(m []arrived) bool { return len(m) == 2 })
 	if !strings.Contains(all[1].Data, "Subject: after") {
 		t.Errorf("arrived: %v", all)
+	}
+}
+
+// A content filter outside is asked too: the trial takes back what it brings. Beside a
+// gateway, which has the listener, that plugin fails, with the reason.
+func TestTryContentFilter(t *testing.T) {
+	t.Parallel()
+	f := newOutside(t, false)
+	f.script(func(h *handed) error {
+		return h.return250(h.To, strings.Replace(h.Text, "Subject: ", "Subject: [seen] ", 1))
+	})
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.mu.Lock()
+	f.back = l.Addr().String()
+	f.mu.Unlock()
+	a := attemptWith(t, strangers+nowhereOrg+strings.Replace(withReinjection, "127.0.0.1:0", f.back, 1)+smtpfilter(f.addr, ""))
+	r := a.one("Subject: x\n\nbody\n") // the listener is taken
+	wantTried(t, r, "defer 451", "smtpfilter unscanned", "bob@example.org defer")
+	if why := r.Plugins[0].Notes["unscanned"]; !strings.Contains(why, "filter") {
+		t.Errorf("notes %v", r.Plugins[0].Notes)
+	}
+	l.Close()
+	r = a.one("Subject: x\n\nbody\n")
+	wantTried(t, r, "deliver 250", "smtpfilter continue changed", "bob@example.org deliver smtp:192.0.2.99:2525")
+	if s := r.header("Subject"); len(s) != 1 || s[0] != "[seen] x" || len(r.header("X-Postern-Reinject")) > 0 {
+		t.Errorf("headers %v", r.Headers)
 	}
 }
 
