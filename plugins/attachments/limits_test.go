@@ -4,12 +4,17 @@ import (
 	"archive/tar"
 	"archive/zip"
 	"bytes"
+	"errors"
 	"fmt"
 	"hash/crc32"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/postern-mail/postern/sdk"
+	"github.com/postern-mail/postern/sdk/mail"
+	"github.com/postern-mail/postern/sdk/sdktest"
 )
 
 // Limits at n-1, n and n+1, and bombs (M-07); nothing of it takes long.
@@ -105,5 +110,21 @@ func TestM08Traversal(t *testing.T) {
 	w.Close()
 	if v := run(t, p, wrap("a.tar", b.Bytes())); v.Action != sdk.ActionContinue {
 		t.Errorf("a link: %v", v.Action)
+	}
+}
+
+// A stored body that is damaged is a failure of the plugin, which on_failure answers, and
+// no verdict.
+func TestDamagedBody(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "body")
+	if err := os.WriteFile(file, []byte("short"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	m := message(t, "Subject: x\r\n\r\n")
+	m.Body = mail.Body{Path: file, Size: 1000}
+	for _, p := range []*Plugin{configured(t, ""), configured(t, "limits = \"accept\"\nambiguous = \"accept\"")} {
+		if v, err := sdktest.Filter(t, p, Manifest(), m); !errors.Is(err, mail.ErrBodyDamaged) {
+			t.Errorf("%v, %v", v, err)
+		}
 	}
 }
