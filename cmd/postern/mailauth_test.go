@@ -203,3 +203,15 @@ func TestMailauthOpenDKIM(t *testing.T) {
 		}
 	}
 }
+
+// The plugin keeps the contract of plugins, with a DNS that does not answer.
+func TestMailauthContract(t *testing.T) {
+	t.Parallel()
+	settings := filepath.Join(t.TempDir(), "settings.toml")
+	if err := os.WriteFile(settings, []byte("timeout = \"1s\"\n[reports]\nfrom = \"dmarc@example.org\"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, code := postern(t, "", "plugin", "test", "--settings", settings, binary, "plugin", "serve", "mailauth"); code != 0 {
+		t.Errorf("exit code %d\n%s", code, out)
+	}
+}
