@@ -174,7 +174,7 @@ func observation(f *facts, res dmarc.Result, d decision) dmarcreport.Observation
 		row.SPFDomain, row.SPFResult = f.reverse.String(), string(f.spf.Result)
 	}
 	n := 0
-	for _, want := range []bool{true, false} { // those that pass first (RFC 9990 §3.1.3)
+	for _, want := range []bool{true, false} { // those that pass first (RFC 9990, DKIM Signatures in Aggregate Reports)
 		for _, s := range f.dkim {
 			if (s.Value == dkimverify.Pass) == want && !s.Domain.IsZero() && n < len(row.Signatures) {
 				row.Signatures[n] = dmarcreport.Signature{Domain: s.Domain.String(), Selector: s.Selector, Result: string(s.Value), Reason: s.Reason}

@@ -11,7 +11,7 @@ import (
 )
 
 // Destinations are the addresses that get the report: those in the domain's own
-// organization, and those elsewhere that say in the DNS that they want it (RFC 9990 §4). An
+// organization, and those elsewhere that say in the DNS that they want it (RFC 9990, Verifying External Destinations). An
 // error says that it could not be found out for some; the others are returned.
 func Destinations(ctx context.Context, r dmarc.Resolver, policy mail.Domain, wanted []mail.Path) ([]mail.Path, error) {
 	walks := dmarc.New(r)

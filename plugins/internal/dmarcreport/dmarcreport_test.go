@@ -240,7 +240,7 @@ func TestXML(t *testing.T) {
 	}
 }
 
-// The message as RFC 9990 §3.5.2 wants it, whatever the data.
+// The message as RFC 9990 wants it, whatever the data.
 func TestMessage(t *testing.T) {
 	r := oneReport(t)
 	h, body, err := r.Message(sender, []mail.Path{mail.MustPath("a@a.test"), mail.MustPath("\"b c\"@a.test")}, noon.Add(24*time.Hour))
@@ -321,7 +321,7 @@ func (d dns) LookupTXT(_ context.Context, name string) ([]string, error) {
 
 func (d dns) Exists(context.Context, string) (bool, error) { return true, nil }
 
-// External destinations have to agree (RFC 9990 §4).
+// External destinations have to agree (RFC 9990, Verifying External Destinations).
 func TestDestinations(t *testing.T) {
 	d := dns{
 		"_dmarc.blue.example.com": {"v=DMARC1; p=none"}, "_dmarc.example.com": {"v=DMARC1; p=none"},

@@ -7,6 +7,6 @@
 //
 // Of the observations of a day [Journal.Reports] makes one report for each policy domain, and
 // [Report] encodes itself as the XML file and the message of RFC 9990. Who gets it is found
-// out by [Destinations], which asks those elsewhere whether they want it (RFC 9990 §4). Sending
+// out by [Destinations], which asks those elsewhere whether they want it (RFC 9990, Verifying External Destinations). Sending
 // is the caller's.
 package dmarcreport

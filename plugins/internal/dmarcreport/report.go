@@ -38,7 +38,7 @@ func (r *Report) ID(s Sender) string {
 	return fmt.Sprintf("%d.%s@%s", r.Begin.Unix(), r.Published.Domain, s.Hostname)
 }
 
-// FileName is the name of the attachment (RFC 9990 §3.5.2).
+// FileName is the name of the attachment (RFC 9990, Report Delivery).
 func (r *Report) FileName(s Sender) string {
 	return fmt.Sprintf("%s!%s!%d!%d.xml.gz", s.Hostname, r.Published.Domain, r.Begin.Unix(), r.End.Unix())
 }
@@ -83,7 +83,7 @@ type spfResult struct {
 	Result string `xml:"result"`
 }
 
-// XML encodes the report (RFC 9990 §3.1.1).
+// XML encodes the report (RFC 9990, appendix A).
 func (r *Report) XML(s Sender) ([]byte, error) {
 	f := feedback{Version: "1.0", Published: r.Published}
 	f.Published.Method = "treewalk"
@@ -129,7 +129,7 @@ func (row Row) record(n int) record {
 
 const boundary = "=_postern-dmarc-report"
 
-// Message is the report as a message (RFC 9990 §3.5.2).
+// Message is the report as a message (RFC 9990, Report Delivery).
 func (r *Report) Message(s Sender, to []mail.Path, now time.Time) (mail.Header, []byte, error) {
 	text, err := r.XML(s)
 	if err != nil {
