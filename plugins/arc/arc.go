@@ -61,6 +61,7 @@ func Manifest() sdk.Manifest {
 type Plugin struct {
 	s         Settings
 	key       *dkimkey.Key
+	shown     shown
 	ours      bool // the gateway itself removes results that claim to be ours
 	sealer    arcchain.Sealer
 	validator *arcchain.Validator
@@ -124,6 +125,9 @@ func (p *Plugin) Filter(ctx context.Context, m *mail.Message) (*sdk.Verdict, err
 	results, err := p.results(m)
 	if err != nil {
 		return unsealed(err.Error()), nil
+	}
+	if there := p.shown.look(ctx, p.key, p.resolver, p.now); there == dkimkey.Missing || there == dkimkey.Different {
+		return unsealed("the DNS does not have our key under " + p.key.Name()), nil
 	}
 	state, err := p.state(ctx, m)
 	if errors.Is(err, errUnknown) {

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/postern-mail/postern/plugins/internal/arcchain"
 	"github.com/postern-mail/postern/plugins/internal/dkimkey"
@@ -157,6 +158,42 @@ func TestForgedResults(t *testing.T) {
 		t.Errorf("%v", notes)
 	}
 	if _, notes := r.run(t, wire, map[string]string{"mailauth/spf": "pass"}); notes["sealed"] == "" {
+		t.Errorf("%v", notes)
+	}
+}
+
+// Nothing is sealed with a key that nobody can find; what the DNS said before counts while
+// it does not answer.
+func TestOwnKeyInDNS(t *testing.T) {
+	r := newRig(t, "")
+	now := time.Now()
+	r.now = func() time.Time { return now }
+	const name = "arc._domainkey.relay.test"
+	record := r.dns.texts[name]
+	sealed := func(want bool) {
+		t.Helper()
+		if _, notes := r.run(t, results+plain, nil); (notes["sealed"] != "") != want || want == strings.Contains(notes["unsealed"], name) {
+			t.Fatalf("%v", notes)
+		}
+	}
+	delete(r.dns.texts, name)
+	sealed(false)
+	r.dns.texts[name] = record
+	sealed(false)
+	now = now.Add(badFor)
+	sealed(true)
+	r.dns.err = &net.DNSError{IsTemporary: true}
+	now = now.Add(goodFor)
+	sealed(true)
+	r.dns.err = nil
+	r.dns.texts[name] = "v=DKIM1; k=ed25519; p=11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="
+	sealed(true)
+	now = now.Add(goodFor)
+	sealed(false)
+	// Where nothing is known at all the key is believed to be there.
+	fresh := newRig(t, "")
+	fresh.dns.err = &net.DNSError{IsTemporary: true}
+	if _, notes := fresh.run(t, results+plain, nil); notes["sealed"] == "" {
 		t.Errorf("%v", notes)
 	}
 }

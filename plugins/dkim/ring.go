@@ -37,23 +37,8 @@ type slot struct {
 // generation is one key of a slot.
 type generation struct {
 	*dkimkey.Key
-	dns presence
+	dns dkimkey.Presence
 }
-
-// presence is what the DNS has under a key's name.
-type presence uint8
-
-const (
-	unasked presence = iota
-	published
-	missing
-	different // another key, or none that can be used
-	unknown   // it does not answer
-)
-
-var presences = [...]string{unasked: "", published: "published", missing: "missing", different: "different", unknown: "unknown"}
-
-func (p presence) String() string { return presences[p] }
 
 // serials are what follows the base in the selectors of later keys: the day on which they
 // were made.
@@ -148,7 +133,7 @@ func (r *ring) unchanged(d mail.Domain, selector string, f os.DirEntry) *dkimkey
 // no other.
 func (s *slot) active() *generation {
 	for _, g := range s.keys {
-		if g.dns == published || (g.dns == unasked || g.dns == unknown) && s.domain.history.of(g.Key).Published != nil {
+		if g.dns == dkimkey.Published || (g.dns == dkimkey.Unasked || g.dns == dkimkey.Unknown) && s.domain.history.of(g.Key).Published != nil {
 			return g
 		}
 	}

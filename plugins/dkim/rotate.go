@@ -99,12 +99,12 @@ func (k *keeper) round(ctx context.Context, old *ring) (*ring, error) {
 func (s *slot) keepPublished(k *keeper, old *ring) {
 	for _, g := range s.keys {
 		before := old.find(g.Key)
-		if before == nil || same(before.Signer.Public(), g.Signer.Public()) {
+		if before == nil || dkimkey.Same(before.Signer.Public(), g.Signer.Public()) {
 			continue
 		}
-		k.warn("the file of a dkim key has another key now: selectors are for one key, make a new one with postern dkim rotate", dnsName(g.Key), "file", g.Path)
-		if g.dns != published && before.dns == published {
-			g.Key, g.dns = before.Key, published // the file is read again in the next round
+		k.warn("the file of a dkim key has another key now: selectors are for one key, make a new one with postern dkim rotate", g.Name(), "file", g.Path)
+		if g.dns != dkimkey.Published && before.dns == dkimkey.Published {
+			g.Key, g.dns = before.Key, dkimkey.Published // the file is read again in the next round
 		}
 	}
 }
@@ -122,8 +122,6 @@ func (r *ring) find(k *dkimkey.Key) *generation {
 	}
 	return nil
 }
-
-func dnsName(k *dkimkey.Key) string { return k.Selector + "._domainkey." + k.Domain.String() }
 
 // keep brings a domain's history up to date, retires keys and makes new ones.
 func (k *keeper) keep(ctx context.Context, d *domain) error {
@@ -154,14 +152,14 @@ func (k *keeper) note(s *slot) (changed bool) {
 		e := h[g.Selector]
 		if e == nil || e.Fingerprint != fingerprint(g.Key) {
 			if e != nil && e.Retired == nil {
-				k.warn("the file of a dkim key has another key than it had: selectors are for one key, make a new one with postern dkim rotate", dnsName(g.Key), "file", g.Path)
+				k.warn("the file of a dkim key has another key than it had: selectors are for one key, make a new one with postern dkim rotate", g.Name(), "file", g.Path)
 			}
 			e = &event{Fingerprint: fingerprint(g.Key)}
 			h[g.Selector], changed = e, true
 		}
-		if g.dns == published && e.Published == nil {
+		if g.dns == dkimkey.Published && e.Published == nil {
 			e.Published, changed = &now, true
-			k.log.Info("the dns shows a dkim key", "name", dnsName(g.Key))
+			k.log.Info("the dns shows a dkim key", "name", g.Name())
 		}
 	}
 	active := s.active()
@@ -169,17 +167,17 @@ func (k *keeper) note(s *slot) (changed bool) {
 		e.Superseded, changed = nil, true
 	}
 	for _, g := range s.superseded() {
-		if e := h[g.Selector]; e.Superseded == nil && active.dns == published {
+		if e := h[g.Selector]; e.Superseded == nil && active.dns == dkimkey.Published {
 			e.Superseded, changed = &now, true
-			k.log.Info("signing with a new dkim key", "name", dnsName(active.Key), "instead_of", dnsName(g.Key), "overlap", k.s.overlap.String())
+			k.log.Info("signing with a new dkim key", "name", active.Name(), "instead_of", g.Name(), "overlap", k.s.overlap.String())
 		}
 	}
 	for _, g := range append(s.waiting(), active) {
 		switch g.dns {
-		case missing:
-			k.warn("the dns does not have a dkim key: publish what postern dkim status prints", dnsName(g.Key))
-		case different:
-			k.warn("the dns has another dkim key than the file: publish what postern dkim status prints", dnsName(g.Key), "file", g.Path)
+		case dkimkey.Missing:
+			k.warn("the dns does not have a dkim key: publish what postern dkim status prints", g.Name())
+		case dkimkey.Different:
+			k.warn("the dns has another dkim key than the file: publish what postern dkim status prints", g.Name(), "file", g.Path)
 		}
 	}
 	return changed
@@ -190,7 +188,7 @@ func (k *keeper) note(s *slot) (changed bool) {
 func (k *keeper) retire(s *slot) (changed bool, err error) {
 	for _, g := range s.superseded() {
 		e := s.domain.history[g.Selector]
-		if e.Superseded == nil || k.now().Sub(*e.Superseded) < k.s.overlap || s.active().dns != published {
+		if e.Superseded == nil || k.now().Sub(*e.Superseded) < k.s.overlap || s.active().dns != dkimkey.Published {
 			continue
 		}
 		if err := move(k.s.dir, g.Key); err != nil {
@@ -198,7 +196,7 @@ func (k *keeper) retire(s *slot) (changed bool, err error) {
 		}
 		now := k.now()
 		e.Retired, changed = &now, true
-		k.log.Warn("a dkim key is retired: its record can be removed from the dns", "name", dnsName(g.Key), "file", filepath.Join(k.s.dir, retiredDir, filepath.Base(g.Path)))
+		k.log.Warn("a dkim key is retired: its record can be removed from the dns", "name", g.Name(), "file", filepath.Join(k.s.dir, retiredDir, filepath.Base(g.Path)))
 		s.keys = remove(s.keys, g)
 	}
 	return changed, nil
@@ -227,7 +225,7 @@ func move(dir string, k *dkimkey.Key) error {
 
 // renew makes the next key of a slot whose latest is old enough.
 func (k *keeper) renew(s *slot) error {
-	if k.s.rotateAfter == 0 || len(s.waiting()) > 0 || s.active().dns != published || s.age(k.now()) < k.s.rotateAfter {
+	if k.s.rotateAfter == 0 || len(s.waiting()) > 0 || s.active().dns != dkimkey.Published || s.age(k.now()) < k.s.rotateAfter {
 		return nil
 	}
 	path, record, err := s.next(k.s.dir, k.now())
@@ -245,7 +243,7 @@ func (k *keeper) forget(ctx context.Context, d *domain) (changed bool) {
 			continue
 		}
 		name := selector + "._domainkey." + d.name.String()
-		if _, err := ask(ctx, k.resolver, name); errors.Is(err, dkimsig.ErrNoKey) || errors.Is(err, dkimsig.ErrRevoked) {
+		if _, err := dkimkey.Ask(ctx, k.resolver, name); errors.Is(err, dkimsig.ErrNoKey) || errors.Is(err, dkimsig.ErrRevoked) {
 			k.log.Info("the record of a retired dkim key is gone", "name", name)
 			delete(d.history, selector)
 			changed = true

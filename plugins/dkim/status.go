@@ -54,7 +54,7 @@ type KeyStatus struct {
 
 // Fault reports whether mail is signed with a key that nobody can find.
 func (k KeyStatus) Fault() bool {
-	return k.State == "signing" && (k.DNS == missing.String() || k.DNS == different.String())
+	return k.State == "signing" && (k.DNS == dkimkey.Missing.String() || k.DNS == dkimkey.Different.String())
 }
 
 // Status tells of the keys of some domains, or of all. Online asks the DNS.
