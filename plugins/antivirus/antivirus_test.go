@@ -14,7 +14,6 @@ import (
 	"github.com/postern-mail/postern/sdk"
 	"github.com/postern-mail/postern/sdk/mail"
 	"github.com/postern-mail/postern/sdk/sdktest"
-	"github.com/postern-mail/postern/sdk/sdktest/peertest"
 )
 
 func plugin(t testing.TB, settings string) *Plugin {
@@ -339,77 +338,4 @@ func FuzzParseReply(f *testing.F) {
 			t.Errorf("%q: %v", s, err)
 		}
 	})
-}
-
-// The real clamd.
-
-func TestClamd(t *testing.T) {
-	t.Parallel()
-	e := peertest.StartClamd(t, "StreamMaxLength 1M", "MaxFileSize 900K")
-	for _, tc := range []struct{ name, more, address string }{
-		{"unix", "", "unix:" + e.Socket},
-		{"TCP", "", e.Address},
-		{"FILDES", "fildes = true", "unix:" + e.Socket},
-	} {
-		p := plugin(t, settings(tc.more, tc.address))
-		expect := func(text, want string) {
-			t.Helper()
-			v, err := sdktest.Filter(t, p, Manifest(), message(text))
-			if err != nil {
-				t.Fatalf("%s: %v", tc.name, err)
-			}
-			if got := show(v); !strings.HasPrefix(got, want) {
-				t.Errorf("%s:\n got %s\nwant %s", tc.name, got, want)
-			}
-		}
-		expect(head+"text\r\n", "continue  result=clean")
-		expect(head, "continue  result=clean")
-		expect("", "continue  result=clean")
-		expect(head+peertest.EICAR()+"\r\n", "reject 554 5.7.1 Virus found: Eicar-Test-Signature.UNOFFICIAL ")
-		expect(head+peertest.Virus+"\r\n", "reject 554 5.7.1 Virus found: Postern.Test.Virus.UNOFFICIAL ")
-		expect(attached("a.zip", zip(t, "", peertest.Virus)), "reject 554 5.7.1 Virus found: Postern.Test.Virus.UNOFFICIAL ")
-		expect(attached("a.zip", zip(t, "secret", peertest.Virus)), "quarantine encrypted, Heuristics.Encrypted.Zip ")
-		expect(attached("a.png", "\x89PNG\r\n\x1a\n\x00\x00\x00\x0dIHDR\xff\xff"), "quarantine broken, Heuristics.Broken.Media.PNG")
-		if tc.more == "" {
-			expect(head+strings.Repeat("0123456789abcde\n", 1<<16), "quarantine too large, StreamMaxLength ") // 1 MiB and the header
-			expect(head+strings.Repeat("0123456789abcde\n", 4<<16), "quarantine too large, StreamMaxLength ")
-		} else {
-			expect(head+strings.Repeat("0123456789abcde\n", 1<<16-100), "quarantine too large, Heuristics.Limits.Exceeded.MaxFileSize ")
-			expect(head+strings.Repeat("0123456789abcde\n", 4<<16), "quarantine too large, StreamMaxLength ") // sent, not handed over
-		}
-	}
-}
-
-// The next clamd is asked when one is gone or hangs; one that is back is used again.
-func TestClamdFailover(t *testing.T) {
-	t.Parallel()
-	a, b := peertest.StartClamd(t), peertest.StartClamd(t)
-	p := plugin(t, settings("", "unix:"+a.Socket, b.Address))
-	infected := message(head + peertest.EICAR() + "\r\n")
-	expect := func(want string) {
-		t.Helper()
-		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
-		defer cancel()
-		v, err := p.Filter(ctx, infected)
-		got := fmt.Sprint(err)
-		if err == nil {
-			got = v.Action.String() + v.Reason
-		}
-		if !strings.Contains(got, want) {
-			t.Errorf("got %s, want %s", got, want)
-		}
-	}
-	expect("reject")
-	a.Stop()
-	expect("reject")
-	a.Restart()
-	a.Freeze()
-	expect("reject")
-	b.Freeze()
-	expect("unscannedtimeout")
-	b.Stop()
-	a.Stop()
-	expect("no clamd scanned the message: ")
-	a.Restart()
-	expect("reject")
 }

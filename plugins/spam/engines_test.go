@@ -97,7 +97,7 @@ func facts(t *testing.T, e *peertest.Rspamd) {
 		m.Envelope.Recipients = append(m.Envelope.Recipients, mail.Recipient{Path: mail.MustPath(fmt.Sprintf("%060d@%s.example.org", n, strings.Repeat("x", 60)))})
 	}
 	if _, err := sdktest.Filter(t, p, Manifest(), m); err != nil {
-		t.Errorf("1000 long recipients: %v", err)
+		t.Fatalf("1000 long recipients: %v", err)
 	}
 	<-seen
 	m.Envelope.Recipients = m.Envelope.Recipients[:1]
