@@ -148,7 +148,7 @@ func TestG02StoppedPluginIsReplaced(t *testing.T) {
 // What breaks the contract never comes out of the host.
 func TestG05Garbage(t *testing.T) {
 	t.Parallel()
-	h, _ := start(t, fastTiming(), use("raw"), use("filter"))
+	h, _ := start(t, calm(), use("raw"), use("filter"))
 	f := filterOf(t, h, "raw")
 	if v, err := f.Filter(t.Context(), msg("fine")); err != nil || v == nil {
 		t.Fatal(err)
@@ -189,7 +189,7 @@ func TestG05Garbage(t *testing.T) {
 
 func TestG06GiantRequestIsRefused(t *testing.T) {
 	t.Parallel()
-	h, _ := start(t, fastTiming(), use("filter"))
+	h, _ := start(t, calm(), use("filter"))
 	f := filterOf(t, h, "filter")
 	header := func(n int) mail.Header {
 		b := []byte("Subject: look\r\nX: ")
@@ -362,7 +362,7 @@ func TestG15NoSecrets(t *testing.T) {
 
 func TestManyCallsAtOnce(t *testing.T) {
 	t.Parallel()
-	h, _ := start(t, fastTiming(), use("filter"))
+	h, _ := start(t, calm(), use("filter"))
 	f := filterOf(t, h, "filter")
 	var wg sync.WaitGroup
 	for range 64 {

@@ -167,7 +167,7 @@ func TestTheOtherWay(t *testing.T) {
 // against the plugin, and disturbs no other call.
 func TestG05AnswersToNoCall(t *testing.T) {
 	t.Parallel()
-	h, log := start(t, fastTiming(), use("rawstream"))
+	h, log := start(t, calm(), use("rawstream"))
 	f := filterOf(t, h, "rawstream")
 	pid := pidOf(t, h, "rawstream")
 	for i, subject := range []string{"twice", "unknown"} {
@@ -196,7 +196,7 @@ func TestG05AnswersToNoCall(t *testing.T) {
 // What is no answer is a failure of the call, with what the plugin says of it.
 func TestG05ErrorsOnTheStream(t *testing.T) {
 	t.Parallel()
-	h, _ := start(t, fastTiming(), use("rawstream"))
+	h, _ := start(t, calm(), use("rawstream"))
 	f := filterOf(t, h, "rawstream")
 	for subject, want := range map[string]string{
 		"empty":       "neither a verdict nor an error",
