@@ -60,16 +60,14 @@ func startAmavis(t testing.TB, port string) *amavis {
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	home := filepath.Join(dir, "home")
-	name, group := whoami(t), ""
-	if os.Getuid() == 0 { // it does not run as root, nor read a configuration that it could write
-		name = "amavis"
+	// It runs as its own user, and only with a configuration that belongs to root.
+	u, err := user.Lookup("amavis")
+	if err != nil || os.Getuid() != 0 {
+		require(t, "amavis has no user, or the test is not run as root")
 	}
-	u, err := user.Lookup(name)
+	group, err := user.LookupGroupId(u.Gid)
 	if err != nil {
-		require(t, "there is no user "+name)
-	}
-	if g, err := user.LookupGroupId(u.Gid); err == nil {
-		group = g.Name
+		t.Fatal(err)
 	}
 	uid, _ := strconv.Atoi(u.Uid)
 	gid, _ := strconv.Atoi(u.Gid)
@@ -84,7 +82,7 @@ func startAmavis(t testing.TB, port string) *amavis {
 	}
 	_, own, _ := net.SplitHostPort(freeAddress(t))
 	conf := filepath.Join(dir, "amavisd.conf")
-	if err := os.WriteFile(conf, fmt.Appendf(nil, amavisConfig, home, name, group, own, port), 0o644); err != nil {
+	if err := os.WriteFile(conf, fmt.Appendf(nil, amavisConfig, home, u.Username, group.Name, own, port), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	a := &amavis{addr: "127.0.0.1:" + own, log: newWatchedLog(), done: make(chan struct{})}
@@ -120,15 +118,6 @@ func startAmavis(t testing.TB, port string) *amavis {
 			t.Fatalf("amavis does not start:\n%s", a.log.tail(30))
 		}
 	}
-}
-
-func whoami(t testing.TB) string {
-	t.Helper()
-	u, err := user.Current()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return u.Username
 }
 
 // withAttachment is a message with a file of that name.
