@@ -144,6 +144,7 @@ func (c *sieveCase) arg(flag, otherwise string) string {
 }
 
 func (c *sieveCase) check(t *testing.T) {
+	t.Parallel()
 	dir := sieveFolder(t)
 	cmd := exec.Command(binary, c.files(t, dir)...)
 	var out, errs bytes.Buffer
