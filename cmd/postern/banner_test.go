@@ -64,6 +64,8 @@ func TestBannerExternal(t *testing.T) {
 		"no body":       {"Subject: x\r\n", "Subject: x\r\n", "Subject: x\r\n"},
 		"no blank line": {"Subject: x", "Subject: x", "Subject: x"},
 		"no header":     {"\r\ntext", "\r\ntext", "\r\ntext"},
+		"text alone":    {"text: none", "text: none", "text: none"},
+		"nothing else":  {"text\r\nalone", "\r\ntext\r\nalone", "\r\ntext\r\nalone"},
 	} {
 		n := len(sink.mail())
 		c.message("alice@example.net", []string{"bob@example.org", "carol@plain.example"}, tt.in)

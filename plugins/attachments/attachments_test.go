@@ -213,6 +213,7 @@ action = "quarantine"
 		"two types":                 {p, wrapWith("Content-Type: image/png\r\nContent-Type: text/plain\r\n", plain), sdk.ActionQuarantine},
 		"no header":                 {p, "\r\ntext\r\n", sdk.ActionContinue},
 		"no blank line":             {p, "Subject: x\r\n", sdk.ActionContinue},
+		"text alone":                {p, "text\r\nand more\r\n", sdk.ActionContinue},
 		"nothing at all":            {p, "", sdk.ActionContinue},
 	} {
 		v := run(t, tt.p, tt.msg)

@@ -20,7 +20,9 @@ func Walk(header mail.Header, body mail.Body, limits Limits) (*Tree, error) {
 	defer r.Close()
 	root := &Part{Header: header, follows: body.Size}
 	w := &walker{tree: &Tree{Root: root, Parts: 1, body: body}, limits: limits.withDefaults(), marks: make(map[string]int)}
-	if !header.Separated() && body.Size > 0 {
+	// A body without any header before it is one: what relays it puts fields and a blank line
+	// before it.
+	if len(header.Block()) > 0 && !header.Separated() && body.Size > 0 {
 		w.flag(root, NoBlankLine)
 	}
 	w.push(root)
