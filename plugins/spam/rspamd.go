@@ -48,6 +48,7 @@ func newRspamd(hostname, settingsID string) *rspamd {
 				MaxIdleConnsPerHost:    idleConns,
 				IdleConnTimeout:        30 * time.Second,
 				DisableCompression:     true,
+				WriteBufferSize:        8 << 10,
 				MaxResponseHeaderBytes: 32 << 10,
 			},
 			// Nobody else is told about the message.

@@ -1,6 +1,7 @@
 package spam
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/postern-mail/postern/plugins/internal/failover"
 	"github.com/postern-mail/postern/sdk/mail"
@@ -18,11 +20,15 @@ import (
 // spamd speaks the protocol of SpamAssassin: SYMBOLS, whose answer has the verdict, the
 // scores and the names of the rules.
 type spamd struct {
-	user string
+	user    string
+	writers sync.Pool // *bufio.Writer
 }
 
 // maxSpamd is the length of an answer, in bytes.
 const maxSpamd = 64 << 10
+
+// writeSize is how much is written at once, in bytes: most messages go in one piece.
+const writeSize = 32 << 10
 
 // errEngineTime says that the engine itself ran out of time.
 var errEngineTime = fmt.Errorf("it gave up: %w", context.DeadlineExceeded)
@@ -45,11 +51,17 @@ func (s *spamd) check(ctx context.Context, address string, e *mail.Envelope, c c
 	if s.user != "" {
 		head += "User: " + s.user + "\r\n"
 	}
-	if _, err := io.WriteString(conn, head+"\r\n"+envelope); err != nil {
-		return nil, err
+	w, _ := s.writers.Get().(*bufio.Writer)
+	if w == nil {
+		w = bufio.NewWriterSize(nil, writeSize)
 	}
+	defer s.writers.Put(w)
+	w.Reset(conn) // which forgets an earlier error, too
+	w.WriteString(head + "\r\n" + envelope)
 	in := &upload{r: r}
-	_, err = io.Copy(struct{ io.Writer }{conn}, in)
+	if _, err = w.ReadFrom(in); err == nil {
+		err = w.Flush()
+	}
 	if broken := in.broken.Load(); broken != nil {
 		return nil, failover.Stop(*broken)
 	}
