@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -76,6 +77,9 @@ func (t *trial) open(ctx context.Context, specs []pluginhost.Spec) error {
 	if err != nil && !errors.Is(err, os.ErrNotExist) { // without one nobody is in it
 		return err
 	}
+	if err := (&dataCopy{}).tree(c.DataDir, t.dir, 0); err != nil {
+		return fmt.Errorf("data_dir: %w", err)
+	}
 	own := *c
 	own.DataDir = t.dir
 	if t.directory, err = directory.Open(directory.Options{Path: directoryFile(&own), Hostname: c.Hostname, Postmaster: c.Postmaster}); err != nil {
@@ -89,7 +93,7 @@ func (t *trial) open(ctx context.Context, specs []pluginhost.Spec) error {
 	if err != nil {
 		return err
 	}
-	plugins := hostOptions(c, filepath.Join(t.dir, "run"), t.log)
+	plugins := hostOptions(&own, filepath.Join(t.dir, "run"), t.log)
 	plugins.DraftDir, plugins.ContentGroup = draftDir(&own), contentGroup(&own)
 	plugins.Idle = true
 	services := newTrialServices(t)

@@ -22,8 +22,8 @@ const stranger = "192.0.2.1"
 const tryHelp = `Send messages through the configured plugins without delivering them.
 
 No gateway has to run, and one that runs is not disturbed: the plugins are started once more, for
-this command only, with a copy of the directory and state of their own. Nothing is queued, sent or
-kept. Everything else is as for a client of the listener: access lists, relaying, recipients, the
+this command only, with copies of the directory and of what plugins keep in data_dir, and with state of their
+own. Nothing is queued, sent or kept. Everything else is as for a client of the listener: access lists, relaying, recipients, the
 plugins at connect, HELO, MAIL and RCPT, the header, aliases, every plugin in its order, the next hops.
 Limits by time (messages a minute) are not applied, and recipients' plans (Sieve) are not made. A content
 filter that brings mail back (smtpfilter) can be tried only while no gateway has its listener.

@@ -333,6 +333,31 @@ copies = {"example.org" = "archive@archive.test"}
 	}
 }
 
+// What plugins keep in the data directory is there for a trial, and stays as it is.
+func TestTryKeepsNothing(t *testing.T) {
+	t.Parallel()
+	a := attemptWith(t, strangers+nowhereOrg+puppet(t, "p", "", `count = "kept/by/count"`))
+	data := filepath.Join(a.dir, "data")
+	for path, size := range map[string]int{"kept/by/count": 5, "kept/large": 17 << 20, "mail/example.org/bob/new/1": 10, "queue/00000001.log": 10} {
+		path = filepath.Join(data, path)
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, make([]byte, size), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before := files(t, data)
+	for i, r := range a.json("--from", "ann@a.test", "--to", toBob, a.message("From: ann@a.test\n\nx"), a.message("From: ann@a.test\n\nx")) {
+		if n := r.Plugins[0].Notes["count"]; *r.Disposition != "deliver" || n != fmt.Sprint(6+i) {
+			t.Errorf("message %d: %s, count %q", i, r.outcome(), n)
+		}
+	}
+	if after := files(t, data); !maps.Equal(before, after) {
+		t.Error("the data directory is not what it was")
+	}
+}
+
 // files are the files under a folder with their content, but what SQLite keeps beside its
 // own while somebody reads.
 func files(t testing.TB, dir string) map[string]string {

@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -23,19 +24,42 @@ import (
 )
 
 type puppet struct {
-	cfg struct {
+	data string
+	cfg  struct {
 		// Connect is the word at connect. Default: "".
 		Connect string `toml:"connect"`
 		// Tell adds X-Notes fields: all that was noted before. Default: false.
 		Tell bool `toml:"tell"`
 		// Fail makes every call of the filter an error. Default: false.
 		Fail bool `toml:"fail"`
+		// Count makes a file of data_dir longer by one byte for every message. Default: "".
+		Count string `toml:"count"`
 		// Do are commands for every message, before its own. Default: [].
 		Do []string `toml:"do"`
 	}
 }
 
-func (p *puppet) Configure(_ context.Context, c sdk.Config) error { return c.Decode(&p.cfg) }
+func (p *puppet) Configure(_ context.Context, c sdk.Config) error {
+	p.data = c.DataDir
+	return c.Decode(&p.cfg)
+}
+
+// count notes how often it was asked, in a file.
+func (p *puppet) count(v *sdk.Verdict) error {
+	if p.cfg.Count == "" {
+		return nil
+	}
+	path := filepath.Join(p.data, p.cfg.Count)
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString("x")
+	if info, serr := os.Stat(path); serr == nil {
+		v.Note("count", fmt.Sprint(info.Size()))
+	}
+	return errors.Join(err, f.Close())
+}
 
 func (p *puppet) Gate(ctx context.Context, a *sdk.Attempt) (*sdk.Verdict, error) {
 	var word string
@@ -76,6 +100,9 @@ func (p *puppet) Filter(ctx context.Context, m *mail.Message) (*sdk.Verdict, err
 		return nil, errors.New("as told")
 	}
 	v := sdk.Continue()
+	if err := p.count(v); err != nil {
+		return nil, err
+	}
 	if p.cfg.Tell {
 		for _, name := range slices.Sorted(maps.Keys(m.Notes)) {
 			v.AddHeader("X-Notes", name+": "+m.Notes[name])
