@@ -311,6 +311,7 @@ func TestConfigureRefuses(t *testing.T) {
 		"domains = ['example.org']\nselector = 'broken'":                          "broken.pem",
 		"domains = ['example.org']\nselector = 'weak'":                            "too short",
 		"domains = ['example.org']\nselektor = 'good'":                            `unknown key "selektor"`,
+		"domains = ['example.org']\nselector = '" + strings.Repeat("a", 54) + "'": "too long",
 		"domains = ['example.org']\nselectors = []":                               "1 to 4",
 		"domains = ['example.org']\nselectors = ['a', 'b', 'c', 'd', 'e']":        "1 to 4",
 		"domains = ['example.org']\nselectors = ['a', 'a-20260101']":              "not different enough",

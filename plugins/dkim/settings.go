@@ -127,6 +127,9 @@ func checkSelectors(all []string) error {
 		if err := dkimkey.CheckSelector(s); err != nil {
 			return err
 		}
+		if err := dkimkey.CheckSelector(s + "-20060102a"); err != nil {
+			return fmt.Errorf("%q is too long: the selectors of later keys have the day at the end", s)
+		}
 		for _, o := range all[:i] {
 			if isGeneration(s, o) || isGeneration(o, s) {
 				return fmt.Errorf("%q and %q are not different enough", o, s)

@@ -40,7 +40,7 @@ type Record struct {
 // ParseRecord parses the text of a key record. Of a key that is too weak or too long it
 // returns the record, with Bits, and an error.
 func ParseRecord(text string) (*Record, error) {
-	tags, err := ParseTags(text)
+	tags, err := parseTags(text, true) // what people type is not always strict, and there is no harm in it
 	if err != nil {
 		return nil, err
 	}

@@ -22,7 +22,10 @@ type Tag struct{ Name, Value string }
 
 // ParseTags parses a tag list that is unfolded, or folded with CRLF. A name that is there
 // twice makes the whole list invalid, as RFC 6376 §3.2 says.
-func ParseTags(s string) (Tags, error) {
+func ParseTags(s string) (Tags, error) { return parseTags(s, false) }
+
+// parseTags is ParseTags; with gaps, nothing may stand between two semicolons.
+func parseTags(s string, gaps bool) (Tags, error) {
 	if len(s) > MaxTagList {
 		return nil, errors.New("the tag list is too long")
 	}
@@ -30,8 +33,8 @@ func ParseTags(s string) (Tags, error) {
 	for rest, more := s, true; more; {
 		var spec string
 		spec, rest, more = strings.Cut(rest, ";")
-		if !more && strings.Trim(spec, fws) == "" && len(tags) > 0 {
-			break // the last semicolon may end the list
+		if strings.Trim(spec, fws) == "" && (gaps || !more && len(tags) > 0) {
+			continue // the last semicolon may end the list
 		}
 		name, value, ok := strings.Cut(spec, "=")
 		t := Tag{strings.Trim(name, fws), strings.Trim(value, fws)}

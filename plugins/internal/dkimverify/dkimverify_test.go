@@ -415,6 +415,7 @@ func TestKeyRecords(t *testing.T) {
 		"v=DKIM1; unknown=x; n=a note; p=" + p + ";":    "pass",
 		"v=DKIM1; p=" + p[:40] + "  \r\n\t" + p[40:]:    "pass",
 		"v=DKIM1; t=y; p=" + p:                          "pass",
+		"v=DKIM1;; k=rsa; ;p=" + p + " ; ;":             "pass",
 		"v=DKIM1; p=":                                   "permerror", // revoked
 		"v=DKIM1":                                       "permerror",
 		"v=DKIM2; p=" + p:                               "permerror",
@@ -438,7 +439,7 @@ func TestKeyRecords(t *testing.T) {
 		"v=DKIM1; n=" + strings.Repeat("x", 1<<20) + p:  "permerror",
 		"v=DKIM1; p=" + strings.Repeat("A", 1<<20):      "permerror",
 		"v=DKIM1; k=rsa; p=" + p + "\x00":               "permerror",
-		strings.Repeat(";", 1000) + "v=DKIM1; p=" + p:   "permerror",
+		"v=DKIM1; k; p=" + p:                            "permerror",
 		"v=DKIM1; " + manyTags(1000) + "p=" + p:         "permerror",
 		"k=rsa; p=" + p + strings.Repeat("; a=b", 1000): "permerror",
 	} {
