@@ -140,6 +140,8 @@ func (v *validator) plugins() {
 			v.problem(key+".name", "is missing")
 		case !isName(p.Name):
 			v.problem(key+".name", "%q: a name has lower-case letters, digits, hyphens and underscores, and begins with a letter", p.Name)
+		case p.Name == "postern": // the notes "postern/..." are ours
+			v.problem(key+".name", "%q is the gateway itself; choose another name", p.Name)
 		case names[p.Name]:
 			v.problem(key+".name", "%q is there twice; give one another name and say use = %q", p.Name, p.Name)
 		}
