@@ -67,9 +67,10 @@ func TestSpam(t *testing.T) {
 			if code, reply := g.offer(head+tc.ten+"\r\ntext\r\n", "bob@example.org"); code != 250 {
 				t.Fatalf("%d %s", code, reply)
 			}
-			if q := g.queue(); len(q) != 1 || q[0].State != "held" || !strings.Contains(q[0].Reason, "spam, score 10.0 of ") {
-				t.Errorf("queue %v", q)
-			}
+			eventually(t, "only what is held is left", func() bool {
+				q := g.queue()
+				return len(q) == 1 && q[0].State == "held" && strings.Contains(q[0].Reason, "spam, score 10.0 of ")
+			})
 		})
 	}
 }
