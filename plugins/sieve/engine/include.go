@@ -33,7 +33,7 @@ func buildInclude(c *compiler, b *bound) (step, *Error) {
 		return nil, err
 	case !name.constant():
 		return nil, errorAt(s.Line, "the name of an included script cannot have variables") // RFC 6609 §3.2
-	case !validScriptName(name.lit):
+	case !ValidScriptName(name.lit):
 		return nil, errorAt(s.Line, "'%s' is no name of a script", printable(name.lit))
 	}
 	location := "personal"
@@ -45,8 +45,8 @@ func buildInclude(c *compiler, b *bound) (step, *Error) {
 	}), nil
 }
 
-// validScriptName bounds the names of scripts (RFC 5804 §1.6), and leaves no way out of a folder.
-func validScriptName(s string) bool {
+// ValidScriptName reports whether a script can have this name: it bounds the names of scripts (RFC 5804 §1.6), and leaves no way out of a folder.
+func ValidScriptName(s string) bool {
 	return s != "" && len(s) <= 512 && s != "." && s != ".." && strings.IndexFunc(s, func(r rune) bool {
 		return r < ' ' || r >= 0x7f && r <= 0x9f || r == '/' || r == '\\' || r == '\u2028' || r == '\u2029' || r == '\uFFFD'
 	}) < 0
