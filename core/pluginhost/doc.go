@@ -8,6 +8,8 @@
 //     not about to be back), and with a [*Failure] for everything that is not an answer. A
 //     verdict that breaks the contract or goes beyond the manifest is a failure too and is
 //     never passed on.
+//   - Filters and gates are asked over one stream where the plugin serves it, else by a call
+//     each; nothing else differs. A plugin that ends its stream is replaced.
 //   - A plugin that dies costs no message its answer but the one that kills it, which is
 //     found out and named; see suspects.go.
 //   - A process that dies or hangs is replaced, with back-off; see supervisor.go.

@@ -11,6 +11,9 @@ import (
 // which stands outside the rotation and ends afterwards. Whose process dies again is
 // convicted. The others get their answers, within the calls that they are.
 //
+// This is for what concerns one message and may be asked twice: filters, deliveries (which have
+// a key), plans (which have no side effects). Gates, directories and observers fail as they do.
+//
 // A process that the host itself killed (it hung, or was replaced) makes no suspects, and
 // a call that merely takes too long is no death: nobody is convicted of slowness.
 //
