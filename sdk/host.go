@@ -163,6 +163,24 @@ type Account struct {
 	// Targets are what it stands for: accounts, and addresses elsewhere. None: there is no
 	// such address here.
 	Targets []mail.Path
+	// Info is about the mailbox of the address itself, also with a +tag or at another name
+	// of its domain; nil: it has none.
+	Info *AccountInfo
+}
+
+// AccountInfo is what has been settled about a mailbox.
+type AccountInfo struct {
+	Address     mail.Path // its one true address
+	DisplayName string
+	// Enabled: it gets mail and may log in. Without it there are no targets either.
+	Enabled bool
+	// QuotaBytes is what the mailbox may hold in all, of the account or as its domain has
+	// it; 0: no limit.
+	QuotaBytes int64
+	// QuotaMessages is the same in messages.
+	QuotaMessages int64
+	// Settings are what has been set for the account, by key ("postern account set").
+	Settings map[string]string
 }
 
 // Lookup says what an address is.
@@ -173,7 +191,12 @@ func (h *Host) Lookup(ctx context.Context, address mail.Path) (Account, error) {
 	if err != nil {
 		return Account{}, err
 	}
-	return Account{Local: r.Local, Targets: decodePaths(r.Targets)}, nil
+	a := Account{Local: r.Local, Targets: decodePaths(r.Targets)}
+	if i := r.Account; i != nil {
+		a.Info = &AccountInfo{Address: decodePath(i.Address), DisplayName: i.DisplayName, Enabled: i.Enabled,
+			QuotaBytes: max(i.QuotaBytes, 0), QuotaMessages: max(i.QuotaMessages, 0), Settings: i.Settings}
+	}
+	return a, nil
 }
 
 // Remembered says whether a plan for this recipient has remembered the key for a time that

@@ -52,7 +52,7 @@ func (s *hostServer) Lookup(ctx context.Context, r *proto.LookupRequest) (*proto
 	if err != nil {
 		return nil, s.unavailable("lookup", err)
 	}
-	return &proto.LookupResponse{Local: a.Local, Targets: wire.Paths(a.Targets)}, nil
+	return wire.Account(a), nil
 }
 
 // GetData implements proto.HostServer.

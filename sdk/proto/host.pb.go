@@ -594,7 +594,10 @@ type LookupResponse struct {
 	// Its domain is one of ours.
 	Local bool `protobuf:"varint,1,opt,name=local,proto3" json:"local,omitempty"`
 	// What it stands for: accounts, and addresses elsewhere. Empty: there is no such address.
-	Targets       []*Path `protobuf:"bytes,2,rep,name=targets,proto3" json:"targets,omitempty"`
+	Targets []*Path `protobuf:"bytes,2,rep,name=targets,proto3" json:"targets,omitempty"`
+	// The mailbox of the address itself: also with a +tag, or at another name of its domain.
+	// Absent: it has none.
+	Account       *AccountInfo `protobuf:"bytes,3,opt,name=account,proto3" json:"account,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -643,6 +646,102 @@ func (x *LookupResponse) GetTargets() []*Path {
 	return nil
 }
 
+func (x *LookupResponse) GetAccount() *AccountInfo {
+	if x != nil {
+		return x.Account
+	}
+	return nil
+}
+
+type AccountInfo struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Address *Path                  `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	// It gets mail and may log in. Without it there are no targets either.
+	Enabled bool `protobuf:"varint,2,opt,name=enabled,proto3" json:"enabled,omitempty"`
+	// What its mailbox may hold in all, in bytes, of the account or as its domain has it;
+	// 0: no limit.
+	QuotaBytes int64 `protobuf:"varint,3,opt,name=quota_bytes,json=quotaBytes,proto3" json:"quota_bytes,omitempty"`
+	// The same in messages.
+	QuotaMessages int64 `protobuf:"varint,4,opt,name=quota_messages,json=quotaMessages,proto3" json:"quota_messages,omitempty"`
+	// What has been set for the account, by key.
+	Settings      map[string]string `protobuf:"bytes,5,rep,name=settings,proto3" json:"settings,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	DisplayName   string            `protobuf:"bytes,6,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AccountInfo) Reset() {
+	*x = AccountInfo{}
+	mi := &file_host_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AccountInfo) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AccountInfo) ProtoMessage() {}
+
+func (x *AccountInfo) ProtoReflect() protoreflect.Message {
+	mi := &file_host_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AccountInfo.ProtoReflect.Descriptor instead.
+func (*AccountInfo) Descriptor() ([]byte, []int) {
+	return file_host_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *AccountInfo) GetAddress() *Path {
+	if x != nil {
+		return x.Address
+	}
+	return nil
+}
+
+func (x *AccountInfo) GetEnabled() bool {
+	if x != nil {
+		return x.Enabled
+	}
+	return false
+}
+
+func (x *AccountInfo) GetQuotaBytes() int64 {
+	if x != nil {
+		return x.QuotaBytes
+	}
+	return 0
+}
+
+func (x *AccountInfo) GetQuotaMessages() int64 {
+	if x != nil {
+		return x.QuotaMessages
+	}
+	return 0
+}
+
+func (x *AccountInfo) GetSettings() map[string]string {
+	if x != nil {
+		return x.Settings
+	}
+	return nil
+}
+
+func (x *AccountInfo) GetDisplayName() string {
+	if x != nil {
+		return x.DisplayName
+	}
+	return ""
+}
+
 type GetDataRequest struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Account *Path                  `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty"`
@@ -654,7 +753,7 @@ type GetDataRequest struct {
 
 func (x *GetDataRequest) Reset() {
 	*x = GetDataRequest{}
-	mi := &file_host_proto_msgTypes[10]
+	mi := &file_host_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -666,7 +765,7 @@ func (x *GetDataRequest) String() string {
 func (*GetDataRequest) ProtoMessage() {}
 
 func (x *GetDataRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[10]
+	mi := &file_host_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -679,7 +778,7 @@ func (x *GetDataRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetDataRequest.ProtoReflect.Descriptor instead.
 func (*GetDataRequest) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{10}
+	return file_host_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *GetDataRequest) GetAccount() *Path {
@@ -707,7 +806,7 @@ type GetDataResponse struct {
 
 func (x *GetDataResponse) Reset() {
 	*x = GetDataResponse{}
-	mi := &file_host_proto_msgTypes[11]
+	mi := &file_host_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -719,7 +818,7 @@ func (x *GetDataResponse) String() string {
 func (*GetDataResponse) ProtoMessage() {}
 
 func (x *GetDataResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[11]
+	mi := &file_host_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -732,7 +831,7 @@ func (x *GetDataResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetDataResponse.ProtoReflect.Descriptor instead.
 func (*GetDataResponse) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{11}
+	return file_host_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *GetDataResponse) GetValue() []byte {
@@ -766,7 +865,7 @@ type PutDataRequest struct {
 
 func (x *PutDataRequest) Reset() {
 	*x = PutDataRequest{}
-	mi := &file_host_proto_msgTypes[12]
+	mi := &file_host_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -778,7 +877,7 @@ func (x *PutDataRequest) String() string {
 func (*PutDataRequest) ProtoMessage() {}
 
 func (x *PutDataRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[12]
+	mi := &file_host_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -791,7 +890,7 @@ func (x *PutDataRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutDataRequest.ProtoReflect.Descriptor instead.
 func (*PutDataRequest) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{12}
+	return file_host_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *PutDataRequest) GetAccount() *Path {
@@ -848,7 +947,7 @@ type PutDataResponse struct {
 
 func (x *PutDataResponse) Reset() {
 	*x = PutDataResponse{}
-	mi := &file_host_proto_msgTypes[13]
+	mi := &file_host_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -860,7 +959,7 @@ func (x *PutDataResponse) String() string {
 func (*PutDataResponse) ProtoMessage() {}
 
 func (x *PutDataResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[13]
+	mi := &file_host_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -873,7 +972,7 @@ func (x *PutDataResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutDataResponse.ProtoReflect.Descriptor instead.
 func (*PutDataResponse) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{13}
+	return file_host_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *PutDataResponse) GetConflict() bool {
@@ -904,7 +1003,7 @@ type ListDataRequest struct {
 
 func (x *ListDataRequest) Reset() {
 	*x = ListDataRequest{}
-	mi := &file_host_proto_msgTypes[14]
+	mi := &file_host_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -916,7 +1015,7 @@ func (x *ListDataRequest) String() string {
 func (*ListDataRequest) ProtoMessage() {}
 
 func (x *ListDataRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[14]
+	mi := &file_host_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -929,7 +1028,7 @@ func (x *ListDataRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDataRequest.ProtoReflect.Descriptor instead.
 func (*ListDataRequest) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{14}
+	return file_host_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ListDataRequest) GetAccount() *Path {
@@ -966,7 +1065,7 @@ type Datum struct {
 
 func (x *Datum) Reset() {
 	*x = Datum{}
-	mi := &file_host_proto_msgTypes[15]
+	mi := &file_host_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -978,7 +1077,7 @@ func (x *Datum) String() string {
 func (*Datum) ProtoMessage() {}
 
 func (x *Datum) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[15]
+	mi := &file_host_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -991,7 +1090,7 @@ func (x *Datum) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Datum.ProtoReflect.Descriptor instead.
 func (*Datum) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{15}
+	return file_host_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Datum) GetAccount() *Path {
@@ -1033,7 +1132,7 @@ type ListDataResponse struct {
 
 func (x *ListDataResponse) Reset() {
 	*x = ListDataResponse{}
-	mi := &file_host_proto_msgTypes[16]
+	mi := &file_host_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1045,7 +1144,7 @@ func (x *ListDataResponse) String() string {
 func (*ListDataResponse) ProtoMessage() {}
 
 func (x *ListDataResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[16]
+	mi := &file_host_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1058,7 +1157,7 @@ func (x *ListDataResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDataResponse.ProtoReflect.Descriptor instead.
 func (*ListDataResponse) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{16}
+	return file_host_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ListDataResponse) GetData() []*Datum {
@@ -1083,7 +1182,7 @@ type CertificateRequest struct {
 
 func (x *CertificateRequest) Reset() {
 	*x = CertificateRequest{}
-	mi := &file_host_proto_msgTypes[17]
+	mi := &file_host_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1095,7 +1194,7 @@ func (x *CertificateRequest) String() string {
 func (*CertificateRequest) ProtoMessage() {}
 
 func (x *CertificateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[17]
+	mi := &file_host_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1108,7 +1207,7 @@ func (x *CertificateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CertificateRequest.ProtoReflect.Descriptor instead.
 func (*CertificateRequest) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{17}
+	return file_host_proto_rawDescGZIP(), []int{18}
 }
 
 type CertificateResponse struct {
@@ -1123,7 +1222,7 @@ type CertificateResponse struct {
 
 func (x *CertificateResponse) Reset() {
 	*x = CertificateResponse{}
-	mi := &file_host_proto_msgTypes[18]
+	mi := &file_host_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1135,7 +1234,7 @@ func (x *CertificateResponse) String() string {
 func (*CertificateResponse) ProtoMessage() {}
 
 func (x *CertificateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[18]
+	mi := &file_host_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1148,7 +1247,7 @@ func (x *CertificateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CertificateResponse.ProtoReflect.Descriptor instead.
 func (*CertificateResponse) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{18}
+	return file_host_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *CertificateResponse) GetCertificate() []byte {
@@ -1175,7 +1274,7 @@ type GetStateRequest struct {
 
 func (x *GetStateRequest) Reset() {
 	*x = GetStateRequest{}
-	mi := &file_host_proto_msgTypes[19]
+	mi := &file_host_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1187,7 +1286,7 @@ func (x *GetStateRequest) String() string {
 func (*GetStateRequest) ProtoMessage() {}
 
 func (x *GetStateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[19]
+	mi := &file_host_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1200,7 +1299,7 @@ func (x *GetStateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStateRequest.ProtoReflect.Descriptor instead.
 func (*GetStateRequest) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{19}
+	return file_host_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *GetStateRequest) GetKey() string {
@@ -1220,7 +1319,7 @@ type GetStateResponse struct {
 
 func (x *GetStateResponse) Reset() {
 	*x = GetStateResponse{}
-	mi := &file_host_proto_msgTypes[20]
+	mi := &file_host_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1232,7 +1331,7 @@ func (x *GetStateResponse) String() string {
 func (*GetStateResponse) ProtoMessage() {}
 
 func (x *GetStateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[20]
+	mi := &file_host_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1245,7 +1344,7 @@ func (x *GetStateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStateResponse.ProtoReflect.Descriptor instead.
 func (*GetStateResponse) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{20}
+	return file_host_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *GetStateResponse) GetValue() []byte {
@@ -1278,7 +1377,7 @@ type PutStateRequest struct {
 
 func (x *PutStateRequest) Reset() {
 	*x = PutStateRequest{}
-	mi := &file_host_proto_msgTypes[21]
+	mi := &file_host_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1290,7 +1389,7 @@ func (x *PutStateRequest) String() string {
 func (*PutStateRequest) ProtoMessage() {}
 
 func (x *PutStateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[21]
+	mi := &file_host_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1303,7 +1402,7 @@ func (x *PutStateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutStateRequest.ProtoReflect.Descriptor instead.
 func (*PutStateRequest) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{21}
+	return file_host_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *PutStateRequest) GetKey() string {
@@ -1351,7 +1450,7 @@ type PutStateResponse struct {
 
 func (x *PutStateResponse) Reset() {
 	*x = PutStateResponse{}
-	mi := &file_host_proto_msgTypes[22]
+	mi := &file_host_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1363,7 +1462,7 @@ func (x *PutStateResponse) String() string {
 func (*PutStateResponse) ProtoMessage() {}
 
 func (x *PutStateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[22]
+	mi := &file_host_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1376,7 +1475,7 @@ func (x *PutStateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutStateResponse.ProtoReflect.Descriptor instead.
 func (*PutStateResponse) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{22}
+	return file_host_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *PutStateResponse) GetDone() bool {
@@ -1398,7 +1497,7 @@ type CountStateRequest struct {
 
 func (x *CountStateRequest) Reset() {
 	*x = CountStateRequest{}
-	mi := &file_host_proto_msgTypes[23]
+	mi := &file_host_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1410,7 +1509,7 @@ func (x *CountStateRequest) String() string {
 func (*CountStateRequest) ProtoMessage() {}
 
 func (x *CountStateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[23]
+	mi := &file_host_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1423,7 +1522,7 @@ func (x *CountStateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CountStateRequest.ProtoReflect.Descriptor instead.
 func (*CountStateRequest) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{23}
+	return file_host_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *CountStateRequest) GetKey() string {
@@ -1456,7 +1555,7 @@ type CountStateResponse struct {
 
 func (x *CountStateResponse) Reset() {
 	*x = CountStateResponse{}
-	mi := &file_host_proto_msgTypes[24]
+	mi := &file_host_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1468,7 +1567,7 @@ func (x *CountStateResponse) String() string {
 func (*CountStateResponse) ProtoMessage() {}
 
 func (x *CountStateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[24]
+	mi := &file_host_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1481,7 +1580,7 @@ func (x *CountStateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CountStateResponse.ProtoReflect.Descriptor instead.
 func (*CountStateResponse) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{24}
+	return file_host_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *CountStateResponse) GetSum() int64 {
@@ -1503,7 +1602,7 @@ type LogRequest struct {
 
 func (x *LogRequest) Reset() {
 	*x = LogRequest{}
-	mi := &file_host_proto_msgTypes[25]
+	mi := &file_host_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1515,7 +1614,7 @@ func (x *LogRequest) String() string {
 func (*LogRequest) ProtoMessage() {}
 
 func (x *LogRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[25]
+	mi := &file_host_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1528,7 +1627,7 @@ func (x *LogRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogRequest.ProtoReflect.Descriptor instead.
 func (*LogRequest) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{25}
+	return file_host_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *LogRequest) GetLevel() int32 {
@@ -1560,7 +1659,7 @@ type LogResponse struct {
 
 func (x *LogResponse) Reset() {
 	*x = LogResponse{}
-	mi := &file_host_proto_msgTypes[26]
+	mi := &file_host_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1572,7 +1671,7 @@ func (x *LogResponse) String() string {
 func (*LogResponse) ProtoMessage() {}
 
 func (x *LogResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[26]
+	mi := &file_host_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1585,7 +1684,7 @@ func (x *LogResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogResponse.ProtoReflect.Descriptor instead.
 func (*LogResponse) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{26}
+	return file_host_proto_rawDescGZIP(), []int{27}
 }
 
 type CountRequest struct {
@@ -1599,7 +1698,7 @@ type CountRequest struct {
 
 func (x *CountRequest) Reset() {
 	*x = CountRequest{}
-	mi := &file_host_proto_msgTypes[27]
+	mi := &file_host_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1611,7 +1710,7 @@ func (x *CountRequest) String() string {
 func (*CountRequest) ProtoMessage() {}
 
 func (x *CountRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[27]
+	mi := &file_host_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1624,7 +1723,7 @@ func (x *CountRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CountRequest.ProtoReflect.Descriptor instead.
 func (*CountRequest) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{27}
+	return file_host_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *CountRequest) GetName() string {
@@ -1649,7 +1748,7 @@ type CountResponse struct {
 
 func (x *CountResponse) Reset() {
 	*x = CountResponse{}
-	mi := &file_host_proto_msgTypes[28]
+	mi := &file_host_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1661,7 +1760,7 @@ func (x *CountResponse) String() string {
 func (*CountResponse) ProtoMessage() {}
 
 func (x *CountResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[28]
+	mi := &file_host_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1674,7 +1773,7 @@ func (x *CountResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CountResponse.ProtoReflect.Descriptor instead.
 func (*CountResponse) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{28}
+	return file_host_proto_rawDescGZIP(), []int{29}
 }
 
 type RememberedRequest struct {
@@ -1688,7 +1787,7 @@ type RememberedRequest struct {
 
 func (x *RememberedRequest) Reset() {
 	*x = RememberedRequest{}
-	mi := &file_host_proto_msgTypes[29]
+	mi := &file_host_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1700,7 +1799,7 @@ func (x *RememberedRequest) String() string {
 func (*RememberedRequest) ProtoMessage() {}
 
 func (x *RememberedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[29]
+	mi := &file_host_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1713,7 +1812,7 @@ func (x *RememberedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RememberedRequest.ProtoReflect.Descriptor instead.
 func (*RememberedRequest) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{29}
+	return file_host_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *RememberedRequest) GetRecipient() *Path {
@@ -1739,7 +1838,7 @@ type RememberedResponse struct {
 
 func (x *RememberedResponse) Reset() {
 	*x = RememberedResponse{}
-	mi := &file_host_proto_msgTypes[30]
+	mi := &file_host_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1751,7 +1850,7 @@ func (x *RememberedResponse) String() string {
 func (*RememberedResponse) ProtoMessage() {}
 
 func (x *RememberedResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[30]
+	mi := &file_host_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1764,7 +1863,7 @@ func (x *RememberedResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RememberedResponse.ProtoReflect.Descriptor instead.
 func (*RememberedResponse) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{30}
+	return file_host_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *RememberedResponse) GetRemembered() bool {
@@ -1786,7 +1885,7 @@ type ReinjectedRequest struct {
 
 func (x *ReinjectedRequest) Reset() {
 	*x = ReinjectedRequest{}
-	mi := &file_host_proto_msgTypes[31]
+	mi := &file_host_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1798,7 +1897,7 @@ func (x *ReinjectedRequest) String() string {
 func (*ReinjectedRequest) ProtoMessage() {}
 
 func (x *ReinjectedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[31]
+	mi := &file_host_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1811,7 +1910,7 @@ func (x *ReinjectedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReinjectedRequest.ProtoReflect.Descriptor instead.
 func (*ReinjectedRequest) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{31}
+	return file_host_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ReinjectedRequest) GetRecipients() []*Path {
@@ -1842,7 +1941,7 @@ type ReinjectedResponse struct {
 
 func (x *ReinjectedResponse) Reset() {
 	*x = ReinjectedResponse{}
-	mi := &file_host_proto_msgTypes[32]
+	mi := &file_host_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1854,7 +1953,7 @@ func (x *ReinjectedResponse) String() string {
 func (*ReinjectedResponse) ProtoMessage() {}
 
 func (x *ReinjectedResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[32]
+	mi := &file_host_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1867,7 +1966,7 @@ func (x *ReinjectedResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReinjectedResponse.ProtoReflect.Descriptor instead.
 func (*ReinjectedResponse) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{32}
+	return file_host_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ReinjectedResponse) GetToken() string {
@@ -1905,7 +2004,7 @@ type Reinjection struct {
 
 func (x *Reinjection) Reset() {
 	*x = Reinjection{}
-	mi := &file_host_proto_msgTypes[33]
+	mi := &file_host_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1917,7 +2016,7 @@ func (x *Reinjection) String() string {
 func (*Reinjection) ProtoMessage() {}
 
 func (x *Reinjection) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[33]
+	mi := &file_host_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1930,7 +2029,7 @@ func (x *Reinjection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reinjection.ProtoReflect.Descriptor instead.
 func (*Reinjection) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{33}
+	return file_host_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Reinjection) GetReversePath() *Path {
@@ -1999,10 +2098,22 @@ const file_host_proto_rawDesc = "" +
 	"\aaccount\x18\x02 \x01(\v2\x17.postern.plugin.v1.PathR\aaccount\x121\n" +
 	"\x06status\x18\x03 \x01(\v2\x19.postern.plugin.v1.StatusR\x06status\"B\n" +
 	"\rLookupRequest\x121\n" +
-	"\aaddress\x18\x01 \x01(\v2\x17.postern.plugin.v1.PathR\aaddress\"Y\n" +
+	"\aaddress\x18\x01 \x01(\v2\x17.postern.plugin.v1.PathR\aaddress\"\x93\x01\n" +
 	"\x0eLookupResponse\x12\x14\n" +
 	"\x05local\x18\x01 \x01(\bR\x05local\x121\n" +
-	"\atargets\x18\x02 \x03(\v2\x17.postern.plugin.v1.PathR\atargets\"U\n" +
+	"\atargets\x18\x02 \x03(\v2\x17.postern.plugin.v1.PathR\atargets\x128\n" +
+	"\aaccount\x18\x03 \x01(\v2\x1e.postern.plugin.v1.AccountInfoR\aaccount\"\xcc\x02\n" +
+	"\vAccountInfo\x121\n" +
+	"\aaddress\x18\x01 \x01(\v2\x17.postern.plugin.v1.PathR\aaddress\x12\x18\n" +
+	"\aenabled\x18\x02 \x01(\bR\aenabled\x12\x1f\n" +
+	"\vquota_bytes\x18\x03 \x01(\x03R\n" +
+	"quotaBytes\x12%\n" +
+	"\x0equota_messages\x18\x04 \x01(\x03R\rquotaMessages\x12H\n" +
+	"\bsettings\x18\x05 \x03(\v2,.postern.plugin.v1.AccountInfo.SettingsEntryR\bsettings\x12!\n" +
+	"\fdisplay_name\x18\x06 \x01(\tR\vdisplayName\x1a;\n" +
+	"\rSettingsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"U\n" +
 	"\x0eGetDataRequest\x121\n" +
 	"\aaccount\x18\x01 \x01(\v2\x17.postern.plugin.v1.PathR\aaccount\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\tR\x03key\"A\n" +
@@ -2139,7 +2250,7 @@ func file_host_proto_rawDescGZIP() []byte {
 }
 
 var file_host_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_host_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
+var file_host_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
 var file_host_proto_goTypes = []any{
 	(HostRight)(0),               // 0: postern.plugin.v1.HostRight
 	(*SubmitRequest)(nil),        // 1: postern.plugin.v1.SubmitRequest
@@ -2152,98 +2263,103 @@ var file_host_proto_goTypes = []any{
 	(*AuthenticateResponse)(nil), // 8: postern.plugin.v1.AuthenticateResponse
 	(*LookupRequest)(nil),        // 9: postern.plugin.v1.LookupRequest
 	(*LookupResponse)(nil),       // 10: postern.plugin.v1.LookupResponse
-	(*GetDataRequest)(nil),       // 11: postern.plugin.v1.GetDataRequest
-	(*GetDataResponse)(nil),      // 12: postern.plugin.v1.GetDataResponse
-	(*PutDataRequest)(nil),       // 13: postern.plugin.v1.PutDataRequest
-	(*PutDataResponse)(nil),      // 14: postern.plugin.v1.PutDataResponse
-	(*ListDataRequest)(nil),      // 15: postern.plugin.v1.ListDataRequest
-	(*Datum)(nil),                // 16: postern.plugin.v1.Datum
-	(*ListDataResponse)(nil),     // 17: postern.plugin.v1.ListDataResponse
-	(*CertificateRequest)(nil),   // 18: postern.plugin.v1.CertificateRequest
-	(*CertificateResponse)(nil),  // 19: postern.plugin.v1.CertificateResponse
-	(*GetStateRequest)(nil),      // 20: postern.plugin.v1.GetStateRequest
-	(*GetStateResponse)(nil),     // 21: postern.plugin.v1.GetStateResponse
-	(*PutStateRequest)(nil),      // 22: postern.plugin.v1.PutStateRequest
-	(*PutStateResponse)(nil),     // 23: postern.plugin.v1.PutStateResponse
-	(*CountStateRequest)(nil),    // 24: postern.plugin.v1.CountStateRequest
-	(*CountStateResponse)(nil),   // 25: postern.plugin.v1.CountStateResponse
-	(*LogRequest)(nil),           // 26: postern.plugin.v1.LogRequest
-	(*LogResponse)(nil),          // 27: postern.plugin.v1.LogResponse
-	(*CountRequest)(nil),         // 28: postern.plugin.v1.CountRequest
-	(*CountResponse)(nil),        // 29: postern.plugin.v1.CountResponse
-	(*RememberedRequest)(nil),    // 30: postern.plugin.v1.RememberedRequest
-	(*RememberedResponse)(nil),   // 31: postern.plugin.v1.RememberedResponse
-	(*ReinjectedRequest)(nil),    // 32: postern.plugin.v1.ReinjectedRequest
-	(*ReinjectedResponse)(nil),   // 33: postern.plugin.v1.ReinjectedResponse
-	(*Reinjection)(nil),          // 34: postern.plugin.v1.Reinjection
-	nil,                          // 35: postern.plugin.v1.LogRequest.FieldsEntry
-	(Origin)(0),                  // 36: postern.plugin.v1.Origin
-	(*Path)(nil),                 // 37: postern.plugin.v1.Path
-	(*Client)(nil),               // 38: postern.plugin.v1.Client
-	(*Status)(nil),               // 39: postern.plugin.v1.Status
-	(*Body)(nil),                 // 40: postern.plugin.v1.Body
+	(*AccountInfo)(nil),          // 11: postern.plugin.v1.AccountInfo
+	(*GetDataRequest)(nil),       // 12: postern.plugin.v1.GetDataRequest
+	(*GetDataResponse)(nil),      // 13: postern.plugin.v1.GetDataResponse
+	(*PutDataRequest)(nil),       // 14: postern.plugin.v1.PutDataRequest
+	(*PutDataResponse)(nil),      // 15: postern.plugin.v1.PutDataResponse
+	(*ListDataRequest)(nil),      // 16: postern.plugin.v1.ListDataRequest
+	(*Datum)(nil),                // 17: postern.plugin.v1.Datum
+	(*ListDataResponse)(nil),     // 18: postern.plugin.v1.ListDataResponse
+	(*CertificateRequest)(nil),   // 19: postern.plugin.v1.CertificateRequest
+	(*CertificateResponse)(nil),  // 20: postern.plugin.v1.CertificateResponse
+	(*GetStateRequest)(nil),      // 21: postern.plugin.v1.GetStateRequest
+	(*GetStateResponse)(nil),     // 22: postern.plugin.v1.GetStateResponse
+	(*PutStateRequest)(nil),      // 23: postern.plugin.v1.PutStateRequest
+	(*PutStateResponse)(nil),     // 24: postern.plugin.v1.PutStateResponse
+	(*CountStateRequest)(nil),    // 25: postern.plugin.v1.CountStateRequest
+	(*CountStateResponse)(nil),   // 26: postern.plugin.v1.CountStateResponse
+	(*LogRequest)(nil),           // 27: postern.plugin.v1.LogRequest
+	(*LogResponse)(nil),          // 28: postern.plugin.v1.LogResponse
+	(*CountRequest)(nil),         // 29: postern.plugin.v1.CountRequest
+	(*CountResponse)(nil),        // 30: postern.plugin.v1.CountResponse
+	(*RememberedRequest)(nil),    // 31: postern.plugin.v1.RememberedRequest
+	(*RememberedResponse)(nil),   // 32: postern.plugin.v1.RememberedResponse
+	(*ReinjectedRequest)(nil),    // 33: postern.plugin.v1.ReinjectedRequest
+	(*ReinjectedResponse)(nil),   // 34: postern.plugin.v1.ReinjectedResponse
+	(*Reinjection)(nil),          // 35: postern.plugin.v1.Reinjection
+	nil,                          // 36: postern.plugin.v1.AccountInfo.SettingsEntry
+	nil,                          // 37: postern.plugin.v1.LogRequest.FieldsEntry
+	(Origin)(0),                  // 38: postern.plugin.v1.Origin
+	(*Path)(nil),                 // 39: postern.plugin.v1.Path
+	(*Client)(nil),               // 40: postern.plugin.v1.Client
+	(*Status)(nil),               // 41: postern.plugin.v1.Status
+	(*Body)(nil),                 // 42: postern.plugin.v1.Body
 }
 var file_host_proto_depIdxs = []int32{
 	2,  // 0: postern.plugin.v1.SubmitRequest.submission:type_name -> postern.plugin.v1.Submission
-	36, // 1: postern.plugin.v1.Submission.origin:type_name -> postern.plugin.v1.Origin
-	37, // 2: postern.plugin.v1.Submission.reverse_path:type_name -> postern.plugin.v1.Path
-	37, // 3: postern.plugin.v1.Submission.recipients:type_name -> postern.plugin.v1.Path
-	38, // 4: postern.plugin.v1.Submission.client:type_name -> postern.plugin.v1.Client
-	39, // 5: postern.plugin.v1.SubmitResponse.status:type_name -> postern.plugin.v1.Status
+	38, // 1: postern.plugin.v1.Submission.origin:type_name -> postern.plugin.v1.Origin
+	39, // 2: postern.plugin.v1.Submission.reverse_path:type_name -> postern.plugin.v1.Path
+	39, // 3: postern.plugin.v1.Submission.recipients:type_name -> postern.plugin.v1.Path
+	40, // 4: postern.plugin.v1.Submission.client:type_name -> postern.plugin.v1.Client
+	41, // 5: postern.plugin.v1.SubmitResponse.status:type_name -> postern.plugin.v1.Status
 	7,  // 6: postern.plugin.v1.AuthenticateRequest.login:type_name -> postern.plugin.v1.Login
-	38, // 7: postern.plugin.v1.Login.client:type_name -> postern.plugin.v1.Client
-	37, // 8: postern.plugin.v1.AuthenticateResponse.account:type_name -> postern.plugin.v1.Path
-	39, // 9: postern.plugin.v1.AuthenticateResponse.status:type_name -> postern.plugin.v1.Status
-	37, // 10: postern.plugin.v1.LookupRequest.address:type_name -> postern.plugin.v1.Path
-	37, // 11: postern.plugin.v1.LookupResponse.targets:type_name -> postern.plugin.v1.Path
-	37, // 12: postern.plugin.v1.GetDataRequest.account:type_name -> postern.plugin.v1.Path
-	37, // 13: postern.plugin.v1.PutDataRequest.account:type_name -> postern.plugin.v1.Path
-	37, // 14: postern.plugin.v1.ListDataRequest.account:type_name -> postern.plugin.v1.Path
-	16, // 15: postern.plugin.v1.ListDataRequest.after:type_name -> postern.plugin.v1.Datum
-	37, // 16: postern.plugin.v1.Datum.account:type_name -> postern.plugin.v1.Path
-	16, // 17: postern.plugin.v1.ListDataResponse.data:type_name -> postern.plugin.v1.Datum
-	35, // 18: postern.plugin.v1.LogRequest.fields:type_name -> postern.plugin.v1.LogRequest.FieldsEntry
-	37, // 19: postern.plugin.v1.RememberedRequest.recipient:type_name -> postern.plugin.v1.Path
-	37, // 20: postern.plugin.v1.ReinjectedRequest.recipients:type_name -> postern.plugin.v1.Path
-	34, // 21: postern.plugin.v1.ReinjectedResponse.reinjection:type_name -> postern.plugin.v1.Reinjection
-	37, // 22: postern.plugin.v1.Reinjection.reverse_path:type_name -> postern.plugin.v1.Path
-	37, // 23: postern.plugin.v1.Reinjection.recipients:type_name -> postern.plugin.v1.Path
-	40, // 24: postern.plugin.v1.Reinjection.body:type_name -> postern.plugin.v1.Body
-	1,  // 25: postern.plugin.v1.Host.Submit:input_type -> postern.plugin.v1.SubmitRequest
-	4,  // 26: postern.plugin.v1.Host.Mechanisms:input_type -> postern.plugin.v1.MechanismsRequest
-	6,  // 27: postern.plugin.v1.Host.Authenticate:input_type -> postern.plugin.v1.AuthenticateRequest
-	9,  // 28: postern.plugin.v1.Host.Lookup:input_type -> postern.plugin.v1.LookupRequest
-	11, // 29: postern.plugin.v1.Host.GetData:input_type -> postern.plugin.v1.GetDataRequest
-	13, // 30: postern.plugin.v1.Host.PutData:input_type -> postern.plugin.v1.PutDataRequest
-	15, // 31: postern.plugin.v1.Host.ListData:input_type -> postern.plugin.v1.ListDataRequest
-	18, // 32: postern.plugin.v1.Host.Certificate:input_type -> postern.plugin.v1.CertificateRequest
-	20, // 33: postern.plugin.v1.Host.GetState:input_type -> postern.plugin.v1.GetStateRequest
-	22, // 34: postern.plugin.v1.Host.PutState:input_type -> postern.plugin.v1.PutStateRequest
-	24, // 35: postern.plugin.v1.Host.CountState:input_type -> postern.plugin.v1.CountStateRequest
-	26, // 36: postern.plugin.v1.Host.Log:input_type -> postern.plugin.v1.LogRequest
-	28, // 37: postern.plugin.v1.Host.Count:input_type -> postern.plugin.v1.CountRequest
-	30, // 38: postern.plugin.v1.Host.Remembered:input_type -> postern.plugin.v1.RememberedRequest
-	32, // 39: postern.plugin.v1.Host.Reinjected:input_type -> postern.plugin.v1.ReinjectedRequest
-	3,  // 40: postern.plugin.v1.Host.Submit:output_type -> postern.plugin.v1.SubmitResponse
-	5,  // 41: postern.plugin.v1.Host.Mechanisms:output_type -> postern.plugin.v1.MechanismsResponse
-	8,  // 42: postern.plugin.v1.Host.Authenticate:output_type -> postern.plugin.v1.AuthenticateResponse
-	10, // 43: postern.plugin.v1.Host.Lookup:output_type -> postern.plugin.v1.LookupResponse
-	12, // 44: postern.plugin.v1.Host.GetData:output_type -> postern.plugin.v1.GetDataResponse
-	14, // 45: postern.plugin.v1.Host.PutData:output_type -> postern.plugin.v1.PutDataResponse
-	17, // 46: postern.plugin.v1.Host.ListData:output_type -> postern.plugin.v1.ListDataResponse
-	19, // 47: postern.plugin.v1.Host.Certificate:output_type -> postern.plugin.v1.CertificateResponse
-	21, // 48: postern.plugin.v1.Host.GetState:output_type -> postern.plugin.v1.GetStateResponse
-	23, // 49: postern.plugin.v1.Host.PutState:output_type -> postern.plugin.v1.PutStateResponse
-	25, // 50: postern.plugin.v1.Host.CountState:output_type -> postern.plugin.v1.CountStateResponse
-	27, // 51: postern.plugin.v1.Host.Log:output_type -> postern.plugin.v1.LogResponse
-	29, // 52: postern.plugin.v1.Host.Count:output_type -> postern.plugin.v1.CountResponse
-	31, // 53: postern.plugin.v1.Host.Remembered:output_type -> postern.plugin.v1.RememberedResponse
-	33, // 54: postern.plugin.v1.Host.Reinjected:output_type -> postern.plugin.v1.ReinjectedResponse
-	40, // [40:55] is the sub-list for method output_type
-	25, // [25:40] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	40, // 7: postern.plugin.v1.Login.client:type_name -> postern.plugin.v1.Client
+	39, // 8: postern.plugin.v1.AuthenticateResponse.account:type_name -> postern.plugin.v1.Path
+	41, // 9: postern.plugin.v1.AuthenticateResponse.status:type_name -> postern.plugin.v1.Status
+	39, // 10: postern.plugin.v1.LookupRequest.address:type_name -> postern.plugin.v1.Path
+	39, // 11: postern.plugin.v1.LookupResponse.targets:type_name -> postern.plugin.v1.Path
+	11, // 12: postern.plugin.v1.LookupResponse.account:type_name -> postern.plugin.v1.AccountInfo
+	39, // 13: postern.plugin.v1.AccountInfo.address:type_name -> postern.plugin.v1.Path
+	36, // 14: postern.plugin.v1.AccountInfo.settings:type_name -> postern.plugin.v1.AccountInfo.SettingsEntry
+	39, // 15: postern.plugin.v1.GetDataRequest.account:type_name -> postern.plugin.v1.Path
+	39, // 16: postern.plugin.v1.PutDataRequest.account:type_name -> postern.plugin.v1.Path
+	39, // 17: postern.plugin.v1.ListDataRequest.account:type_name -> postern.plugin.v1.Path
+	17, // 18: postern.plugin.v1.ListDataRequest.after:type_name -> postern.plugin.v1.Datum
+	39, // 19: postern.plugin.v1.Datum.account:type_name -> postern.plugin.v1.Path
+	17, // 20: postern.plugin.v1.ListDataResponse.data:type_name -> postern.plugin.v1.Datum
+	37, // 21: postern.plugin.v1.LogRequest.fields:type_name -> postern.plugin.v1.LogRequest.FieldsEntry
+	39, // 22: postern.plugin.v1.RememberedRequest.recipient:type_name -> postern.plugin.v1.Path
+	39, // 23: postern.plugin.v1.ReinjectedRequest.recipients:type_name -> postern.plugin.v1.Path
+	35, // 24: postern.plugin.v1.ReinjectedResponse.reinjection:type_name -> postern.plugin.v1.Reinjection
+	39, // 25: postern.plugin.v1.Reinjection.reverse_path:type_name -> postern.plugin.v1.Path
+	39, // 26: postern.plugin.v1.Reinjection.recipients:type_name -> postern.plugin.v1.Path
+	42, // 27: postern.plugin.v1.Reinjection.body:type_name -> postern.plugin.v1.Body
+	1,  // 28: postern.plugin.v1.Host.Submit:input_type -> postern.plugin.v1.SubmitRequest
+	4,  // 29: postern.plugin.v1.Host.Mechanisms:input_type -> postern.plugin.v1.MechanismsRequest
+	6,  // 30: postern.plugin.v1.Host.Authenticate:input_type -> postern.plugin.v1.AuthenticateRequest
+	9,  // 31: postern.plugin.v1.Host.Lookup:input_type -> postern.plugin.v1.LookupRequest
+	12, // 32: postern.plugin.v1.Host.GetData:input_type -> postern.plugin.v1.GetDataRequest
+	14, // 33: postern.plugin.v1.Host.PutData:input_type -> postern.plugin.v1.PutDataRequest
+	16, // 34: postern.plugin.v1.Host.ListData:input_type -> postern.plugin.v1.ListDataRequest
+	19, // 35: postern.plugin.v1.Host.Certificate:input_type -> postern.plugin.v1.CertificateRequest
+	21, // 36: postern.plugin.v1.Host.GetState:input_type -> postern.plugin.v1.GetStateRequest
+	23, // 37: postern.plugin.v1.Host.PutState:input_type -> postern.plugin.v1.PutStateRequest
+	25, // 38: postern.plugin.v1.Host.CountState:input_type -> postern.plugin.v1.CountStateRequest
+	27, // 39: postern.plugin.v1.Host.Log:input_type -> postern.plugin.v1.LogRequest
+	29, // 40: postern.plugin.v1.Host.Count:input_type -> postern.plugin.v1.CountRequest
+	31, // 41: postern.plugin.v1.Host.Remembered:input_type -> postern.plugin.v1.RememberedRequest
+	33, // 42: postern.plugin.v1.Host.Reinjected:input_type -> postern.plugin.v1.ReinjectedRequest
+	3,  // 43: postern.plugin.v1.Host.Submit:output_type -> postern.plugin.v1.SubmitResponse
+	5,  // 44: postern.plugin.v1.Host.Mechanisms:output_type -> postern.plugin.v1.MechanismsResponse
+	8,  // 45: postern.plugin.v1.Host.Authenticate:output_type -> postern.plugin.v1.AuthenticateResponse
+	10, // 46: postern.plugin.v1.Host.Lookup:output_type -> postern.plugin.v1.LookupResponse
+	13, // 47: postern.plugin.v1.Host.GetData:output_type -> postern.plugin.v1.GetDataResponse
+	15, // 48: postern.plugin.v1.Host.PutData:output_type -> postern.plugin.v1.PutDataResponse
+	18, // 49: postern.plugin.v1.Host.ListData:output_type -> postern.plugin.v1.ListDataResponse
+	20, // 50: postern.plugin.v1.Host.Certificate:output_type -> postern.plugin.v1.CertificateResponse
+	22, // 51: postern.plugin.v1.Host.GetState:output_type -> postern.plugin.v1.GetStateResponse
+	24, // 52: postern.plugin.v1.Host.PutState:output_type -> postern.plugin.v1.PutStateResponse
+	26, // 53: postern.plugin.v1.Host.CountState:output_type -> postern.plugin.v1.CountStateResponse
+	28, // 54: postern.plugin.v1.Host.Log:output_type -> postern.plugin.v1.LogResponse
+	30, // 55: postern.plugin.v1.Host.Count:output_type -> postern.plugin.v1.CountResponse
+	32, // 56: postern.plugin.v1.Host.Remembered:output_type -> postern.plugin.v1.RememberedResponse
+	34, // 57: postern.plugin.v1.Host.Reinjected:output_type -> postern.plugin.v1.ReinjectedResponse
+	43, // [43:58] is the sub-list for method output_type
+	28, // [28:43] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_host_proto_init() }
@@ -2253,14 +2369,14 @@ func file_host_proto_init() {
 	}
 	file_postern_proto_init()
 	file_host_proto_msgTypes[5].OneofWrappers = []any{}
-	file_host_proto_msgTypes[21].OneofWrappers = []any{}
+	file_host_proto_msgTypes[22].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_host_proto_rawDesc), len(file_host_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   35,
+			NumMessages:   37,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -156,7 +156,7 @@ func (h *Host) Lookup(_ context.Context, r *proto.LookupRequest) (*proto.LookupR
 	h.Lock()
 	defer h.Unlock()
 	a := h.Accounts[pathOf(r.Address)]
-	return &proto.LookupResponse{Local: a.Local, Targets: wire.Paths(a.Targets)}, nil
+	return wire.Account(a), nil
 }
 
 // GetData implements proto.HostServer.

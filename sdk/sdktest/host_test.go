@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
+	"reflect"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -54,6 +55,15 @@ func TestHost(t *testing.T) {
 	h.Marks["a@example.org vacation"] = true
 	if yes, err := h.Handle.Remembered(ctx, a, "vacation"); !yes || err != nil {
 		t.Error(yes, err)
+	}
+	known := sdk.Account{Local: true, Targets: []mail.Path{a}, Info: &sdk.AccountInfo{Address: a, DisplayName: "Alice Ä.", Enabled: true,
+		QuotaBytes: 5 << 30, QuotaMessages: 1000, Settings: map[string]string{"trash_days": "30"}}}
+	h.Accounts[a] = known
+	if got, err := h.Handle.Lookup(ctx, a); err != nil || !reflect.DeepEqual(got, known) {
+		t.Errorf("lookup: %+v %v", got, err)
+	}
+	if got, err := h.Handle.Lookup(ctx, mail.MustPath("b@example.org")); err != nil || got.Local || got.Info != nil {
+		t.Errorf("lookup of a stranger: %+v %v", got, err)
 	}
 	if err := h.Handle.Count(ctx, "asked", 2); err != nil || h.Counters["asked"] != 2 {
 		t.Error(err)

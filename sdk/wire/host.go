@@ -3,6 +3,7 @@ package wire
 import (
 	"net/netip"
 
+	"github.com/postern-mail/postern/sdk"
 	"github.com/postern-mail/postern/sdk/mail"
 	"github.com/postern-mail/postern/sdk/proto"
 )
@@ -19,6 +20,19 @@ func Paths(ps []mail.Path) []*proto.Path {
 		out = append(out, path(p))
 	}
 	return out
+}
+
+// Account puts what is known of an address on the wire.
+func Account(a sdk.Account) *proto.LookupResponse {
+	r := &proto.LookupResponse{Local: a.Local, Targets: Paths(a.Targets)}
+	if i := a.Info; i != nil {
+		r.Account = &proto.AccountInfo{Address: path(i.Address), DisplayName: text(i.DisplayName), Enabled: i.Enabled,
+			QuotaBytes: i.QuotaBytes, QuotaMessages: i.QuotaMessages, Settings: make(map[string]string, len(i.Settings))}
+		for k, v := range i.Settings {
+			r.Account.Settings[text(k)] = text(v)
+		}
+	}
+	return r
 }
 
 // Status puts a status on the wire.

@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"sync"
 	"syscall"
 	"testing"
@@ -82,6 +83,31 @@ func (e *Engine) Thaw() { e.signal(syscall.SIGCONT) }
 
 // signal goes to the engine and its children, which are a process group.
 func (e *Engine) signal(s syscall.Signal) { syscall.Kill(-e.cmd.Process.Pid, s) }
+
+// PID is that of the engine's first process.
+func (e *Engine) PID() int { return e.cmd.Process.Pid }
+
+// CPU is what the engine and its children, which are a process group, have used, in seconds.
+func (e *Engine) CPU() float64 {
+	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
+	ticks := 0
+	for _, name := range stats {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			continue // it has ended
+		}
+		_, rest, _ := bytes.Cut(b, []byte(") ")) // behind the name of the program
+		f := bytes.Fields(rest)
+		if len(f) < 13 || string(f[2]) != strconv.Itoa(e.PID()) {
+			continue
+		}
+		for _, field := range f[11:13] { // utime and stime, in hundredths (proc(5))
+			n, _ := strconv.Atoi(string(field))
+			ticks += n
+		}
+	}
+	return float64(ticks) / 100
+}
 
 // launch starts an engine, with a second try because the free ports that it was given may
 // have been taken meanwhile.
