@@ -11,6 +11,7 @@ import (
 	"github.com/postern-mail/postern/plugins/banner"
 	"github.com/postern-mail/postern/plugins/bcc"
 	"github.com/postern-mail/postern/plugins/dkim"
+	"github.com/postern-mail/postern/plugins/dnsbl"
 	"github.com/postern-mail/postern/plugins/greylist"
 	"github.com/postern-mail/postern/plugins/mailauth"
 	"github.com/postern-mail/postern/plugins/maildir"
@@ -35,6 +36,7 @@ var builtins = map[string]builtin{
 	"banner":      {make: func() any { return banner.New() }, manifest: banner.Manifest()},
 	"bcc":         {make: func() any { return bcc.New() }, manifest: bcc.Manifest()},
 	"dkim":        {make: func() any { return dkim.New() }, manifest: dkim.Manifest()},
+	"dnsbl":       {make: func() any { return dnsbl.New() }, manifest: dnsbl.Manifest()},
 	"greylist":    {make: func() any { return greylist.New() }, manifest: greylist.Manifest()},
 	"mailauth":    {make: func() any { return mailauth.New() }, manifest: mailauth.Manifest()},
 	"maildir":     {make: func() any { return maildir.New() }, manifest: maildir.Manifest(), mailbox: true},
