@@ -92,6 +92,8 @@ func decodeDelivery(r *proto.DeliverRequest) *Delivery {
 		Recipient: decodePath(r.Recipient),
 		Folder:    r.Folder,
 		Flags:     r.Flags,
+		Create:    r.Create,
+		Fresh:     r.Fresh,
 		Message:   decodeMessage(r.Message),
 	}
 }

@@ -45,6 +45,7 @@ type PlanAction struct {
 	Kind   PlanKind
 	Folder string   // "" is the inbox
 	Flags  []string // IMAP flags and keywords to set
+	Create bool     // make the folder if it does not exist; else the mailbox may use the inbox
 	Path   mail.Path
 	Status mail.Status
 	Reason string
@@ -61,6 +62,11 @@ type Mark struct {
 // Keep stores the message in a folder ("": the inbox) with flags.
 func (p *Plan) Keep(folder string, flags ...string) *Plan {
 	return p.add(PlanAction{Kind: PlanKeep, Folder: folder, Flags: flags})
+}
+
+// File is Keep into a folder that is made if it does not exist.
+func (p *Plan) File(folder string, flags ...string) *Plan {
+	return p.add(PlanAction{Kind: PlanKeep, Folder: folder, Flags: flags, Create: true})
 }
 
 // Redirect sends the message on to another address, with its reverse-path. The manifest
@@ -110,7 +116,7 @@ func encodePlan(p *Plan) *proto.PlanResponse {
 	}
 	for _, a := range p.Actions {
 		pa := &proto.PlanAction{Kind: proto.PlanKind(a.Kind), Folder: line(a.Folder), Path: encodePath(a.Path), Status: encodeStatus(a.Status),
-			Reason: line(a.Reason), Header: a.Header.Block(), Body: a.Body}
+			Reason: line(a.Reason), Header: a.Header.Block(), Body: a.Body, Create: a.Create}
 		for _, f := range a.Flags {
 			pa.Flags = append(pa.Flags, line(f))
 		}

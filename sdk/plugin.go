@@ -29,7 +29,23 @@ type Delivery struct {
 	Recipient mail.Path
 	Folder    string   // "" is the inbox
 	Flags     []string // IMAP flags and keywords to set
-	Message   *mail.Message
+	// Create says that a folder that does not exist is to be made. Without it the mailbox may
+	// keep the message in the inbox instead.
+	Create bool
+	// Fresh says that nobody has tried to deliver with this Key before: there is nothing to
+	// be looked for.
+	Fresh   bool
+	Message *mail.Message
+}
+
+// Room is implemented by a [Mailbox] that knows whether it would take a message before there
+// is one: a full mailbox is then refused at RCPT, and not with a report days later.
+type Room interface {
+	// Room returns nil if a message of that size (in bytes; 0: not known) would be taken now,
+	// and a [mail.Status] if it would not. Any other error means "not known", and the
+	// recipient is accepted. A client waits for it, and the answer may be remembered for a
+	// few seconds. It is called concurrently.
+	Room(ctx context.Context, recipient mail.Path, size int64) error
 }
 
 // Configurer is implemented by plugins that have settings.

@@ -32,6 +32,7 @@ type server struct {
 	filter    Filter
 	gate      Gate
 	mailbox   Mailbox
+	room      Room
 	planner   Planner
 	observer  Observer
 	directory Directory
@@ -47,7 +48,9 @@ func newServer(impl any, m Manifest, begun func()) (*server, error) {
 	s := &server{impl: impl, manifest: m, begun: begun}
 	s.filter, _ = impl.(Filter)
 	s.gate, _ = impl.(Gate)
-	s.mailbox, _ = impl.(Mailbox)
+	if s.mailbox, _ = impl.(Mailbox); s.mailbox != nil {
+		s.room, _ = impl.(Room)
+	}
 	s.planner, _ = impl.(Planner)
 	s.observer, _ = impl.(Observer)
 	s.directory, _ = impl.(Directory)
@@ -115,7 +118,9 @@ func (s *server) register(r grpc.ServiceRegistrar) {
 
 func (s *server) Describe(context.Context, *proto.DescribeRequest) (*proto.Manifest, error) {
 	s.begun()
-	return encodeManifest(s.manifest, s.interfaces()), nil
+	m := encodeManifest(s.manifest, s.interfaces())
+	m.Room = s.room != nil
+	return m, nil
 }
 
 func (s *server) Configure(ctx context.Context, r *proto.ConfigureRequest) (*proto.ConfigureResponse, error) {
@@ -173,13 +178,32 @@ func (s *server) Gate(ctx context.Context, r *proto.GateRequest) (*proto.Verdict
 }
 
 func (s *server) Deliver(ctx context.Context, r *proto.DeliverRequest) (*proto.DeliverResponse, error) {
-	err := s.mailbox.Deliver(ctx, decodeDelivery(r))
-	if err == nil {
-		return &proto.DeliverResponse{}, nil
+	st, err := answer(s.mailbox.Deliver(ctx, decodeDelivery(r)))
+	if err != nil {
+		return nil, err
 	}
+	return &proto.DeliverResponse{Status: st}, nil
+}
+
+func (s *server) Room(ctx context.Context, r *proto.RoomRequest) (*proto.RoomResponse, error) {
+	if s.room == nil {
+		return nil, status.Error(codes.Unimplemented, "the manifest does not say that it knows")
+	}
+	st, err := answer(s.room.Room(ctx, decodePath(r.Recipient), r.Size))
+	if err != nil {
+		return nil, err
+	}
+	return &proto.RoomResponse{Status: st}, nil
+}
+
+// answer is what a mailbox says: a status, none for success, or that it has no answer.
+func answer(err error) (*proto.Status, error) {
 	var st mail.Status
-	if errors.As(err, &st) && !st.IsZero() && !st.Success() {
-		return &proto.DeliverResponse{Status: encodeStatus(st)}, nil
+	switch {
+	case err == nil:
+		return nil, nil
+	case errors.As(err, &st) && !st.IsZero() && !st.Success():
+		return encodeStatus(st), nil
 	}
 	return nil, failure(err)
 }

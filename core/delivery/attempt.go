@@ -93,7 +93,7 @@ func (d *Delivery) transport(ctx context.Context, rules Rules, l queue.Lease) []
 		shares[k].places = append(shares[k].places, i)
 	}
 	for _, s := range shares {
-		for k, r := range d.hand(ctx, rules, s, l.Entry) {
+		for k, r := range d.hand(ctx, rules, s, &l) {
 			results[s.places[k]] = r
 		}
 	}
@@ -106,11 +106,14 @@ func (d *Delivery) transport(ctx context.Context, rules Rules, l queue.Lease) []
 }
 
 // hand gives one share to its transport.
-func (d *Delivery) hand(ctx context.Context, rules Rules, s share, e *queue.Entry) []result {
+func (d *Delivery) hand(ctx context.Context, rules Rules, s share, l *queue.Lease) []result {
+	e := l.Entry
 	results := make([]result, len(s.numbers))
 	if s.route.Transport == route.Mailbox {
 		for i, n := range s.numbers {
-			results[i] = d.local(ctx, rules, s.route.Hops[0].Address, e, n)
+			// The attempts begun are counted durably, this one included.
+			fresh := l.Records[s.places[i]].Attempts <= 1
+			results[i] = d.local(ctx, rules, s.route.Hops[0].Address, e, n, fresh)
 		}
 		return results
 	}

@@ -26,9 +26,10 @@ type SMTP interface {
 	Attempt(ctx context.Context, job *smtpclient.Job) []smtpclient.Result
 }
 
-// Mailbox is the transport to a mailbox plugin. The error is why the status is no success.
+// Mailbox is the transport to a mailbox plugin. Nobody has tried a fresh delivery before. The
+// error is why the status is no success.
 type Mailbox interface {
-	Deliver(ctx context.Context, plugin string, e *queue.Entry, recipient int, keep queue.Keep) (mail.Status, error)
+	Deliver(ctx context.Context, plugin string, e *queue.Entry, recipient int, keep queue.Keep, fresh bool) (mail.Status, error)
 }
 
 // Options of a Delivery.

@@ -10,7 +10,7 @@ import (
 )
 
 // local does what a local recipient wants done.
-func (d *Delivery) local(ctx context.Context, rules Rules, mailbox string, e *queue.Entry, n int) (r result) {
+func (d *Delivery) local(ctx context.Context, rules Rules, mailbox string, e *queue.Entry, n int, fresh bool) (r result) {
 	r.final = true
 	var keep queue.Keep
 	if e.Keep != nil {
@@ -36,12 +36,12 @@ func (d *Delivery) local(ctx context.Context, rules Rules, mailbox string, e *qu
 		keep = out.Keep
 	}
 	var err error
-	r.Status, err = d.Mailbox.Deliver(ctx, mailbox, e, n, keep)
+	r.Status, err = d.Mailbox.Deliver(ctx, mailbox, e, n, keep, fresh)
 	if r.Status.Permanent() && keep.Folder != "" {
 		// RFC 5228 §2.10.6: what a script cannot file is kept, not returned.
 		d.Log.Warn("not kept in the folder, but in the inbox", "id", e.ID.String(), "folder", keep.Folder, "status", r.Status.Error())
 		keep.Folder = ""
-		r.Status, err = d.Mailbox.Deliver(ctx, mailbox, e, n, keep)
+		r.Status, err = d.Mailbox.Deliver(ctx, mailbox, e, n, keep, fresh)
 	}
 	if out := d.convicted(mailbox, e, n, err); out != nil {
 		r.Status, r.expanded = out.Record.Status, out

@@ -90,7 +90,7 @@ func (w *work) carryOut(ctx context.Context, plan *sdk.Plan) (*Outcome, error) {
 	for i := range plan.Actions {
 		switch a := &plan.Actions[i]; a.Kind {
 		case sdk.PlanKeep:
-			w.keeps = append(w.keeps, queue.Keep{Folder: a.Folder, Flags: a.Flags})
+			w.keeps = append(w.keeps, queue.Keep{Folder: a.Folder, Flags: a.Flags, Create: a.Create})
 		case sdk.PlanRedirect:
 			w.redirect(a.Path)
 		case sdk.PlanDiscard:

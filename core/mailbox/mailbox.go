@@ -25,10 +25,10 @@ type Transport struct {
 	Log     *slog.Logger
 }
 
-// Deliver hands e to the mailbox of its recipient with that number, to be kept as said, and
-// returns when it is durable there. Any error that is no permanent status is temporary; it is
+// Deliver hands e to the mailbox of its recipient with that number, to be kept as said (fresh:
+// for the first time), and returns when it is durable there. Any error that is no permanent status is temporary; it is
 // returned beside the status for who knows more of it.
-func (t *Transport) Deliver(ctx context.Context, name string, e *queue.Entry, recipient int, keep queue.Keep) (mail.Status, error) {
+func (t *Transport) Deliver(ctx context.Context, name string, e *queue.Entry, recipient int, keep queue.Keep, fresh bool) (mail.Status, error) {
 	backend, ok := t.Backend(name)
 	if !ok {
 		return mail.Temporary(451, 3, 5, fmt.Sprintf("Mailbox plugin %s is not configured", name)), nil
@@ -38,6 +38,8 @@ func (t *Transport) Deliver(ctx context.Context, name string, e *queue.Entry, re
 		Recipient: e.Envelope.Recipients[recipient].Path,
 		Folder:    keep.Folder,
 		Flags:     keep.Flags,
+		Create:    keep.Create,
+		Fresh:     fresh,
 		Message:   final(e, recipient),
 	})
 	if err != nil {

@@ -76,20 +76,50 @@ func (b *Mailbox) Manifest() sdk.Manifest { return b.slot.description().Manifest
 // [mail.Status] (not a success), a [*Failure], or that of ctx when the caller gave up.
 func (b *Mailbox) Deliver(ctx context.Context, d *sdk.Delivery) error {
 	var answer error
+	again := *d
 	err := b.slot.judged(ctx, func(ctx context.Context, p *process) error {
 		if !p.desc.Mailbox {
 			return fail(b.slot.name, Error, errNotMailbox)
 		}
-		req, err := wire.DeliverRequest(d)
+		req, err := wire.DeliverRequest(&again)
 		if err != nil {
 			return fail(b.slot.name, Error, err)
 		}
+		again.Fresh = false // if there is a second time
 		resp, err := p.mailbox.Deliver(ctx, req)
 		if err != nil {
 			return err
 		}
 		var ok bool
 		if answer, ok = wire.Delivered(resp); !ok {
+			return garbage(b.slot.name, fmt.Errorf("its answer breaks the contract: %w", answer))
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return answer
+}
+
+// Room asks whether a message of that size (0: not known) for the recipient would be taken
+// now. An error is the plugin's [mail.Status] why not, a [*Failure], or that of ctx; nil:
+// it would, or the plugin cannot tell.
+func (b *Mailbox) Room(ctx context.Context, recipient mail.Path, size int64) error {
+	if !b.slot.description().Room {
+		return nil
+	}
+	var answer error
+	err := b.slot.call(ctx, func(ctx context.Context, p *process) error {
+		if !p.desc.Room {
+			return nil
+		}
+		resp, err := p.mailbox.Room(ctx, wire.RoomRequest(recipient, size))
+		if err != nil {
+			return err
+		}
+		var ok bool
+		if answer, ok = wire.Roomy(resp); !ok {
 			return garbage(b.slot.name, fmt.Errorf("its answer breaks the contract: %w", answer))
 		}
 		return nil

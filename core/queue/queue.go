@@ -68,6 +68,7 @@ type Entry struct {
 type Keep struct {
 	Folder string   // "" is the inbox
 	Flags  []string // IMAP flags and keywords to set
+	Create bool     // the folder is made if it does not exist
 }
 
 // Run is how far the pipeline has come with an entry.

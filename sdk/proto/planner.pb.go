@@ -27,7 +27,7 @@ type PlanKind int32
 
 const (
 	PlanKind_PLAN_UNSPECIFIED PlanKind = 0
-	PlanKind_PLAN_KEEP        PlanKind = 1 // folder (empty: the inbox), flags
+	PlanKind_PLAN_KEEP        PlanKind = 1 // folder (empty: the inbox), flags, create
 	PlanKind_PLAN_REDIRECT    PlanKind = 2 // path; right EDIT_RCPT
 	PlanKind_PLAN_DISCARD     PlanKind = 3 // reason; right DISCARD
 	PlanKind_PLAN_REJECT      PlanKind = 4 // status, 5yz; right REJECT. With nothing beside it but marks
@@ -140,7 +140,10 @@ type PlanAction struct {
 	// A header block, with or without the blank line.
 	Header []byte `protobuf:"bytes,7,opt,name=header,proto3" json:"header,omitempty"`
 	// In wire form (CRLF), at most 64 KiB.
-	Body          []byte `protobuf:"bytes,8,opt,name=body,proto3" json:"body,omitempty"`
+	Body []byte `protobuf:"bytes,8,opt,name=body,proto3" json:"body,omitempty"`
+	// The folder is made if it does not exist. Without it the mailbox may keep the message in
+	// the inbox instead.
+	Create        bool `protobuf:"varint,9,opt,name=create,proto3" json:"create,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -229,6 +232,13 @@ func (x *PlanAction) GetBody() []byte {
 		return x.Body
 	}
 	return nil
+}
+
+func (x *PlanAction) GetCreate() bool {
+	if x != nil {
+		return x.Create
+	}
+	return false
 }
 
 type PlanMark struct {
@@ -346,7 +356,7 @@ const file_planner_proto_rawDesc = "" +
 	"\n" +
 	"\rplanner.proto\x12\x11postern.plugin.v1\x1a\rpostern.proto\"C\n" +
 	"\vPlanRequest\x124\n" +
-	"\amessage\x18\x01 \x01(\v2\x1a.postern.plugin.v1.MessageR\amessage\"\x8f\x02\n" +
+	"\amessage\x18\x01 \x01(\v2\x1a.postern.plugin.v1.MessageR\amessage\"\xa7\x02\n" +
 	"\n" +
 	"PlanAction\x12/\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x1b.postern.plugin.v1.PlanKindR\x04kind\x12\x16\n" +
@@ -356,7 +366,8 @@ const file_planner_proto_rawDesc = "" +
 	"\x06status\x18\x05 \x01(\v2\x19.postern.plugin.v1.StatusR\x06status\x12\x16\n" +
 	"\x06reason\x18\x06 \x01(\tR\x06reason\x12\x16\n" +
 	"\x06header\x18\a \x01(\fR\x06header\x12\x12\n" +
-	"\x04body\x18\b \x01(\fR\x04body\"8\n" +
+	"\x04body\x18\b \x01(\fR\x04body\x12\x16\n" +
+	"\x06create\x18\t \x01(\bR\x06create\"8\n" +
 	"\bPlanMark\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x1a\n" +
 	"\blifetime\x18\x02 \x01(\x03R\blifetime\"\x80\x01\n" +

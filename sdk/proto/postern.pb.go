@@ -522,7 +522,9 @@ type Manifest struct {
 	// Sum of HostRight values (host.proto): which of the gateway's services it calls.
 	Host uint32 `protobuf:"varint,9,opt,name=host,proto3" json:"host,omitempty"`
 	// It serves Plugin.Stream: filter and gate are asked there.
-	Stream        bool `protobuf:"varint,13,opt,name=stream,proto3" json:"stream,omitempty"`
+	Stream bool `protobuf:"varint,13,opt,name=stream,proto3" json:"stream,omitempty"`
+	// It serves Mailbox.Room.
+	Room          bool `protobuf:"varint,14,opt,name=room,proto3" json:"room,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -630,6 +632,13 @@ func (x *Manifest) GetHost() uint32 {
 func (x *Manifest) GetStream() bool {
 	if x != nil {
 		return x.Stream
+	}
+	return false
+}
+
+func (x *Manifest) GetRoom() bool {
+	if x != nil {
+		return x.Room
 	}
 	return false
 }
@@ -1872,8 +1881,13 @@ type DeliverRequest struct {
 	// Empty: the inbox.
 	Folder string `protobuf:"bytes,3,opt,name=folder,proto3" json:"folder,omitempty"`
 	// IMAP flags and keywords to set.
-	Flags         []string `protobuf:"bytes,4,rep,name=flags,proto3" json:"flags,omitempty"`
-	Message       *Message `protobuf:"bytes,5,opt,name=message,proto3" json:"message,omitempty"`
+	Flags   []string `protobuf:"bytes,4,rep,name=flags,proto3" json:"flags,omitempty"`
+	Message *Message `protobuf:"bytes,5,opt,name=message,proto3" json:"message,omitempty"`
+	// A folder that does not exist is to be made. Without it a mailbox may keep the message in
+	// the inbox instead.
+	Create bool `protobuf:"varint,6,opt,name=create,proto3" json:"create,omitempty"`
+	// Nobody has tried to deliver with this key before: there is nothing to be looked for.
+	Fresh         bool `protobuf:"varint,7,opt,name=fresh,proto3" json:"fresh,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1943,6 +1957,20 @@ func (x *DeliverRequest) GetMessage() *Message {
 	return nil
 }
 
+func (x *DeliverRequest) GetCreate() bool {
+	if x != nil {
+		return x.Create
+	}
+	return false
+}
+
+func (x *DeliverRequest) GetFresh() bool {
+	if x != nil {
+		return x.Fresh
+	}
+	return false
+}
+
 type DeliverResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Absent: stored. Otherwise why not; 5yz ends the delivery, 4yz means try again.
@@ -1988,6 +2016,104 @@ func (x *DeliverResponse) GetStatus() *Status {
 	return nil
 }
 
+type RoomRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Recipient *Path                  `protobuf:"bytes,1,opt,name=recipient,proto3" json:"recipient,omitempty"`
+	// Of the message, as the client declared it, in bytes; 0: not known.
+	Size          int64 `protobuf:"varint,2,opt,name=size,proto3" json:"size,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RoomRequest) Reset() {
+	*x = RoomRequest{}
+	mi := &file_postern_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RoomRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RoomRequest) ProtoMessage() {}
+
+func (x *RoomRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RoomRequest.ProtoReflect.Descriptor instead.
+func (*RoomRequest) Descriptor() ([]byte, []int) {
+	return file_postern_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *RoomRequest) GetRecipient() *Path {
+	if x != nil {
+		return x.Recipient
+	}
+	return nil
+}
+
+func (x *RoomRequest) GetSize() int64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+type RoomResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Absent: it would be taken. Otherwise why not.
+	Status        *Status `protobuf:"bytes,1,opt,name=status,proto3" json:"status,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RoomResponse) Reset() {
+	*x = RoomResponse{}
+	mi := &file_postern_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RoomResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RoomResponse) ProtoMessage() {}
+
+func (x *RoomResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RoomResponse.ProtoReflect.Descriptor instead.
+func (*RoomResponse) Descriptor() ([]byte, []int) {
+	return file_postern_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *RoomResponse) GetStatus() *Status {
+	if x != nil {
+		return x.Status
+	}
+	return nil
+}
+
 // Failure may be attached to a gRPC error as a detail: what went wrong inside the plugin.
 type Failure struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1998,7 +2124,7 @@ type Failure struct {
 
 func (x *Failure) Reset() {
 	*x = Failure{}
-	mi := &file_postern_proto_msgTypes[22]
+	mi := &file_postern_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2010,7 +2136,7 @@ func (x *Failure) String() string {
 func (*Failure) ProtoMessage() {}
 
 func (x *Failure) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_proto_msgTypes[22]
+	mi := &file_postern_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2023,7 +2149,7 @@ func (x *Failure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure.ProtoReflect.Descriptor instead.
 func (*Failure) Descriptor() ([]byte, []int) {
-	return file_postern_proto_rawDescGZIP(), []int{22}
+	return file_postern_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Failure) GetStack() string {
@@ -2050,7 +2176,7 @@ type GateRequest struct {
 
 func (x *GateRequest) Reset() {
 	*x = GateRequest{}
-	mi := &file_postern_proto_msgTypes[23]
+	mi := &file_postern_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2062,7 +2188,7 @@ func (x *GateRequest) String() string {
 func (*GateRequest) ProtoMessage() {}
 
 func (x *GateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_proto_msgTypes[23]
+	mi := &file_postern_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2075,7 +2201,7 @@ func (x *GateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GateRequest.ProtoReflect.Descriptor instead.
 func (*GateRequest) Descriptor() ([]byte, []int) {
-	return file_postern_proto_rawDescGZIP(), []int{23}
+	return file_postern_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *GateRequest) GetStage() Stage {
@@ -2123,7 +2249,7 @@ type Calls struct {
 
 func (x *Calls) Reset() {
 	*x = Calls{}
-	mi := &file_postern_proto_msgTypes[24]
+	mi := &file_postern_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2135,7 +2261,7 @@ func (x *Calls) String() string {
 func (*Calls) ProtoMessage() {}
 
 func (x *Calls) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_proto_msgTypes[24]
+	mi := &file_postern_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2148,7 +2274,7 @@ func (x *Calls) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Calls.ProtoReflect.Descriptor instead.
 func (*Calls) Descriptor() ([]byte, []int) {
-	return file_postern_proto_rawDescGZIP(), []int{24}
+	return file_postern_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Calls) GetCalls() []*Call {
@@ -2178,7 +2304,7 @@ type Call struct {
 
 func (x *Call) Reset() {
 	*x = Call{}
-	mi := &file_postern_proto_msgTypes[25]
+	mi := &file_postern_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2190,7 +2316,7 @@ func (x *Call) String() string {
 func (*Call) ProtoMessage() {}
 
 func (x *Call) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_proto_msgTypes[25]
+	mi := &file_postern_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2203,7 +2329,7 @@ func (x *Call) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Call.ProtoReflect.Descriptor instead.
 func (*Call) Descriptor() ([]byte, []int) {
-	return file_postern_proto_rawDescGZIP(), []int{25}
+	return file_postern_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Call) GetId() uint64 {
@@ -2251,7 +2377,7 @@ type Answers struct {
 
 func (x *Answers) Reset() {
 	*x = Answers{}
-	mi := &file_postern_proto_msgTypes[26]
+	mi := &file_postern_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2263,7 +2389,7 @@ func (x *Answers) String() string {
 func (*Answers) ProtoMessage() {}
 
 func (x *Answers) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_proto_msgTypes[26]
+	mi := &file_postern_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2276,7 +2402,7 @@ func (x *Answers) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Answers.ProtoReflect.Descriptor instead.
 func (*Answers) Descriptor() ([]byte, []int) {
-	return file_postern_proto_rawDescGZIP(), []int{26}
+	return file_postern_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Answers) GetAnswers() []*Answer {
@@ -2299,7 +2425,7 @@ type Answer struct {
 
 func (x *Answer) Reset() {
 	*x = Answer{}
-	mi := &file_postern_proto_msgTypes[27]
+	mi := &file_postern_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2311,7 +2437,7 @@ func (x *Answer) String() string {
 func (*Answer) ProtoMessage() {}
 
 func (x *Answer) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_proto_msgTypes[27]
+	mi := &file_postern_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2324,7 +2450,7 @@ func (x *Answer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Answer.ProtoReflect.Descriptor instead.
 func (*Answer) Descriptor() ([]byte, []int) {
-	return file_postern_proto_rawDescGZIP(), []int{27}
+	return file_postern_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Answer) GetId() uint64 {
@@ -2362,7 +2488,7 @@ type CallError struct {
 
 func (x *CallError) Reset() {
 	*x = CallError{}
-	mi := &file_postern_proto_msgTypes[28]
+	mi := &file_postern_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2374,7 +2500,7 @@ func (x *CallError) String() string {
 func (*CallError) ProtoMessage() {}
 
 func (x *CallError) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_proto_msgTypes[28]
+	mi := &file_postern_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2387,7 +2513,7 @@ func (x *CallError) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CallError.ProtoReflect.Descriptor instead.
 func (*CallError) Descriptor() ([]byte, []int) {
-	return file_postern_proto_rawDescGZIP(), []int{28}
+	return file_postern_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *CallError) GetCode() int32 {
@@ -2417,7 +2543,7 @@ const file_postern_proto_rawDesc = "" +
 	"\n" +
 	"\rpostern.proto\x12\x11postern.plugin.v1\"4\n" +
 	"\x0fDescribeRequest\x12!\n" +
-	"\fhost_version\x18\x01 \x01(\tR\vhostVersion\"\xc2\x02\n" +
+	"\fhost_version\x18\x01 \x01(\tR\vhostVersion\"\xd6\x02\n" +
 	"\bManifest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x1e\n" +
@@ -2431,7 +2557,8 @@ const file_postern_proto_rawDesc = "" +
 	"\x06stages\x18\b \x01(\rR\x06stages\x12\x18\n" +
 	"\anetwork\x18\f \x01(\bR\anetwork\x12\x12\n" +
 	"\x04host\x18\t \x01(\rR\x04host\x12\x16\n" +
-	"\x06stream\x18\r \x01(\bR\x06stream\"\xa6\x01\n" +
+	"\x06stream\x18\r \x01(\bR\x06stream\x12\x12\n" +
+	"\x04room\x18\x0e \x01(\bR\x04room\"\xa6\x01\n" +
 	"\x10ConfigureRequest\x12\x1a\n" +
 	"\bsettings\x18\x01 \x01(\fR\bsettings\x12\x1a\n" +
 	"\bhostname\x18\x02 \x01(\tR\bhostname\x12\x1e\n" +
@@ -2548,14 +2675,21 @@ const file_postern_proto_rawDesc = "" +
 	"recipients\"\"\n" +
 	"\n" +
 	"Recipients\x12\x14\n" +
-	"\x05index\x18\x01 \x03(\x05R\x05index\"\xbd\x01\n" +
+	"\x05index\x18\x01 \x03(\x05R\x05index\"\xeb\x01\n" +
 	"\x0eDeliverRequest\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x125\n" +
 	"\trecipient\x18\x02 \x01(\v2\x17.postern.plugin.v1.PathR\trecipient\x12\x16\n" +
 	"\x06folder\x18\x03 \x01(\tR\x06folder\x12\x14\n" +
 	"\x05flags\x18\x04 \x03(\tR\x05flags\x124\n" +
-	"\amessage\x18\x05 \x01(\v2\x1a.postern.plugin.v1.MessageR\amessage\"D\n" +
+	"\amessage\x18\x05 \x01(\v2\x1a.postern.plugin.v1.MessageR\amessage\x12\x16\n" +
+	"\x06create\x18\x06 \x01(\bR\x06create\x12\x14\n" +
+	"\x05fresh\x18\a \x01(\bR\x05fresh\"D\n" +
 	"\x0fDeliverResponse\x121\n" +
+	"\x06status\x18\x01 \x01(\v2\x19.postern.plugin.v1.StatusR\x06status\"X\n" +
+	"\vRoomRequest\x125\n" +
+	"\trecipient\x18\x01 \x01(\v2\x17.postern.plugin.v1.PathR\trecipient\x12\x12\n" +
+	"\x04size\x18\x02 \x01(\x03R\x04size\"A\n" +
+	"\fRoomResponse\x121\n" +
 	"\x06status\x18\x01 \x01(\v2\x19.postern.plugin.v1.StatusR\x06status\"\x1f\n" +
 	"\aFailure\x12\x14\n" +
 	"\x05stack\x18\x01 \x01(\tR\x05stack\"\xdd\x01\n" +
@@ -2644,9 +2778,10 @@ const file_postern_proto_rawDesc = "" +
 	"\x05Drain\x12\x1f.postern.plugin.v1.DrainRequest\x1a .postern.plugin.v1.DrainResponse\x12B\n" +
 	"\x06Stream\x12\x18.postern.plugin.v1.Calls\x1a\x1a.postern.plugin.v1.Answers(\x010\x012P\n" +
 	"\x06Filter\x12F\n" +
-	"\x06Filter\x12 .postern.plugin.v1.FilterRequest\x1a\x1a.postern.plugin.v1.Verdict2[\n" +
+	"\x06Filter\x12 .postern.plugin.v1.FilterRequest\x1a\x1a.postern.plugin.v1.Verdict2\xa4\x01\n" +
 	"\aMailbox\x12P\n" +
-	"\aDeliver\x12!.postern.plugin.v1.DeliverRequest\x1a\".postern.plugin.v1.DeliverResponse2J\n" +
+	"\aDeliver\x12!.postern.plugin.v1.DeliverRequest\x1a\".postern.plugin.v1.DeliverResponse\x12G\n" +
+	"\x04Room\x12\x1e.postern.plugin.v1.RoomRequest\x1a\x1f.postern.plugin.v1.RoomResponse2J\n" +
 	"\x04Gate\x12B\n" +
 	"\x04Gate\x12\x1e.postern.plugin.v1.GateRequest\x1a\x1a.postern.plugin.v1.VerdictB1Z/github.com/postern-mail/postern/sdk/proto;protob\x06proto3"
 
@@ -2663,7 +2798,7 @@ func file_postern_proto_rawDescGZIP() []byte {
 }
 
 var file_postern_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
-var file_postern_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
+var file_postern_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
 var file_postern_proto_goTypes = []any{
 	(Need)(0),                 // 0: postern.plugin.v1.Need
 	(Right)(0),                // 1: postern.plugin.v1.Right
@@ -2694,19 +2829,21 @@ var file_postern_proto_goTypes = []any{
 	(*Recipients)(nil),        // 26: postern.plugin.v1.Recipients
 	(*DeliverRequest)(nil),    // 27: postern.plugin.v1.DeliverRequest
 	(*DeliverResponse)(nil),   // 28: postern.plugin.v1.DeliverResponse
-	(*Failure)(nil),           // 29: postern.plugin.v1.Failure
-	(*GateRequest)(nil),       // 30: postern.plugin.v1.GateRequest
-	(*Calls)(nil),             // 31: postern.plugin.v1.Calls
-	(*Call)(nil),              // 32: postern.plugin.v1.Call
-	(*Answers)(nil),           // 33: postern.plugin.v1.Answers
-	(*Answer)(nil),            // 34: postern.plugin.v1.Answer
-	(*CallError)(nil),         // 35: postern.plugin.v1.CallError
-	nil,                       // 36: postern.plugin.v1.Envelope.NotesEntry
-	nil,                       // 37: postern.plugin.v1.Message.ScoresEntry
-	nil,                       // 38: postern.plugin.v1.Message.NotesEntry
-	nil,                       // 39: postern.plugin.v1.Verdict.PerRecipientEntry
-	nil,                       // 40: postern.plugin.v1.Verdict.ScoresEntry
-	nil,                       // 41: postern.plugin.v1.Verdict.NotesEntry
+	(*RoomRequest)(nil),       // 29: postern.plugin.v1.RoomRequest
+	(*RoomResponse)(nil),      // 30: postern.plugin.v1.RoomResponse
+	(*Failure)(nil),           // 31: postern.plugin.v1.Failure
+	(*GateRequest)(nil),       // 32: postern.plugin.v1.GateRequest
+	(*Calls)(nil),             // 33: postern.plugin.v1.Calls
+	(*Call)(nil),              // 34: postern.plugin.v1.Call
+	(*Answers)(nil),           // 35: postern.plugin.v1.Answers
+	(*Answer)(nil),            // 36: postern.plugin.v1.Answer
+	(*CallError)(nil),         // 37: postern.plugin.v1.CallError
+	nil,                       // 38: postern.plugin.v1.Envelope.NotesEntry
+	nil,                       // 39: postern.plugin.v1.Message.ScoresEntry
+	nil,                       // 40: postern.plugin.v1.Message.NotesEntry
+	nil,                       // 41: postern.plugin.v1.Verdict.PerRecipientEntry
+	nil,                       // 42: postern.plugin.v1.Verdict.ScoresEntry
+	nil,                       // 43: postern.plugin.v1.Verdict.NotesEntry
 }
 var file_postern_proto_depIdxs = []int32{
 	0,  // 0: postern.plugin.v1.Manifest.needs:type_name -> postern.plugin.v1.Need
@@ -2718,19 +2855,19 @@ var file_postern_proto_depIdxs = []int32{
 	15, // 6: postern.plugin.v1.Envelope.reverse_path:type_name -> postern.plugin.v1.Path
 	16, // 7: postern.plugin.v1.Envelope.recipients:type_name -> postern.plugin.v1.Recipient
 	17, // 8: postern.plugin.v1.Envelope.client:type_name -> postern.plugin.v1.Client
-	36, // 9: postern.plugin.v1.Envelope.notes:type_name -> postern.plugin.v1.Envelope.NotesEntry
+	38, // 9: postern.plugin.v1.Envelope.notes:type_name -> postern.plugin.v1.Envelope.NotesEntry
 	18, // 10: postern.plugin.v1.Message.envelope:type_name -> postern.plugin.v1.Envelope
 	19, // 11: postern.plugin.v1.Message.body:type_name -> postern.plugin.v1.Body
-	37, // 12: postern.plugin.v1.Message.scores:type_name -> postern.plugin.v1.Message.ScoresEntry
-	38, // 13: postern.plugin.v1.Message.notes:type_name -> postern.plugin.v1.Message.NotesEntry
+	39, // 12: postern.plugin.v1.Message.scores:type_name -> postern.plugin.v1.Message.ScoresEntry
+	40, // 13: postern.plugin.v1.Message.notes:type_name -> postern.plugin.v1.Message.NotesEntry
 	20, // 14: postern.plugin.v1.FilterRequest.message:type_name -> postern.plugin.v1.Message
 	4,  // 15: postern.plugin.v1.Outcome.action:type_name -> postern.plugin.v1.Action
 	22, // 16: postern.plugin.v1.Outcome.status:type_name -> postern.plugin.v1.Status
 	23, // 17: postern.plugin.v1.Verdict.outcome:type_name -> postern.plugin.v1.Outcome
-	39, // 18: postern.plugin.v1.Verdict.per_recipient:type_name -> postern.plugin.v1.Verdict.PerRecipientEntry
+	41, // 18: postern.plugin.v1.Verdict.per_recipient:type_name -> postern.plugin.v1.Verdict.PerRecipientEntry
 	25, // 19: postern.plugin.v1.Verdict.edits:type_name -> postern.plugin.v1.Edit
-	40, // 20: postern.plugin.v1.Verdict.scores:type_name -> postern.plugin.v1.Verdict.ScoresEntry
-	41, // 21: postern.plugin.v1.Verdict.notes:type_name -> postern.plugin.v1.Verdict.NotesEntry
+	42, // 20: postern.plugin.v1.Verdict.scores:type_name -> postern.plugin.v1.Verdict.ScoresEntry
+	43, // 21: postern.plugin.v1.Verdict.notes:type_name -> postern.plugin.v1.Verdict.NotesEntry
 	5,  // 22: postern.plugin.v1.Edit.kind:type_name -> postern.plugin.v1.EditKind
 	15, // 23: postern.plugin.v1.Edit.path:type_name -> postern.plugin.v1.Path
 	15, // 24: postern.plugin.v1.Edit.reverse_path:type_name -> postern.plugin.v1.Path
@@ -2738,37 +2875,41 @@ var file_postern_proto_depIdxs = []int32{
 	15, // 26: postern.plugin.v1.DeliverRequest.recipient:type_name -> postern.plugin.v1.Path
 	20, // 27: postern.plugin.v1.DeliverRequest.message:type_name -> postern.plugin.v1.Message
 	22, // 28: postern.plugin.v1.DeliverResponse.status:type_name -> postern.plugin.v1.Status
-	6,  // 29: postern.plugin.v1.GateRequest.stage:type_name -> postern.plugin.v1.Stage
-	18, // 30: postern.plugin.v1.GateRequest.envelope:type_name -> postern.plugin.v1.Envelope
-	15, // 31: postern.plugin.v1.GateRequest.recipient:type_name -> postern.plugin.v1.Path
-	32, // 32: postern.plugin.v1.Calls.calls:type_name -> postern.plugin.v1.Call
-	21, // 33: postern.plugin.v1.Call.filter:type_name -> postern.plugin.v1.FilterRequest
-	30, // 34: postern.plugin.v1.Call.gate:type_name -> postern.plugin.v1.GateRequest
-	34, // 35: postern.plugin.v1.Answers.answers:type_name -> postern.plugin.v1.Answer
-	24, // 36: postern.plugin.v1.Answer.verdict:type_name -> postern.plugin.v1.Verdict
-	35, // 37: postern.plugin.v1.Answer.error:type_name -> postern.plugin.v1.CallError
-	23, // 38: postern.plugin.v1.Verdict.PerRecipientEntry.value:type_name -> postern.plugin.v1.Outcome
-	7,  // 39: postern.plugin.v1.Plugin.Describe:input_type -> postern.plugin.v1.DescribeRequest
-	9,  // 40: postern.plugin.v1.Plugin.Configure:input_type -> postern.plugin.v1.ConfigureRequest
-	11, // 41: postern.plugin.v1.Plugin.Health:input_type -> postern.plugin.v1.HealthRequest
-	13, // 42: postern.plugin.v1.Plugin.Drain:input_type -> postern.plugin.v1.DrainRequest
-	31, // 43: postern.plugin.v1.Plugin.Stream:input_type -> postern.plugin.v1.Calls
-	21, // 44: postern.plugin.v1.Filter.Filter:input_type -> postern.plugin.v1.FilterRequest
-	27, // 45: postern.plugin.v1.Mailbox.Deliver:input_type -> postern.plugin.v1.DeliverRequest
-	30, // 46: postern.plugin.v1.Gate.Gate:input_type -> postern.plugin.v1.GateRequest
-	8,  // 47: postern.plugin.v1.Plugin.Describe:output_type -> postern.plugin.v1.Manifest
-	10, // 48: postern.plugin.v1.Plugin.Configure:output_type -> postern.plugin.v1.ConfigureResponse
-	12, // 49: postern.plugin.v1.Plugin.Health:output_type -> postern.plugin.v1.HealthResponse
-	14, // 50: postern.plugin.v1.Plugin.Drain:output_type -> postern.plugin.v1.DrainResponse
-	33, // 51: postern.plugin.v1.Plugin.Stream:output_type -> postern.plugin.v1.Answers
-	24, // 52: postern.plugin.v1.Filter.Filter:output_type -> postern.plugin.v1.Verdict
-	28, // 53: postern.plugin.v1.Mailbox.Deliver:output_type -> postern.plugin.v1.DeliverResponse
-	24, // 54: postern.plugin.v1.Gate.Gate:output_type -> postern.plugin.v1.Verdict
-	47, // [47:55] is the sub-list for method output_type
-	39, // [39:47] is the sub-list for method input_type
-	39, // [39:39] is the sub-list for extension type_name
-	39, // [39:39] is the sub-list for extension extendee
-	0,  // [0:39] is the sub-list for field type_name
+	15, // 29: postern.plugin.v1.RoomRequest.recipient:type_name -> postern.plugin.v1.Path
+	22, // 30: postern.plugin.v1.RoomResponse.status:type_name -> postern.plugin.v1.Status
+	6,  // 31: postern.plugin.v1.GateRequest.stage:type_name -> postern.plugin.v1.Stage
+	18, // 32: postern.plugin.v1.GateRequest.envelope:type_name -> postern.plugin.v1.Envelope
+	15, // 33: postern.plugin.v1.GateRequest.recipient:type_name -> postern.plugin.v1.Path
+	34, // 34: postern.plugin.v1.Calls.calls:type_name -> postern.plugin.v1.Call
+	21, // 35: postern.plugin.v1.Call.filter:type_name -> postern.plugin.v1.FilterRequest
+	32, // 36: postern.plugin.v1.Call.gate:type_name -> postern.plugin.v1.GateRequest
+	36, // 37: postern.plugin.v1.Answers.answers:type_name -> postern.plugin.v1.Answer
+	24, // 38: postern.plugin.v1.Answer.verdict:type_name -> postern.plugin.v1.Verdict
+	37, // 39: postern.plugin.v1.Answer.error:type_name -> postern.plugin.v1.CallError
+	23, // 40: postern.plugin.v1.Verdict.PerRecipientEntry.value:type_name -> postern.plugin.v1.Outcome
+	7,  // 41: postern.plugin.v1.Plugin.Describe:input_type -> postern.plugin.v1.DescribeRequest
+	9,  // 42: postern.plugin.v1.Plugin.Configure:input_type -> postern.plugin.v1.ConfigureRequest
+	11, // 43: postern.plugin.v1.Plugin.Health:input_type -> postern.plugin.v1.HealthRequest
+	13, // 44: postern.plugin.v1.Plugin.Drain:input_type -> postern.plugin.v1.DrainRequest
+	33, // 45: postern.plugin.v1.Plugin.Stream:input_type -> postern.plugin.v1.Calls
+	21, // 46: postern.plugin.v1.Filter.Filter:input_type -> postern.plugin.v1.FilterRequest
+	27, // 47: postern.plugin.v1.Mailbox.Deliver:input_type -> postern.plugin.v1.DeliverRequest
+	29, // 48: postern.plugin.v1.Mailbox.Room:input_type -> postern.plugin.v1.RoomRequest
+	32, // 49: postern.plugin.v1.Gate.Gate:input_type -> postern.plugin.v1.GateRequest
+	8,  // 50: postern.plugin.v1.Plugin.Describe:output_type -> postern.plugin.v1.Manifest
+	10, // 51: postern.plugin.v1.Plugin.Configure:output_type -> postern.plugin.v1.ConfigureResponse
+	12, // 52: postern.plugin.v1.Plugin.Health:output_type -> postern.plugin.v1.HealthResponse
+	14, // 53: postern.plugin.v1.Plugin.Drain:output_type -> postern.plugin.v1.DrainResponse
+	35, // 54: postern.plugin.v1.Plugin.Stream:output_type -> postern.plugin.v1.Answers
+	24, // 55: postern.plugin.v1.Filter.Filter:output_type -> postern.plugin.v1.Verdict
+	28, // 56: postern.plugin.v1.Mailbox.Deliver:output_type -> postern.plugin.v1.DeliverResponse
+	30, // 57: postern.plugin.v1.Mailbox.Room:output_type -> postern.plugin.v1.RoomResponse
+	24, // 58: postern.plugin.v1.Gate.Gate:output_type -> postern.plugin.v1.Verdict
+	50, // [50:59] is the sub-list for method output_type
+	41, // [41:50] is the sub-list for method input_type
+	41, // [41:41] is the sub-list for extension type_name
+	41, // [41:41] is the sub-list for extension extendee
+	0,  // [0:41] is the sub-list for field type_name
 }
 
 func init() { file_postern_proto_init() }
@@ -2782,7 +2923,7 @@ func file_postern_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_postern_proto_rawDesc), len(file_postern_proto_rawDesc)),
 			NumEnums:      7,
-			NumMessages:   35,
+			NumMessages:   37,
 			NumExtensions: 0,
 			NumServices:   4,
 		},

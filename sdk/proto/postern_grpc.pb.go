@@ -429,6 +429,7 @@ var Filter_ServiceDesc = grpc.ServiceDesc{
 
 const (
 	Mailbox_Deliver_FullMethodName = "/postern.plugin.v1.Mailbox/Deliver"
+	Mailbox_Room_FullMethodName    = "/postern.plugin.v1.Mailbox/Room"
 )
 
 // MailboxClient is the client API for Mailbox service.
@@ -441,6 +442,10 @@ type MailboxClient interface {
 	// It is idempotent by key: a second call with a key that was stored stores nothing and
 	// succeeds.
 	Deliver(ctx context.Context, in *DeliverRequest, opts ...grpc.CallOption) (*DeliverResponse, error)
+	// Room says whether a message would be taken now, while the client that has it waits: a
+	// mailbox that is full refuses here, before the message is in. It is optional: a plugin
+	// that serves it says so in Manifest.room. The answer may be remembered for a few seconds.
+	Room(ctx context.Context, in *RoomRequest, opts ...grpc.CallOption) (*RoomResponse, error)
 }
 
 type mailboxClient struct {
@@ -461,6 +466,16 @@ func (c *mailboxClient) Deliver(ctx context.Context, in *DeliverRequest, opts ..
 	return out, nil
 }
 
+func (c *mailboxClient) Room(ctx context.Context, in *RoomRequest, opts ...grpc.CallOption) (*RoomResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RoomResponse)
+	err := c.cc.Invoke(ctx, Mailbox_Room_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // MailboxServer is the server API for Mailbox service.
 // All implementations must embed UnimplementedMailboxServer
 // for forward compatibility.
@@ -471,6 +486,10 @@ type MailboxServer interface {
 	// It is idempotent by key: a second call with a key that was stored stores nothing and
 	// succeeds.
 	Deliver(context.Context, *DeliverRequest) (*DeliverResponse, error)
+	// Room says whether a message would be taken now, while the client that has it waits: a
+	// mailbox that is full refuses here, before the message is in. It is optional: a plugin
+	// that serves it says so in Manifest.room. The answer may be remembered for a few seconds.
+	Room(context.Context, *RoomRequest) (*RoomResponse, error)
 	mustEmbedUnimplementedMailboxServer()
 }
 
@@ -483,6 +502,9 @@ type UnimplementedMailboxServer struct{}
 
 func (UnimplementedMailboxServer) Deliver(context.Context, *DeliverRequest) (*DeliverResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Deliver not implemented")
+}
+func (UnimplementedMailboxServer) Room(context.Context, *RoomRequest) (*RoomResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Room not implemented")
 }
 func (UnimplementedMailboxServer) mustEmbedUnimplementedMailboxServer() {}
 func (UnimplementedMailboxServer) testEmbeddedByValue()                 {}
@@ -523,6 +545,24 @@ func _Mailbox_Deliver_Handler(srv interface{}, ctx context.Context, dec func(int
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Mailbox_Room_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RoomRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MailboxServer).Room(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Mailbox_Room_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MailboxServer).Room(ctx, req.(*RoomRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Mailbox_ServiceDesc is the grpc.ServiceDesc for Mailbox service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -533,6 +573,10 @@ var Mailbox_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Deliver",
 			Handler:    _Mailbox_Deliver_Handler,
+		},
+		{
+			MethodName: "Room",
+			Handler:    _Mailbox_Room_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -21,6 +21,7 @@ type Description struct {
 	Directory bool // it serves the directory interface
 	Service   bool // it serves the service interface
 	Stream    bool // filter and gate are asked over Plugin.Stream
+	Room      bool // it serves Mailbox.Room
 }
 
 const allRights = sdk.MayReject | sdk.MayDiscard | sdk.MayQuarantine | sdk.MayEditHeader |
@@ -89,6 +90,7 @@ func Describe(m *proto.Manifest) (Description, error) {
 	}
 	d.Manifest.Stages = sdk.Stage(m.GetStages())
 	d.Stream = m.GetStream() && (d.Filter || d.Gate)
+	d.Room = m.GetRoom() && d.Mailbox
 	if d.Gate != (d.Manifest.Stages != 0) {
 		return d, errors.New("manifest: a gate names the stages at which it is asked, and nothing else does")
 	}
@@ -221,10 +223,17 @@ func address(p *proto.Path) (mail.Path, error) {
 // another error for an answer that breaks the contract. The boolean says which of the two
 // errors it is: true for the plugin's word.
 func Delivered(r *proto.DeliverResponse) (error, bool) {
-	if r.GetStatus() == nil {
+	return refusal(r.GetStatus())
+}
+
+// Roomy reads a mailbox's answer about a message to come, as [Delivered] does.
+func Roomy(r *proto.RoomResponse) (error, bool) { return refusal(r.GetStatus()) }
+
+func refusal(ps *proto.Status) (error, bool) {
+	if ps == nil {
 		return nil, true
 	}
-	s, err := status(r.Status)
+	s, err := status(ps)
 	if err == nil {
 		err = checkStatus(s, 4, 5)
 	}

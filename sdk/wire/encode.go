@@ -38,8 +38,15 @@ func DeliverRequest(d *sdk.Delivery) (*proto.DeliverRequest, error) {
 		Recipient: path(d.Recipient),
 		Folder:    text(d.Folder),
 		Flags:     texts(d.Flags),
+		Create:    d.Create,
+		Fresh:     d.Fresh,
 		Message:   msg,
 	}, nil
+}
+
+// RoomRequest is the call that asks whether a message would be taken.
+func RoomRequest(recipient mail.Path, size int64) *proto.RoomRequest {
+	return &proto.RoomRequest{Recipient: path(recipient), Size: size}
 }
 
 // ConfigureRequest is the call that configures a plugin.

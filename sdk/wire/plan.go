@@ -56,7 +56,7 @@ func planAction(pa *proto.PlanAction) (sdk.PlanAction, error) {
 	if k <= 0 || k > proto.PlanKind_PLAN_NOTIFY {
 		return sdk.PlanAction{}, fmt.Errorf("kind %d is unknown", k)
 	}
-	a := sdk.PlanAction{Kind: sdk.PlanKind(k), Folder: pa.Folder, Flags: pa.Flags, Reason: pa.Reason, Body: pa.Body}
+	a := sdk.PlanAction{Kind: sdk.PlanKind(k), Folder: pa.Folder, Flags: pa.Flags, Create: pa.Create, Reason: pa.Reason, Body: pa.Body}
 	if len(pa.Header) > 0 {
 		a.Header = mail.NewHeader(pa.Header)
 	}

@@ -213,6 +213,9 @@ func (d *decoder) message(id queue.ID, path func(name string) string, content st
 		for range d.count(1) {
 			m.Keep.Flags = append(m.Keep.Flags, d.str())
 		}
+		if len(d.b) != 0 {
+			m.Keep.Create = d.bool()
+		}
 	}
 	if len(d.b) != 0 {
 		d.fail()

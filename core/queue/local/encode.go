@@ -142,6 +142,9 @@ func (e *encoder) message(m *queue.Entry) {
 		for _, f := range m.Keep.Flags {
 			e.str(f)
 		}
+		if m.Keep.Create { // else the item ends here
+			e.bool(true)
+		}
 	}
 }
 

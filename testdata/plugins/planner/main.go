@@ -47,7 +47,7 @@ func (p *planner) Plan(ctx context.Context, m *mail.Message) (*sdk.Plan, error) 
 		switch {
 		case len(word) == 0:
 		case word[0] == "keep":
-			plan.Keep(strings.TrimPrefix(word[1], "INBOX"), word[2:]...)
+			plan.File(strings.TrimPrefix(word[1], "INBOX"), word[2:]...)
 		case word[0] == "redirect":
 			plan.Redirect(mail.MustPath(word[1]))
 		case word[0] == "discard":
