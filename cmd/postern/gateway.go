@@ -46,6 +46,7 @@ type gateway struct {
 	*keeping
 	directory *directory.Directory
 	host      *pluginhost.Host
+	rooms     *mailbox.Rooms
 	policy    currentPolicy
 	gates     currentGates
 	intake    *intake.Intake
@@ -114,6 +115,7 @@ func (g *gateway) build(ctx context.Context, c *config.Config, undo func(func())
 		return err
 	}
 	undo(func() { g.host.Close(context.Background()) })
+	g.rooms = g.newRooms()
 	p, err := g.prepare(c, opened)
 	if err != nil {
 		return err
@@ -185,10 +187,12 @@ func (g *gateway) prepare(c *config.Config, opened map[string]*socket) (*prepare
 	own := g.ownAddresses(c, opened)
 	p := &prepared{directories: newDirectories(c, g.directory, g.host)}
 	var err error
-	if p.policy, err = policy.New(policyOptions(c, p.directories, g.policy.Load(), g.log)); err != nil {
+	if p.routes, err = routes(c, own); err != nil {
 		return nil, err
 	}
-	if p.routes, err = routes(c, own); err != nil {
+	rules := policyOptions(c, p.directories, g.policy.Load(), g.log)
+	rules.Room = room(g.rooms, p.routes)
+	if p.policy, err = policy.New(rules); err != nil {
 		return nil, err
 	}
 	r, err := newResolver(c, g.log)

@@ -41,6 +41,9 @@ type Options struct {
 	// because another server knows which exist.
 	AnyRecipient []mail.Domain
 	Relay        []netip.Prefix // who may relay without logging in
+	// Room says whether a mailbox of ours would take a message of that size (0: not known);
+	// the zero Status means yes, or that it is not known. nil: nobody can tell.
+	Room func(ctx context.Context, to mail.Path, size int64) mail.Status
 
 	Clients    []ClientRule  // in each list the first match decides
 	Senders    []AddressRule //
@@ -268,7 +271,16 @@ func (p *Policy) deliverable(ctx context.Context, e *mail.Envelope, rcpt mail.Pa
 	if len(targets) == 0 {
 		return mail.Permanent(550, 1, 1, "No such user here")
 	}
-	return mail.Status{}
+	return p.room(ctx, e, targets)
+}
+
+// room refuses, for now, a recipient whose mailbox is full: the sender's server keeps the
+// message, and nobody gets a bounce. Of several targets the others are not to suffer.
+func (p *Policy) room(ctx context.Context, e *mail.Envelope, targets []mail.Path) mail.Status {
+	if p.Room == nil || len(targets) != 1 {
+		return mail.Status{}
+	}
+	return p.Room(ctx, targets[0], e.Size)
 }
 
 // routed refuses a local part in which the server behind us could see a route to another

@@ -3,8 +3,10 @@ package policy
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -339,6 +341,31 @@ func TestAccessLists(t *testing.T) {
 	// An allowed sender or client has no right to relay.
 	if got := r.rcpt(t, stranger, "", "good@spam.example", "x@ext.example"); got != "550 5.7.1" {
 		t.Errorf("relaying for an allowed sender: %q", got)
+	}
+}
+
+// A full mailbox is refused for now; of several targets nobody is asked.
+func TestRoom(t *testing.T) {
+	var asked []string
+	r := newRig(t, func(o *Options) {
+		o.Room = func(_ context.Context, to mail.Path, size int64) mail.Status {
+			asked = append(asked, fmt.Sprint(to, " ", size))
+			if to.Local == "bob" {
+				return mail.Temporary(452, 2, 2, "Mailbox full")
+			}
+			return mail.Status{}
+		}
+	})
+	c, _ := r.connect(stranger)
+	e := &mail.Envelope{Client: *c, ReversePath: mail.MustPath("x@example.net"), Size: 4711}
+	for to, want := range map[string]int{"alice@gw.example": 0, "bob@bücher.test": 452, "sales@gw.example": 0, "x@any.example": 0, "postmaster@gw.example": 0, "nobody@gw.example": 550} {
+		if st := r.Recipient(t.Context(), e, mail.MustPath(to)); st.Code != want {
+			t.Errorf("%s: %v", to, st)
+		}
+	}
+	slices.Sort(asked)
+	if got := strings.Join(asked, ", "); got != "alice@gw.example 4711, bob@gw.example 4711" {
+		t.Error(got)
 	}
 }
 

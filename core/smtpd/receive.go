@@ -54,6 +54,7 @@ func (b backend) Data(io.Reader) (err error) {
 	}
 	s.w.enlarge()
 	n := len(s.env.Recipients)
+	s.env.Size = 0
 	statuses := s.receive(n)
 	switch {
 	case len(statuses) == 0:
@@ -143,7 +144,7 @@ func (s *session) envelope() *mail.Envelope {
 	m := &s.mail
 	e := &mail.Envelope{
 		Origin: mail.Incoming, ReversePath: m.reverse, BodyType: m.body, UTF8: m.utf8,
-		RequireTLS: m.requireTLS, Return: m.ret, EnvelopeID: m.envelopeID, Client: s.client,
+		RequireTLS: m.requireTLS, Return: m.ret, EnvelopeID: m.envelopeID, Client: s.client, Size: m.size,
 	}
 	if s.client.Class != mail.Stranger || s.server.opt.Role == Submission {
 		e.Origin = mail.Submitted

@@ -133,6 +133,9 @@ type Envelope struct {
 	Return      Return
 	EnvelopeID  string // ENVID, decoded (RFC 3461 §4.4)
 	Client      Client
+	// Size is what the client declared at MAIL (RFC 1870), in bytes; 0: nothing. Once the
+	// message is in it is 0: nobody needs a promise any more.
+	Size int64
 	// Notes are what gates said in the session and the transaction, "plugin/name". Once
 	// the message is in they are in [Message] instead.
 	Notes map[string]string
