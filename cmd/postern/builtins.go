@@ -16,6 +16,7 @@ import (
 	"github.com/postern-mail/postern/plugins/mailauth"
 	"github.com/postern-mail/postern/plugins/maildir"
 	"github.com/postern-mail/postern/plugins/milter"
+	"github.com/postern-mail/postern/plugins/sieve"
 	"github.com/postern-mail/postern/plugins/smtpfilter"
 	"github.com/postern-mail/postern/plugins/spam"
 	"github.com/postern-mail/postern/sdk"
@@ -41,6 +42,7 @@ var builtins = map[string]builtin{
 	"mailauth":    {make: func() any { return mailauth.New() }, manifest: mailauth.Manifest()},
 	"maildir":     {make: func() any { return maildir.New() }, manifest: maildir.Manifest(), mailbox: true},
 	"milter":      {make: func() any { return milter.New() }, manifest: milter.Manifest()},
+	"sieve":       {make: func() any { return sieve.New() }, manifest: sieve.Manifest()},
 	"smtpfilter":  {make: func() any { return smtpfilter.New() }, manifest: smtpfilter.Manifest()},
 	"spam":        {make: func() any { return spam.New() }, manifest: spam.Manifest()},
 }

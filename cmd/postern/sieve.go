@@ -17,7 +17,8 @@ func sieveCommand(file *string) *cobra.Command {
 		Args:  func(_ *cobra.Command, a []string) error { return unknownCommand(a) },
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(sieveCheckCommand(), sieveRunCommand())
+	cmd.AddCommand(sieveCheckCommand(), sieveRunCommand(), sievePutCommand(file), sieveListCommand(file), sieveGetCommand(file),
+		sieveActivateCommand(file), sieveDeactivateCommand(file), sieveDeleteCommand(file))
 	return cmd
 }
 

@@ -5,8 +5,10 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
+	"github.com/postern-mail/postern/core/route"
 	"github.com/postern-mail/postern/sdk/mail"
 )
 
@@ -39,6 +41,27 @@ func (c *Config) complete(dir string) {
 		// file next to the configuration is what is meant.
 		if cmd := c.Plugins[i].Command; len(cmd) > 0 {
 			abs(&cmd[0])
+		}
+	}
+	c.completePlanners()
+}
+
+// completePlanners lets the plugin sieve, if it is listed, plan for mailboxes.
+func (c *Config) completePlanners() {
+	i := slices.IndexFunc(c.Plugins, func(p Plugin) bool {
+		return len(p.Command) == 0 && (p.Use == "sieve" || p.Use == "" && p.Name == "sieve")
+	})
+	for k := range c.Domains {
+		d := &c.Domains[k]
+		mailbox := func(t string) bool {
+			h, err := route.ParseHop(t)
+			return err == nil && h.Scheme == route.SchemeMailbox
+		}
+		switch {
+		case d.Planner == "none":
+			d.Planner = ""
+		case d.Planner == "" && i >= 0 && len(d.Deliver) > 0 && !slices.ContainsFunc(d.Deliver, func(t string) bool { return !mailbox(t) }):
+			d.Planner = c.Plugins[i].Name
 		}
 	}
 }

@@ -274,8 +274,9 @@ type Domain struct {
 	// Default: "", accounts and aliases.
 	Directory string `toml:"directory"`
 	// Planner is the plugin that decides, for each recipient, what becomes of a message
-	// before it goes into the mailbox: folder, redirects, replies.
-	// Default: "", everything goes into the inbox.
+	// before it goes into the mailbox: folder, redirects, replies. "none": nobody, everything
+	// goes into the inbox.
+	// Default: "", the plugin sieve where it is listed and deliver is a mailbox; else nobody.
 	Planner string `toml:"planner"`
 }
 

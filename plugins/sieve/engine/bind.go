@@ -125,9 +125,9 @@ func (b *bound) tag(c *compiler, args []Arg, sig signature) (int, *Error) {
 	}
 	switch {
 	case spec == nil:
-		return 0, errorAt(a.Line, "'%s' has no tag ':%s'", b.Name, a.Tag)
+		return 0, unknownAt(a.Line, "'%s' has no tag ':%s'", b.Name, a.Tag)
 	case !c.has(spec.ext):
-		return 0, errorAt(a.Line, "tag ':%s' needs the extension '%s': add it to 'require'", a.Tag, spec.ext)
+		return 0, unknownAt(a.Line, "tag ':%s' needs the extension '%s': add it to 'require'", a.Tag, spec.ext)
 	case b.has(name):
 		return 0, errorAt(a.Line, "tag ':%s' is there twice", a.Tag)
 	}

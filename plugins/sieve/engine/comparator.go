@@ -23,17 +23,17 @@ func (c *compiler) comparator(b *bound) (comparator, *Error) {
 	if !ok {
 		return asciiCasemap, nil
 	}
-	name := a.Strings[0].Text
+	name := strings.ToLower(a.Strings[0].Text)
 	switch comparator(name) {
 	case octet, asciiCasemap:
 		return comparator(name), nil
 	case asciiNumeric, unicodeCasemap:
 		if !c.has("comparator-" + name) {
-			return "", errorAt(a.Line, "comparator '%s' needs the extension 'comparator-%s': add it to 'require'", name, name)
+			return "", unknownAt(a.Line, "comparator '%s' needs the extension 'comparator-%s': add it to 'require'", name, name)
 		}
 		return comparator(name), nil
 	}
-	return "", errorAt(a.Line, "unknown comparator '%s'", printable(name))
+	return "", unknownAt(a.Line, "unknown comparator '%s'", printable(name))
 }
 
 // key maps a string to one that can be compared octet by octet. Not for i;ascii-numeric.

@@ -228,15 +228,15 @@ func (c *compiler) test(n *Node) cond {
 
 func unknown(what string, n *Node, known bool, ext string) *Error {
 	if known {
-		return errorAt(n.Line, "%s '%s' needs the extension '%s': add it to 'require'", what, n.Name, ext)
+		return unknownAt(n.Line, "%s '%s' needs the extension '%s': add it to 'require'", what, n.Name, ext)
 	}
-	return errorAt(n.Line, "unknown %s '%s'", what, n.Name)
+	return unknownAt(n.Line, "unknown %s '%s'", what, n.Name)
 }
 
 // deferred is what becomes of something that does not compile: a fault now or, where the script asks what is
 // supported, when it is reached.
 func (c *compiler) deferred(err *Error) faulty {
-	if !c.lenient() {
+	if !err.unknown || !c.lenient() {
 		c.fail(err)
 	}
 	return faulty{err}
