@@ -5,10 +5,11 @@ import (
 	"io"
 
 	"github.com/postern-mail/postern/sdk/internal/draft"
+	"github.com/postern-mail/postern/sdk/mail"
 )
 
 // Body is a body that a filter writes in the place of the message's own, for
-// [Verdict.ReplaceBody]. What is written goes through a buffer into a file that the gateway
+// [Verdict.ReplaceBody] and [Verdict.CopyOwn]. What is written goes through a buffer into a file that the gateway
 // made; memory does not depend on the size. It belongs to the call, which closes it; an
 // error in writing fails the call even if nobody looked at it. It is for one goroutine.
 //
@@ -36,4 +37,12 @@ func (b *Body) Write(p []byte) (int, error) { return b.d.Write(p) }
 // the call returns.
 func (v *Verdict) ReplaceBody(b *Body) *Verdict {
 	return v.edit(Edit{Kind: BodyReplace, BodyDraft: b.d.Path})
+}
+
+// CopyOwn sends header and b to path, in the place of a copy of the message: a report about
+// it, say. Like a copy it goes when the message is refused, shows in no reply and in no DSN about
+// the message, and its bounces go to reverse. The header ends with an empty line. Both
+// MayCopy and MayReplaceBody have to be declared; b cannot be used for ReplaceBody as well.
+func (v *Verdict) CopyOwn(path, reverse mail.Path, header mail.Header, b *Body) *Verdict {
+	return v.edit(Edit{Kind: Copy, Path: path, ReversePath: reverse, Value: string(header.Block()), BodyDraft: b.d.Path})
 }

@@ -217,6 +217,9 @@ func TestVerdictSurvivesTheWire(t *testing.T) {
 	for _, k := range kinds {
 		edit.Kind = k
 		v.Edits = append(v.Edits, edit)
+		if k == sdk.Copy { // one of its own
+			v.Edits[len(v.Edits)-1].Value = "Subject: x\r\n\r\n"
+		}
 	}
 	v.Edits = append(v.Edits, sdk.Edit{Kind: sdk.HeaderInsert, Name: "X-Latin", Value: "caf\xe9", Index: -1, Recipients: []int{}})
 	got, err := wire.VerdictDraft(overWire(t, sdk.EncodeVerdict(&v), &proto.Verdict{}), all, env, edit.BodyDraft)

@@ -48,7 +48,8 @@ type Verdict struct {
 // Edit is one change. Edits are applied in order, each to the result of the one before.
 type Edit struct {
 	Kind EditKind
-	// Name and Value of a header field. Value may be folded.
+	// Name and Value of a header field. Value may be folded. Of a Copy with a content of its
+	// own, Value is the whole header.
 	Name, Value string
 	// Index: for HeaderInsert the position among all fields (from 0; below 0: at the
 	// end), for HeaderChange and HeaderRemove which of the fields called Name (from 0;
@@ -58,8 +59,8 @@ type Edit struct {
 	Path mail.Path
 	// ReversePath of a Copy: where its bounces go.
 	ReversePath mail.Path
-	// BodyDraft is the draft that replaces the body, by the name the host gave it; see
-	// ReplaceBody.
+	// BodyDraft is the draft that replaces the body, or is that of a Copy with a content of its
+	// own, by the name the host gave it; see ReplaceBody and CopyOwn.
 	BodyDraft string
 	// Recipients limits the edit to these recipients, by index in the envelope; nil: all.
 	Recipients []int

@@ -138,12 +138,12 @@ func (p *Pipeline) Run(ctx context.Context, m Message) []Version {
 			continue
 		}
 		var next []Version
-		for _, v := range versions {
+		for i, v := range versions {
 			if v.Disposition > Quarantine || slices.Contains(v.Run.Done, step.Name) {
 				next = append(next, v)
 				continue
 			}
-			next = append(next, p.ask(ctx, step, m, v)...)
+			next = append(next, p.ask(ctx, step, m, v, step.whole(v, next, versions[i:]))...)
 		}
 		versions = merge(next)
 	}
@@ -156,8 +156,8 @@ func (p *Pipeline) Run(ctx context.Context, m Message) []Version {
 	return versions
 }
 
-// ask calls one plugin for one version.
-func (p *Pipeline) ask(ctx context.Context, step *Step, m Message, v Version) []Version {
+// ask calls one plugin for one version, and tells it that of the whole message, if anything.
+func (p *Pipeline) ask(ctx context.Context, step *Step, m Message, v Version, whole string) []Version {
 	env := m.Envelope
 	env.ReversePath = v.ReversePath
 	env.Recipients = make([]mail.Recipient, len(v.Recipients))
@@ -166,6 +166,9 @@ func (p *Pipeline) ask(ctx context.Context, step *Step, m Message, v Version) []
 	}
 	msg := &mail.Message{Envelope: env, Header: v.Header, Body: v.Body, Scores: v.Run.Scores, Notes: v.Run.Notes}
 	p.allow(ctx, msg)
+	if whole != "" {
+		msg.Notes = with(msg.Notes, sdk.NoteEnvelope, whole)
+	}
 	callCtx := ctx
 	if step.Timeout > 0 {
 		var cancel context.CancelFunc

@@ -35,11 +35,11 @@ func (s *Step) apply(v Version, verdict *sdk.Verdict, body mail.Body) []Version 
 			out = append(out, nv)
 		}
 	}
-	return append(out, s.aside(v, verdict, run, out)...)
+	return append(out, s.aside(v, verdict, run, out, body)...)
 }
 
 // aside makes the versions for copies and for removed recipients.
-func (s *Step) aside(v Version, verdict *sdk.Verdict, run queue.Run, made []Version) []Version {
+func (s *Step) aside(v Version, verdict *sdk.Verdict, run queue.Run, made []Version, body mail.Body) []Version {
 	var out []Version
 	for _, e := range verdict.Edits {
 		switch e.Kind {
@@ -47,6 +47,9 @@ func (s *Step) aside(v Version, verdict *sdk.Verdict, run queue.Run, made []Vers
 			c := v
 			if len(made) > 0 { // with the edits of the same verdict
 				c.Header, c.Body = made[0].Header, made[0].Body
+			}
+			if e.BodyDraft != "" {
+				c.Header, c.Body = mail.NewHeader([]byte(e.Value)), body
 			}
 			c.Run, c.Copy, c.Disposition = run, true, Deliver
 			c.ReversePath = e.ReversePath

@@ -13,6 +13,7 @@ import (
 
 	"github.com/postern-mail/postern/sdk"
 	"github.com/postern-mail/postern/sdk/mail"
+	"github.com/postern-mail/postern/sdk/proto"
 	"github.com/postern-mail/postern/sdk/wire"
 )
 
@@ -104,8 +105,8 @@ func (f *Filter) Rewrite(ctx context.Context, m *mail.Message, max int64, keep f
 		if v, err = wire.VerdictDraft(pv, p.desc.Manifest, &m.Envelope, req.Draft); err != nil {
 			return garbage(f.slot.name, fmt.Errorf("its verdict breaks the contract: %w", err))
 		}
-		if replaces(v) {
-			r := &strict{r: draft, left: max}
+		if room, yes := replaces(v, max); yes {
+			r := &strict{r: draft, left: room}
 			if body, own = keep(r); r.fault != nil {
 				own = nil
 				return garbage(f.slot.name, fmt.Errorf("its new body breaks the contract: %w", r.fault))
@@ -122,13 +123,21 @@ func (f *Filter) Rewrite(ctx context.Context, m *mail.Message, max int64, keep f
 	return v, body, nil
 }
 
-func replaces(v *sdk.Verdict) bool {
+// wrapping is how much larger than a message the body of a copy may be that has the message in
+// it: by its header, and a report.
+const wrapping = proto.MaxHeader + 1<<20
+
+// replaces reports whether a verdict has a body of its own, and how large that may be.
+func replaces(v *sdk.Verdict, max int64) (room int64, yes bool) {
 	for i := range v.Edits {
-		if v.Edits[i].Kind == sdk.BodyReplace {
-			return true
+		switch {
+		case v.Edits[i].Kind == sdk.BodyReplace:
+			return max, true
+		case v.Edits[i].BodyDraft != "":
+			room, yes = max+wrapping, true
 		}
 	}
-	return false
+	return room, yes
 }
 
 // strict reads what a plugin wrote, and fails where it is not the wire form of a body: what

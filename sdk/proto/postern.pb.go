@@ -339,7 +339,7 @@ const (
 	EditKind_EDIT_HEADER_REMOVE    EditKind = 3 // name, index: which of that name, below 0: all
 	EditKind_EDIT_RECIPIENT_ADD    EditKind = 4 // path
 	EditKind_EDIT_RECIPIENT_REMOVE EditKind = 5 // path
-	EditKind_EDIT_COPY             EditKind = 6 // path, reverse_path: where bounces of the copy go
+	EditKind_EDIT_COPY             EditKind = 6 // path, reverse_path: where bounces of the copy go; with a content of its own value: header, body_draft
 	EditKind_EDIT_REVERSE_PATH     EditKind = 7 // path
 	EditKind_EDIT_BODY_REPLACE     EditKind = 8 // body_draft
 )

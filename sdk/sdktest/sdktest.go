@@ -62,12 +62,12 @@ func Filter(t testing.TB, f sdk.Filter, man sdk.Manifest, m *mail.Message) (*sdk
 	return v, nil
 }
 
-// Body returns the new body of a verdict that [Filter] returned; false if it has none. It is
-// there until the test ends.
+// Body returns the new body of a verdict that [Filter] returned, the message's or that of a copy;
+// false if it has none. It is there until the test ends.
 func Body(t testing.TB, v *sdk.Verdict) ([]byte, bool) {
 	t.Helper()
 	for _, e := range v.Edits {
-		if e.Kind == sdk.BodyReplace {
+		if e.BodyDraft != "" {
 			b, err := os.ReadFile(e.BodyDraft)
 			if err != nil {
 				t.Fatal(err)

@@ -3,6 +3,7 @@ package wire
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"unicode/utf8"
 
 	"github.com/postern-mail/postern/sdk"
@@ -123,12 +124,15 @@ func checkEdit(e sdk.Edit, may sdk.Right, recipients int, draft string) error {
 		need, err = sdk.MayEditRcpt, checkAddress(e)
 	case sdk.Copy:
 		need, err = sdk.MayCopy, checkAddress(e)
+		if err == nil && (e.Value != "" || e.BodyDraft != "") {
+			need, err = need|sdk.MayReplaceBody, checkOwn(e, draft)
+		}
 	case sdk.ReversePath:
 		need = sdk.MayEditReverse
 	case sdk.BodyReplace:
 		need = sdk.MayReplaceBody
 		if draft == "" || e.BodyDraft != draft {
-			err = errors.New("it names a draft that the gateway did not make for this call")
+			err = errDraft
 		}
 	default:
 		return fmt.Errorf("kind %d is unknown", e.Kind)
@@ -160,6 +164,24 @@ func checkField(e sdk.Edit) error {
 	// FormatField refuses what could begin another field or end the header.
 	_, err := mail.FormatField(e.Name, e.Value)
 	return err
+}
+
+var errDraft = errors.New("it names a draft that the gateway did not make for this call")
+
+// checkOwn checks the content of a copy that is not that of the message: a header, and a body in
+// the draft.
+func checkOwn(e sdk.Edit, draft string) error {
+	h, rest := mail.SplitMessage([]byte(e.Value))
+	switch {
+	case draft == "" || e.BodyDraft != draft:
+		return errDraft
+	case len(e.Value) > maxField:
+		return errors.New("the header of the copy is too large")
+	case len(rest) > 0 || !h.Separated() || strings.Contains(strings.ReplaceAll(e.Value, "\r\n", ""), "\r") ||
+		strings.Count(e.Value, "\n") != strings.Count(e.Value, "\r\n") || strings.Contains(e.Value, "\x00"):
+		return errors.New("the header of the copy is none: fields, each with CRLF, and an empty line")
+	}
+	return nil
 }
 
 func checkAddress(e sdk.Edit) error {

@@ -86,6 +86,8 @@ func TestCheckRefuses(t *testing.T) {
 		"draft":              edits(sdk.Edit{Kind: sdk.BodyReplace, BodyDraft: "x"}),
 		"edit for nobody":    edits(sdk.Edit{Kind: sdk.Copy, Path: someone, Recipients: []int{3}}),
 		"edit for many":      edits(sdk.Edit{Kind: sdk.Copy, Path: someone, Recipients: []int{0, 1, 2, 2}}),
+		"copy of no draft":   edits(sdk.Edit{Kind: sdk.Copy, Path: someone, BodyDraft: "x", Value: "A: b\r\n\r\n"}),
+		"copy of a header":   edits(sdk.Edit{Kind: sdk.Copy, Path: someone, Value: "A: b\r\n\r\n"}),
 		"edits":              edits(make([]sdk.Edit, maxEdits+1)...),
 		"NaN":                sdk.Continue().Score("x", math.NaN()),
 		"infinity":           sdk.Continue().Score("x", math.Inf(-1)),

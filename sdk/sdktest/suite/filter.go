@@ -72,7 +72,7 @@ func (r *run) verdict(ctx context.Context, p *process, m *mail.Message) (*sdk.Ve
 // newBody checks the body that a verdict puts in the place of the message's.
 func newBody(v *sdk.Verdict) error {
 	for _, e := range v.Edits {
-		if e.Kind != sdk.BodyReplace {
+		if e.BodyDraft == "" {
 			continue
 		}
 		b, err := os.ReadFile(e.BodyDraft)
