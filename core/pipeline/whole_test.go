@@ -86,7 +86,7 @@ func TestWholeAfterFailure(t *testing.T) {
 	}, nil)
 	s[1].Filter = copier{tell}
 	run(s, message("a@x.test", "b@x.test"))
-	if len(notes) != 2 || notes[1] != `[{"to":"a@x.test","given":"a@x.test","becomes":"defer","why":"plugin p1: down: 451 4.3.0 Message cannot be checked now, try again later"},{"to":"b@x.test","given":"b@x.test"}]` {
+	if len(notes) != 2 || notes[1] != `[{"to":"a@x.test","given":"a@x.test","becomes":"defer","why":"waits for plugin p1 (down): 451 4.3.0 Message cannot be checked now, try again later"},{"to":"b@x.test","given":"b@x.test"}]` {
 		t.Errorf("%q", notes)
 	}
 }
