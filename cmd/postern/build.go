@@ -147,7 +147,7 @@ func pluginSpecs(c *config.Config) ([]pluginhost.Spec, error) {
 				return nil, fmt.Errorf("plugin %q: there is no built-in plugin %q: the built-in ones are %s; for another, name its program with command", p.Name, s.Use, builtinNames())
 			}
 		}
-		if err := confine(&s, p); err != nil {
+		if err := restrict(&s, p); err != nil {
 			return nil, err
 		}
 		listed[p.Name] = true

@@ -11,11 +11,12 @@ import (
 	"syscall"
 
 	"github.com/postern-mail/postern/core/config"
+	"github.com/postern-mail/postern/core/confine"
 	"github.com/postern-mail/postern/core/pluginhost"
 )
 
-// confine tells the plugin host what the configuration lets a plugin do.
-func confine(s *pluginhost.Spec, p config.Plugin) error {
+// restrict tells the plugin host what the configuration lets a plugin do.
+func restrict(s *pluginhost.Spec, p config.Plugin) error {
 	s.SHA256, s.Memory, s.Processes = p.SHA256, int64(p.Memory), p.Processes
 	if len(s.Command) == 0 {
 		s.Network = builtins[s.Use].manifest.Network
@@ -23,7 +24,7 @@ func confine(s *pluginhost.Spec, p config.Plugin) error {
 	if p.User == "" {
 		return nil
 	}
-	u, err := pluginhost.ParseUser(p.User)
+	u, err := confine.ParseUser(p.User)
 	if err != nil {
 		return fmt.Errorf("plugin %q: user: %w", p.Name, err)
 	}
@@ -34,8 +35,8 @@ func confine(s *pluginhost.Spec, p config.Plugin) error {
 // contentGroup makes the files of large messages readable for a plugin with a user of its
 // own, and returns the group that they have: that of the content directory, if it is not
 // root's. Otherwise it is "postern", or the plugin's own group where there is no such group.
-func contentGroup(c *config.Config) func(pluginhost.User) (int, error) {
-	return func(u pluginhost.User) (int, error) {
+func contentGroup(c *config.Config) func(confine.User) (int, error) {
+	return func(u confine.User) (int, error) {
 		gid, err := groupOf(contentDir(c))
 		if err != nil {
 			return 0, err

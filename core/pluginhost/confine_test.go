@@ -1,6 +1,7 @@
 package pluginhost
 
 import (
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -14,8 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/postern-mail/postern/core/confine"
 	"github.com/postern-mail/postern/sdk/mail"
 )
 
@@ -33,22 +33,24 @@ func require(t *testing.T, ok bool, lack string) {
 
 func asRoot(t *testing.T) { require(t, os.Geteuid() == 0, "not root") }
 
-func withGroups(t *testing.T, controller string) {
+// withGroups wants control groups with a controller.
+func withGroups(t *testing.T, l confine.Limits) {
 	t.Helper()
 	asRoot(t)
-	mounts, _ := os.ReadFile("/proc/self/mountinfo")
-	own, _ := os.ReadFile("/proc/self/cgroup")
-	h, ok := findHierarchy(controller, string(mounts), string(own))
-	require(t, ok, "no control group has the controller "+controller)
-	dir, err := h.make(groupPrefix+"test", controller)
-	require(t, err == nil, "no control groups can be made")
-	os.Remove(dir)
+	c, err := confine.NewCage(l, "test"+rand.Text())
+	if err != nil {
+		require(t, false, err.Error())
+	}
+	defer c.Remove()
+	for _, by := range []string{c.MemoryBy, c.ProcessesBy} {
+		require(t, by == "" || strings.HasPrefix(by, "cgroup"), by)
+	}
 }
 
 // G-08: a plugin that eats memory is killed, and nobody else; its message is to blame.
 func TestG08Memory(t *testing.T) {
 	t.Parallel()
-	withGroups(t, "memory")
+	withGroups(t, confine.Limits{Memory: 64 << 20})
 	spec := use("filter")
 	spec.Memory = 64 << 20
 	h, log := start(t, calm(), spec, use("box"))
@@ -74,8 +76,8 @@ func TestG08Memory(t *testing.T) {
 func noGroupsLeft(t *testing.T, h *Host) {
 	t.Helper()
 	h.Close(t.Context())
-	left, _ := filepath.Glob("/sys/fs/cgroup/*/" + groupPrefix + h.mark + "*")
-	more, _ := filepath.Glob("/sys/fs/cgroup/" + groupPrefix + h.mark + "*")
+	left, _ := filepath.Glob("/sys/fs/cgroup/*/" + "postern-" + h.mark + "*")
+	more, _ := filepath.Glob("/sys/fs/cgroup/" + "postern-" + h.mark + "*")
 	if left = append(left, more...); len(left) > 0 {
 		t.Errorf("control groups are left: %v", left)
 	}
@@ -84,7 +86,7 @@ func noGroupsLeft(t *testing.T, h *Host) {
 // G-09: a fork bomb goes no further than its limit, and goes altogether, hidden as it may be.
 func TestG09ForkBomb(t *testing.T) {
 	t.Parallel()
-	withGroups(t, "pids")
+	withGroups(t, confine.Limits{Processes: 60})
 	spec := use("filter")
 	spec.Processes = 60
 	h, _ := start(t, calm(), spec)
@@ -95,7 +97,7 @@ func TestG09ForkBomb(t *testing.T) {
 	if n := atoi(t, v.Notes["started"]); n < 2 || n > 60 {
 		t.Errorf("%d children were started", n)
 	}
-	dirs := h.supervisor("filter").cur.Load().run.cage.dirs
+	dirs := h.supervisor("filter").cur.Load().run.cage.Groups
 	inside := func() int {
 		b, _ := os.ReadFile(filepath.Join(dirs[0], "cgroup.procs"))
 		return len(strings.Fields(string(b)))
@@ -116,9 +118,9 @@ func TestG09ForkBomb(t *testing.T) {
 // The same when the host is killed: the guard ends what is in the groups.
 func TestG09G10GuardEndsGroups(t *testing.T) {
 	t.Parallel()
-	withGroups(t, "pids")
+	withGroups(t, confine.Limits{Processes: 60})
 	h, _ := start(t, calm())
-	c, err := newCage(Spec{Processes: 20}, groupPrefix+h.mark+".0")
+	c, err := confine.NewCage(confine.Limits{Processes: 20}, h.mark+".0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -127,63 +129,17 @@ func TestG09G10GuardEndsGroups(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer child.Process.Kill()
-	if err := c.confine(child.Process.Pid); err != nil {
+	if err := c.Add(child.Process.Pid); err != nil {
 		t.Fatal(err)
 	}
-	h.guard.addCage(c.dirs)
+	h.guard.addCage(c.Groups)
 	h.guard.mu.Lock()
 	h.guard.in.Close() // as when the host dies
 	h.guard.mu.Unlock()
 	eventually(t, 5*time.Second, "the child is dead", func() bool { return gone(child.Process.Pid) })
 	child.Wait()
-	eventually(t, 5*time.Second, "the group is gone", func() bool { _, err := os.Stat(c.dirs[0]); return err != nil })
-	h.guard.removeCage(c.dirs)
-}
-
-// Where there are no control groups, resource limits hold.
-func TestResourceLimits(t *testing.T) {
-	t.Parallel()
-	child := exec.Command("sleep", "600")
-	if err := child.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer child.Wait()
-	defer child.Process.Kill()
-	c := &cage{rlimits: []rlimit{{unix.RLIMIT_DATA, 64 << 20}, {unix.RLIMIT_NPROC, 77}}}
-	if err := c.confine(child.Process.Pid); err != nil {
-		t.Fatal(err)
-	}
-	limits, _ := os.ReadFile(fmt.Sprintf("/proc/%d/limits", child.Process.Pid))
-	for _, want := range []string{"Max data size             67108864             67108864", "Max processes             77                   77"} {
-		if !strings.Contains(string(limits), want) {
-			t.Errorf("limits are\n%s", limits)
-		}
-	}
-}
-
-func TestFindHierarchy(t *testing.T) {
-	v2 := t.TempDir()
-	if err := os.WriteFile(filepath.Join(v2, "cgroup.controllers"), []byte("cpu memory pids\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	for _, tt := range []struct{ name, mounts, own, want string }{
-		{"version 1", "32 31 0:29 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n", "4:memory:/a/b\n0::/\n", "{1 [/sys/fs/cgroup/memory/a/b /sys/fs/cgroup/memory]}"},
-		{"version 1 in a container", "32 31 0:29 /docker/x /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n", "4:memory:/docker/x\n", "{1 [/sys/fs/cgroup/memory /sys/fs/cgroup/memory]}"},
-		{"version 2 below a service", "30 20 0:26 / " + v2 + " rw shared:4 - cgroup2 cgroup2 rw\n", "0::/system.slice/postern.service/main\n", "{2 [" + v2 + "/system.slice/postern.service/main " + v2 + "/system.slice/postern.service]}"},
-		{"version 2 without controllers", "30 20 0:26 / /nonexistent rw - cgroup2 cgroup2 rw\n", "0::/\n", "{0 []}"},
-		{"nothing", "", "", "{0 []}"},
-	} {
-		h, ok := findHierarchy("memory", tt.mounts, tt.own)
-		if got := fmt.Sprint(h); got != tt.want || ok != (h.version != 0) {
-			t.Errorf("%s: %s, %v", tt.name, got, ok)
-		}
-	}
-	// In version 2 the controller has to be handed down first.
-	h := hierarchy{2, []string{v2}}
-	os.WriteFile(filepath.Join(v2, "cgroup.subtree_control"), nil, 0o600)
-	if dir, err := h.make("postern-x", "memory"); err != nil || dir != v2+"/postern-x" || !hasWord(filepath.Join(v2, "cgroup.subtree_control"), "+memory") {
-		t.Errorf("made %s, %v", dir, err)
-	}
+	eventually(t, 5*time.Second, "the group is gone", func() bool { _, err := os.Stat(c.Groups[0]); return err != nil })
+	h.guard.removeCage(c.Groups)
 }
 
 // G-15: with a user of its own a plugin reads the content of messages, and nothing else of
@@ -207,9 +163,9 @@ func TestG15User(t *testing.T) {
 		return name
 	}
 	spec := use("filter")
-	spec.User = &User{UID: 64321, GID: 64321}
+	spec.User = &confine.User{UID: 64321, GID: 64321}
 	opt := options(t, &logBuffer{}, calm())
-	opt.ContentGroup = func(User) (int, error) { return group, nil }
+	opt.ContentGroup = func(confine.User) (int, error) { return group, nil }
 	h, err := Start(t.Context(), opt, []Spec{spec})
 	if err != nil {
 		t.Fatal(err)
@@ -244,16 +200,6 @@ func TestG15User(t *testing.T) {
 	}
 }
 
-func TestParseUser(t *testing.T) {
-	for s, want := range map[string]string{"64321": "&{64321 64321}", "64321:7": "&{64321 7}", "64321:no-such-group": `there is no group "no-such-group"`,
-		"no-such-user": `there is no user "no-such-user"`, "": "there is no user", "0": "root", "-1": "no user", "root": "root"} {
-		u, err := ParseUser(s)
-		if got := fmt.Sprint(u, err); !strings.Contains(got, want) {
-			t.Errorf("%q: %s, want %s", s, got, want)
-		}
-	}
-}
-
 // It can write new bodies too.
 func TestG15UserWritesBodies(t *testing.T) {
 	t.Parallel()
@@ -263,7 +209,7 @@ func TestG15UserWritesBodies(t *testing.T) {
 		os.Chmod(d, 0o711)
 	}
 	spec := use("writer")
-	spec.User = &User{UID: 64321, GID: 64321}
+	spec.User = &confine.User{UID: 64321, GID: 64321}
 	opt := options(t, &logBuffer{}, calm())
 	opt.DraftDir = filepath.Join(dir, "drafts")
 	h, err := Start(t.Context(), opt, []Spec{spec})
@@ -368,13 +314,13 @@ func TestG23Network(t *testing.T) {
 // is taken for a group.
 func TestG12StaleGroups(t *testing.T) {
 	t.Parallel()
-	withGroups(t, "pids")
+	withGroups(t, confine.Limits{Processes: 60})
 	runDir := filepath.Join(t.TempDir(), "run")
 	d, err := openRunDir(runDir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := newCage(Spec{Processes: 20}, groupPrefix+"stale"+itoa(os.Getpid()))
+	c, err := confine.NewCage(confine.Limits{Processes: 20}, "stale"+itoa(os.Getpid()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -383,11 +329,11 @@ func TestG12StaleGroups(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer child.Process.Kill()
-	if err := c.confine(child.Process.Pid); err != nil {
+	if err := c.Add(child.Process.Pid); err != nil {
 		t.Fatal(err)
 	}
 	other := t.TempDir()
-	d.recordGroups(child.Process.Pid, append(c.dirs, other, "postern-relative", "/"))
+	d.recordGroups(child.Process.Pid, append(c.Groups, other, "postern-relative", "/"))
 	d.close()
 	if d, err = openRunDir(runDir); err != nil {
 		t.Fatal(err)
@@ -397,7 +343,7 @@ func TestG12StaleGroups(t *testing.T) {
 		t.Error("the process lives")
 	}
 	child.Wait()
-	if _, err := os.Stat(c.dirs[0]); err == nil {
+	if _, err := os.Stat(c.Groups[0]); err == nil {
 		t.Error("the group is left")
 	}
 	if _, err := os.Stat(other); err != nil {

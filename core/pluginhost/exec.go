@@ -2,7 +2,6 @@ package pluginhost
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"os/exec"
 	"strconv"
@@ -10,24 +9,49 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/postern-mail/postern/core/confine"
 )
+
+// credential is what the kernel is asked for: no group but its own and, to read messages,
+// that of the content. Nil: the host's own user.
+func (h *Host) credential(s Spec) (*syscall.Credential, error) {
+	if s.User == nil {
+		return nil, nil
+	}
+	if os.Geteuid() != 0 {
+		return nil, errors.New("its user cannot be changed: the gateway does not run as root; start it as root, or remove the user key")
+	}
+	c := &syscall.Credential{Uid: uint32(s.User.UID), Gid: uint32(s.User.GID)}
+	if h.opt.ContentGroup == nil {
+		return c, nil
+	}
+	g, err := h.opt.ContentGroup(*s.User)
+	if err != nil {
+		return nil, err
+	}
+	if g > 0 && g != s.User.GID {
+		c.Groups = []uint32{uint32(g)}
+	}
+	return c, nil
+}
 
 // execute runs the program, confined as its Spec says. After an error nothing is left.
 func (r *runner) execute(stdout, stderr *os.File) error {
 	var program *os.File
 	var err error
 	if r.spec.SHA256 != "" {
-		if program, err = openPinned(r.argv[0], r.spec.SHA256); err != nil {
+		if program, err = confine.OpenProgram(r.argv[0], r.spec.SHA256); err != nil {
 			return err
 		}
 		defer program.Close()
 	}
-	if r.cage, err = newCage(r.spec, groupPrefix+strings.TrimSuffix(r.mark, ".")); err != nil {
+	if r.cage, err = confine.NewCage(r.spec.limits(), strings.TrimSuffix(r.mark, ".")); err != nil {
 		return err
 	}
 	// Some containers forbid network namespaces, and some that a child is held before its
 	// first instruction: then it goes on without.
-	held := !r.cage.empty()
+	held := !r.cage.Empty()
 	err = r.spawn(stdout, stderr, program, r.alone && !r.host.noNetns.Load(), held)
 	if forbidden(err) && r.alone {
 		if err = r.spawn(stdout, stderr, program, false, held); err == nil && !r.host.noNetns.Swap(true) {
@@ -38,7 +62,7 @@ func (r *runner) execute(stdout, stderr *os.File) error {
 		err = r.spawn(stdout, stderr, program, false, false)
 	}
 	if err != nil {
-		r.cage.remove()
+		r.cage.Remove()
 		return err
 	}
 	if r.who != nil || held {
@@ -46,8 +70,8 @@ func (r *runner) execute(stdout, stderr *os.File) error {
 		if r.who != nil {
 			uid = int(r.who.Uid)
 		}
-		r.host.opt.Log.Info("plugin confined", "plugin", r.name, "pid", r.pid, "uid", uid, "memory_by", r.cage.memoryBy,
-			"processes_by", r.cage.processesBy, "network", !r.alone)
+		r.host.opt.Log.Info("plugin confined", "plugin", r.name, "pid", r.pid, "uid", uid, "memory_by", r.cage.MemoryBy,
+			"processes_by", r.cage.ProcessesBy, "network", !r.alone)
 	}
 	return nil
 }
@@ -90,21 +114,21 @@ func (r *runner) spawn(stdout, stderr, program *os.File, alone, held bool) error
 			return
 		}
 		pid := r.cmd.Process.Pid
-		if s, serr := readStat(pid); serr == nil {
-			r.start = s.start
+		if s, serr := confine.Find(pid); serr == nil {
+			r.start = s.Start
 		}
 		r.dir.record(pid, r.start, r.mark)
 		r.guard.add(pid, r.start)
-		if len(r.cage.dirs) > 0 {
-			r.dir.recordGroups(pid, r.cage.dirs)
-			r.guard.addCage(r.cage.dirs)
+		if len(r.cage.Groups) > 0 {
+			r.dir.recordGroups(pid, r.cage.Groups)
+			r.guard.addCage(r.cage.Groups)
 		}
 		if err = r.lock(pid, held); err != nil {
 			syscall.Kill(pid, syscall.SIGKILL)
 			r.cmd.Wait()
 			r.dir.forget(pid)
 			r.guard.remove(pid)
-			r.guard.removeCage(r.cage.dirs)
+			r.guard.removeCage(r.cage.Groups)
 			return
 		}
 		r.mu.Lock()
@@ -114,27 +138,10 @@ func (r *runner) spawn(stdout, stderr, program *os.File, alone, held bool) error
 	return err
 }
 
-// lock puts the process into its cage. One that is held stands before its first
-// instruction, and only the thread that forked it can let it go.
+// lock puts the process into its cage.
 func (r *runner) lock(pid int, held bool) error {
 	if held {
-		var ws unix.WaitStatus
-		for {
-			_, err := unix.Wait4(pid, &ws, unix.WALL, nil)
-			if errors.Is(err, unix.EINTR) {
-				continue
-			}
-			if err != nil || !ws.Stopped() {
-				return fmt.Errorf("it does not stop before it begins: %w", errors.Join(err, unix.EPERM))
-			}
-			break
-		}
+		return r.cage.Hold(pid)
 	}
-	if err := r.cage.confine(pid); err != nil {
-		return err
-	}
-	if held {
-		return unix.PtraceDetach(pid)
-	}
-	return nil
+	return r.cage.Add(pid)
 }

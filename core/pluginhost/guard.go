@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/postern-mail/postern/core/confine"
 	"github.com/postern-mail/postern/sdk/proto"
 )
 
@@ -61,17 +62,15 @@ func Guard(in io.Reader, out io.Writer) error {
 		}
 	}
 	for pid, start := range groups {
-		killGroup(pid, start)
+		confine.KillGroup(pid, start)
 	}
 	for range 3 { // what forks meanwhile is found the next time
-		if len(mark) < 16 || killMarked(markEnv(mark)) == 0 {
+		if len(mark) < 16 || confine.KillMarked(markEnv(mark)) == 0 {
 			break
 		}
 	}
 	for dir := range cages {
-		if isGroup(dir) {
-			removeGroup(dir)
-		}
+		confine.RemoveGroup(dir)
 	}
 	return lines.Err()
 }

@@ -13,6 +13,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/postern-mail/postern/core/confine"
 )
 
 // Options are what a host is built from.
@@ -33,7 +35,7 @@ type Options struct {
 	DNSServers []string
 	// ContentGroup returns the group that may read the files of large messages, and makes it
 	// so; nil: none. Plugins with a user of their own are in it.
-	ContentGroup func(User) (int, error)
+	ContentGroup func(confine.User) (int, error)
 	Log          *slog.Logger
 	Clock        func() time.Time // nil: time.Now
 	// Services are what plugins may ask of the gateway.
@@ -60,7 +62,7 @@ type Spec struct {
 
 	// SHA256 is the checksum that the program of Command must have, in hex; "": any.
 	SHA256 string
-	User   *User // nil: the gateway's own
+	User   *confine.User // nil: the gateway's own
 	// Memory is for the process and all it starts, in bytes; 0: no limit. What takes more is
 	// killed.
 	Memory int64
@@ -70,6 +72,10 @@ type Spec struct {
 	Network bool
 
 	program string // what the files of Command were like when it was launched
+}
+
+func (s Spec) limits() confine.Limits {
+	return confine.Limits{Memory: s.Memory, Processes: s.Processes, OwnUser: s.User != nil}
 }
 
 func (s Spec) argv(self string) []string {

@@ -20,6 +20,7 @@ import (
 
 	"google.golang.org/grpc"
 
+	"github.com/postern-mail/postern/core/confine"
 	"github.com/postern-mail/postern/sdk"
 	"github.com/postern-mail/postern/sdk/mail"
 	"github.com/postern-mail/postern/sdk/proto"
@@ -467,8 +468,8 @@ func eventually(t testing.TB, within time.Duration, what string, ok func() bool)
 }
 
 func gone(pid int) bool {
-	s, err := readStat(pid)
-	return err != nil || !s.alive()
+	s, err := confine.Find(pid)
+	return err != nil || !s.Alive()
 }
 
 func pidOf(t testing.TB, h *Host, name string) int {

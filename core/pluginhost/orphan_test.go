@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/postern-mail/postern/core/confine"
 	"github.com/postern-mail/postern/sdk/proto"
 )
 
@@ -101,16 +102,16 @@ func TestG12StalePlugin(t *testing.T) {
 	}
 	stale := sleeper(t)
 	other := sleeper(t)
-	ours, err := readStat(stale.Process.Pid)
+	ours, err := confine.Find(stale.Process.Pid)
 	if err != nil {
 		t.Fatal(err)
 	}
-	theirs, err := readStat(other.Process.Pid)
+	theirs, err := confine.Find(other.Process.Pid)
 	if err != nil {
 		t.Fatal(err)
 	}
-	d.record(ours.pid, ours.start, "0123456789abcdef.1.")
-	d.record(theirs.pid, theirs.start-1, "0123456789abcdef.2.")
+	d.record(ours.PID, ours.Start, "0123456789abcdef.1.")
+	d.record(theirs.PID, theirs.Start-1, "0123456789abcdef.2.")
 	d.close()
 	begun := time.Now()
 	d, err = openRunDir(runDir)
@@ -118,10 +119,10 @@ func TestG12StalePlugin(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer d.close()
-	if !gone(ours.pid) {
+	if !gone(ours.PID) {
 		t.Error("the stale plugin lives")
 	}
-	if gone(theirs.pid) {
+	if gone(theirs.PID) {
 		t.Error("a process that is not ours was killed")
 	}
 	if d := time.Since(begun); d > time.Second {
@@ -263,7 +264,7 @@ func TestG12StaleChild(t *testing.T) {
 	}
 	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
 	// The environment is to be seen only when the program runs.
-	eventually(t, 2*time.Second, "program", func() bool { return hasMark(cmd.Process.Pid, markEnv(mark)) })
+	eventually(t, 2*time.Second, "program", func() bool { return confine.Marked(cmd.Process.Pid, markEnv(mark)) })
 	d.record(1<<22+1, 1, mark) // a plugin that is no more
 	d.close()
 	if d, err = openRunDir(runDir); err != nil {

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/postern-mail/postern/core/confine"
 )
 
 // A runDir is the directory of a running host.
@@ -41,7 +43,7 @@ func openRunDir(path string) (*runDir, error) {
 	if err != nil {
 		return nil, fmt.Errorf("plugin host: %w", err)
 	}
-	d := &runDir{path: path, sockets: path, lock: lock, boot: bootID()}
+	d := &runDir{path: path, sockets: path, lock: lock, boot: confine.BootID()}
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		lock.Close()
 		return nil, fmt.Errorf("plugin host: %s is used by another gateway that runs", path)
@@ -127,9 +129,7 @@ func (d *runDir) groupsPath(pid int) string { return filepath.Join(d.path, "c"+s
 func reapGroups(file string) {
 	b, _ := os.ReadFile(file)
 	for dir := range strings.SplitSeq(string(b), "\n") {
-		if isGroup(dir) {
-			removeGroup(dir)
-		}
+		confine.RemoveGroup(dir)
 	}
 	os.Remove(file)
 }
@@ -151,7 +151,7 @@ func (d *runDir) recordPath(pid int) string { return filepath.Join(d.path, "p"+s
 // reap ends the plugins of a previous host and removes its files.
 func (d *runDir) reap() {
 	names, _ := readNames(d.path)
-	var pids []procStat
+	var pids []confine.Process
 	for _, name := range names {
 		file := filepath.Join(d.path, name)
 		switch {
@@ -171,7 +171,7 @@ func (d *runDir) reap() {
 	deadline := time.Now().Add(2 * time.Second)
 	for _, p := range pids { // they may hold what their successors want
 		for time.Now().Before(deadline) {
-			if s, err := readStat(p.pid); err != nil || s.start != p.start || !s.alive() {
+			if s, err := confine.Find(p.PID); err != nil || s.Start != p.Start || !s.Alive() {
 				break
 			}
 			time.Sleep(5 * time.Millisecond)
@@ -179,23 +179,23 @@ func (d *runDir) reap() {
 	}
 }
 
-func (d *runDir) reapRecorded(file string) (procStat, bool) {
+func (d *runDir) reapRecorded(file string) (confine.Process, bool) {
 	b, err := os.ReadFile(file)
 	if err != nil {
-		return procStat{}, false
+		return confine.Process{}, false
 	}
-	var p procStat
+	var p confine.Process
 	var boot, mark string
-	if n, err := fmt.Sscanf(string(b), "%d %d %s %s", &p.pid, &p.start, &boot, &mark); n != 4 || err != nil {
+	if n, err := fmt.Sscanf(string(b), "%d %d %s %s", &p.PID, &p.Start, &boot, &mark); n != 4 || err != nil {
 		return p, false
 	}
-	if boot != d.boot || p.pid <= 1 || len(mark) < 16 {
+	if boot != d.boot || p.PID <= 1 || len(mark) < 16 {
 		return p, false
 	}
-	killMarked(markEnv(mark))
+	confine.KillMarked(markEnv(mark))
 	// Its leader must be the very process; the mark has found everybody else.
-	if s, err := readStat(p.pid); err == nil && s.start == p.start {
-		killGroup(p.pid, p.start)
+	if s, err := confine.Find(p.PID); err == nil && s.Start == p.Start {
+		confine.KillGroup(p.PID, p.Start)
 		return p, true
 	}
 	return p, false
@@ -223,4 +223,13 @@ func (d *runDir) close() {
 		os.Remove(filepath.Join(d.path, "sockets.shared"))
 	}
 	d.lock.Close()
+}
+
+func readNames(dir string) ([]string, error) {
+	d, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	return d.Readdirnames(-1)
 }

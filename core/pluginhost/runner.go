@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/postern-mail/postern/core/confine"
 	"github.com/postern-mail/postern/sdk/proto"
 )
 
@@ -46,7 +47,7 @@ type runner struct {
 	out       *output     // standard output that is no handshake
 	err       *output
 
-	cage *cage
+	cage *confine.Cage
 	oom  bool // it ran out of the memory that it may take
 
 	env       []string
@@ -142,10 +143,10 @@ func (r *runner) wait(readers *sync.WaitGroup) {
 	r.reaped = true
 	r.waitErr = r.cmd.Wait()
 	r.mu.Unlock()
-	killMarked(markEnv(r.mark)) // children that left the group
-	r.oom = r.cage.exhausted()
-	r.cage.remove()
-	r.guard.removeCage(r.cage.dirs)
+	confine.KillMarked(markEnv(r.mark)) // children that left the group
+	r.oom = r.cage.Exhausted()
+	r.cage.Remove()
+	r.guard.removeCage(r.cage.Groups)
 	r.dir.forget(r.pid)
 	r.guard.remove(r.pid)
 	// A child that got away may hold our pipes; what was written is read by now or lost.

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/postern-mail/postern/core/confine"
 	"github.com/postern-mail/postern/sdk"
 	"github.com/postern-mail/postern/sdk/mail"
 )
@@ -128,8 +129,8 @@ func TestG01NobodyIsGuilty(t *testing.T) {
 	// The processes of the trials are gone.
 	eventually(t, 5*time.Second, "one process is left", func() bool {
 		n := 0
-		for _, p := range processes() {
-			if p.alive() && hasMark(p.pid, markEnv(h.mark)) {
+		for _, p := range confine.Processes() {
+			if p.Alive() && confine.Marked(p.PID, markEnv(h.mark)) {
 				n++
 			}
 		}
