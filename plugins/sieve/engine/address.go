@@ -111,7 +111,8 @@ func buildAddress(c *compiler, b *bound) (cond, *Error) {
 				return false, err
 			}
 			for _, a := range parseAddresses(unfold(f.raw)) {
-				if v, ok := part.of(a, x.delimiter()); ok {
+				// :count is of addresses, whatever parts they have (RFC 5231 §6).
+				if v, ok := part.of(a, x.delimiter()); ok || t.m.kind == matchCount {
 					values = append(values, v)
 				}
 			}

@@ -74,7 +74,7 @@ func upperASCIIKey(c comparator, s string) string {
 	if c != asciiCasemap {
 		return c.key(s)
 	}
-	return mapASCII(s, 'a', 'z')
+	return upperASCII(s)
 }
 
 func leadingNumber(s string) string {
@@ -87,6 +87,9 @@ func leadingNumber(s string) string {
 
 // lowerASCII lowers the letters of ASCII, and nothing else.
 func lowerASCII(s string) string { return mapASCII(s, 'A', 'Z') }
+
+// upperASCII is the other way round.
+func upperASCII(s string) string { return mapASCII(s, 'a', 'z') }
 
 // mapASCII flips the case of the bytes from first to last.
 func mapASCII(s string, first, last byte) string {

@@ -2,7 +2,6 @@ package engine
 
 import (
 	"strings"
-	"unicode"
 	"unicode/utf8"
 )
 
@@ -47,20 +46,21 @@ func buildSet(c *compiler, b *bound) (step, *Error) {
 	}), nil
 }
 
-// modify applies the modifiers, the highest precedence first (RFC 5229 §4.1, RFC 5435 §6).
+// modify applies the modifiers, the highest precedence first (RFC 5229 §4.1, RFC 5435 §6). Only the letters of ASCII
+// have a case (RFC 5229 §4.1.3).
 func modify(b *bound, v string) string {
 	switch {
 	case b.has("lower"):
-		v = strings.ToLower(v)
+		v = lowerASCII(v)
 	case b.has("upper"):
-		v = strings.ToUpper(v)
+		v = upperASCII(v)
 	}
-	if first, n := utf8.DecodeRuneInString(v); n > 0 && first != utf8.RuneError {
+	if v != "" {
 		switch {
 		case b.has("lowerfirst"):
-			v = string(unicode.ToLower(first)) + v[n:]
+			v = lowerASCII(v[:1]) + v[1:]
 		case b.has("upperfirst"):
-			v = string(unicode.ToUpper(first)) + v[n:]
+			v = upperASCII(v[:1]) + v[1:]
 		}
 	}
 	switch {
