@@ -218,10 +218,11 @@ func TestTimeout(t *testing.T) {
 	}
 }
 
-// The stream is the message, whatever its size is to that of a chunk.
+// The stream is the message after a line, whatever its size is to that of a chunk.
 func TestStream(t *testing.T) {
 	t.Parallel()
 	for _, size := range []int{0, 1, chunk - 4, chunk - 8 - 10, chunk - 8 - 9, chunk - 8 - 11, chunk, 2*chunk - 8 - 8 - 10, 3*chunk + 17} {
+		size = max(size-len(letter), min(size, 1))
 		text := head + strings.Repeat("x", max(0, size-len(head)))
 		if size < len(head) {
 			text = strings.Repeat("X", size)
@@ -232,7 +233,7 @@ func TestStream(t *testing.T) {
 		if err != nil || v.Action != sdk.ActionContinue {
 			t.Fatalf("%d: %v", size, err)
 		}
-		if s := <-got; s != text {
+		if s := <-got; s != letter+text {
 			t.Errorf("%d: %d bytes came", size, len(s))
 		}
 	}

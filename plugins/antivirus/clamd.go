@@ -29,6 +29,11 @@ const (
 	maxName  = 200      // bytes of a signature's name
 )
 
+// letter is the line before a message that clamd is shown. Clamd takes for mail what begins
+// like mail, and looks for encoded parts in nothing else: one that begins with another field,
+// such as Authentication-Results, would be a text to it.
+const letter = "From postern\r\n"
+
 // scan has one clamd look at a message.
 func (c *clamd) scan(ctx context.Context, address string, m *mail.Message) (answer, error) {
 	if !c.handing.use(address, m.Size()) {
@@ -88,8 +93,9 @@ func (c *clamd) stream(w net.Conn, m *mail.Message) error {
 	defer c.buffers.Put(b)
 	buf := *b
 	at := copy(buf, "zINSTREAM\x00") // a small message goes in one write
+	all := io.MultiReader(strings.NewReader(letter), r)
 	for {
-		n, err := io.ReadFull(r, buf[at+4:len(buf)-4])
+		n, err := io.ReadFull(all, buf[at+4:len(buf)-4])
 		last := err == io.EOF || err == io.ErrUnexpectedEOF
 		if err != nil && !last {
 			return contentError{err}

@@ -42,6 +42,11 @@ func TestClamd(t *testing.T) {
 		expect(head+peertest.Virus+"\r\n", "reject 554 5.7.1 Virus found: Postern.Test.Virus.UNOFFICIAL ")
 		expect(attached("a.zip", zip(t, "", peertest.Virus)), "reject 554 5.7.1 Virus found: Postern.Test.Virus.UNOFFICIAL ")
 		expect(attached("a.zip", zip(t, "secret", peertest.Virus)), "quarantine encrypted, Heuristics.Encrypted.Zip ")
+		// What other filters put on top does not hide that this is mail.
+		for _, top := range []string{"", "Authentication-Results: mx.test; spf=none\r\n", strings.Repeat("X-Long: "+strings.Repeat("x", 900)+"\r\n", 100)} {
+			expect(top+strings.TrimSuffix(head, "\r\n")+"Content-Transfer-Encoding: base64\r\n\r\n"+base64.StdEncoding.EncodeToString([]byte(peertest.EICAR()))+"\r\n", "reject 554 5.7.1 Virus found: Eicar-Test-Signature.UNOFFICIAL ")
+			expect(top+head+uuencoded(peertest.EICAR()), "reject 554 5.7.1 Virus found: Eicar-Test-Signature.UNOFFICIAL ")
+		}
 		expect(attached("a.png", "\x89PNG\r\n\x1a\n\x00\x00\x00\x0dIHDR\xff\xff"), "quarantine broken, Heuristics.Broken.Media.PNG")
 		if tc.more == "" {
 			expect(head+strings.Repeat("0123456789abcde\n", 1<<16), "quarantine too large, StreamMaxLength ") // 1 MiB and the header
@@ -99,6 +104,21 @@ func attached(name, content string) string {
 	}
 	b.WriteString("--b--\r\n")
 	return b.String()
+}
+
+// uuencoded is a file of up to 45 bytes a line, as uuencode(1) writes it.
+func uuencoded(content string) string {
+	const digits = "`!\"#$%&'()*+,-./0123456789:;<=>?@ABCDEFGHIJKLMNOPQRSTUVWXYZ[\\]^_"
+	e := base64.NewEncoding(digits).WithPadding(base64.NoPadding)
+	var b strings.Builder
+	b.WriteString("begin 644 content.txt\r\n")
+	for content != "" {
+		n := min(45, len(content))
+		whole := content[:n] + "\x00\x00\x00"[:(3-n%3)%3]
+		b.WriteString(digits[n:n+1] + e.EncodeToString([]byte(whole)) + "\r\n")
+		content = content[n:]
+	}
+	return b.String() + "`\r\nend\r\n"
 }
 
 // zip makes an archive, encrypted if there is a password.

@@ -74,7 +74,7 @@ func (c *clamd) pass(conn net.Conn, m *mail.Message) error {
 	defer r.Close()
 	buf := c.buffer()
 	defer c.buffers.Put(buf)
-	if _, err := io.CopyBuffer(struct{ io.Writer }{f}, r, *buf); err != nil {
+	if _, err := io.CopyBuffer(struct{ io.Writer }{f}, io.MultiReader(strings.NewReader(letter), r), *buf); err != nil {
 		return contentError{err}
 	}
 	if _, err := io.WriteString(socket, "zFILDES\x00"); err != nil {
