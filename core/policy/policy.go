@@ -33,10 +33,21 @@ type Directory interface {
 	Resolve(ctx context.Context, p mail.Path) ([]mail.Path, error)
 }
 
+// Behind knows the recipients of domains whose mailboxes are on a server behind us.
+type Behind interface {
+	// Recipient says whether mail for p, at the domain's own name, is taken from a client: the zero
+	// Status if it is.
+	Recipient(ctx context.Context, c *mail.Client, p mail.Path) mail.Status
+}
+
 // Options of a Policy.
 type Options struct {
 	Hostname  mail.Domain // mail for postmaster there is always taken
 	Directory Directory
+	// Callahead are the names of those of our domains where Behind is asked about an address
+	// that the directory does not have.
+	Callahead []mail.Domain
+	Behind    Behind // required with Callahead
 	// AnyRecipient are the names of those of our domains where every address is taken,
 	// because another server knows which exist.
 	AnyRecipient []mail.Domain
@@ -88,6 +99,7 @@ type NetworkLimits struct {
 type Policy struct {
 	Options
 	any        map[mail.Domain]bool
+	behind     map[mail.Domain]bool
 	senders    []addressRule
 	recipients []addressRule
 	counters   *counters
@@ -104,9 +116,15 @@ func New(o Options) (*Policy, error) {
 	if o.Clock == nil {
 		o.Clock = time.Now
 	}
-	p := &Policy{Options: o, any: make(map[mail.Domain]bool)}
+	if len(o.Callahead) > 0 && o.Behind == nil {
+		return nil, errors.New("policy: Behind is missing")
+	}
+	p := &Policy{Options: o, any: make(map[mail.Domain]bool), behind: make(map[mail.Domain]bool)}
 	for _, d := range o.AnyRecipient {
 		p.any[d] = true
+	}
+	for _, d := range o.Callahead {
+		p.behind[d] = true
 	}
 	var err error
 	if p.senders, err = compile(o.Senders); err != nil {
@@ -261,17 +279,32 @@ func (p *Policy) deliverable(ctx context.Context, e *mail.Envelope, rcpt mail.Pa
 	case p.any[name]:
 		return routed(&e.Client, rcpt)
 	}
+	targets, s := p.listed(ctx, rcpt)
+	switch {
+	case p.behind[name] && s.Permanent() && s.Enhanced == [3]int{5, 1, 1}: // the directory has no such alias
+		if s := routed(&e.Client, rcpt); !s.IsZero() {
+			return s
+		}
+		return p.Behind.Recipient(ctx, &e.Client, mail.Path{Local: rcpt.Local, Domain: name})
+	case !s.IsZero():
+		return s
+	}
+	return p.room(ctx, e, targets)
+}
+
+// listed returns what the directory has for an address; without a status there is something.
+func (p *Policy) listed(ctx context.Context, rcpt mail.Path) ([]mail.Path, mail.Status) {
 	targets, err := p.Directory.Resolve(ctx, rcpt)
 	if err != nil {
 		if s := mail.StatusOf(err); s.Permanent() {
-			return s
+			return nil, s
 		}
-		return p.failed("recipient", err)
+		return nil, p.failed("recipient", err)
 	}
 	if len(targets) == 0 {
-		return mail.Permanent(550, 1, 1, "No such user here")
+		return nil, mail.Permanent(550, 1, 1, "No such user here")
 	}
-	return p.room(ctx, e, targets)
+	return targets, mail.Status{}
 }
 
 // room refuses, for now, a recipient whose mailbox is full: the sender's server keeps the
