@@ -8,6 +8,7 @@ import (
 	"github.com/postern-mail/postern/core/config"
 	"github.com/postern-mail/postern/core/directory"
 	"github.com/postern-mail/postern/core/pluginhost"
+	"github.com/postern-mail/postern/sdk"
 	"github.com/postern-mail/postern/sdk/mail"
 )
 
@@ -56,10 +57,43 @@ func (d *directories) Resolve(ctx context.Context, p mail.Path) ([]mail.Path, er
 // Expand is Resolve for a message that is already accepted, as directory.Directory's is.
 func (d *directories) Expand(ctx context.Context, p mail.Path) ([]mail.Path, error) {
 	targets, err := d.Resolve(ctx, p)
-	if errors.Is(err, directory.ErrNotLocal) || errors.Is(err, directory.ErrNotFound) {
+	switch {
+	case errors.Is(err, directory.ErrNotFound):
+		name, ours, err := d.own.Local(ctx, p.Domain)
+		if err != nil {
+			return nil, err
+		}
+		if ours {
+			p.Domain = name // a mailbox at an alias of the domain is the same mailbox
+		}
+		return []mail.Path{p}, nil
+	case errors.Is(err, directory.ErrNotLocal):
 		return []mail.Path{p}, nil
 	}
 	return targets, err
+}
+
+// Info is about the mailbox of an address of ours; nil: it has none. Of who is known to a
+// plugin it is what his domain has.
+func (d *directories) Info(ctx context.Context, p mail.Path, targets []mail.Path) (*sdk.AccountInfo, error) {
+	a, ok, err := d.own.Account(ctx, p)
+	if err != nil {
+		return nil, err
+	}
+	if ok {
+		return &sdk.AccountInfo{Address: a.Address, DisplayName: a.DisplayName, Enabled: a.Enabled, QuotaBytes: a.Bytes, QuotaMessages: a.Messages, Settings: a.Settings}, nil
+	}
+	dir, at, err := d.plugin(ctx, p)
+	if err != nil || dir == nil {
+		return nil, err
+	}
+	for _, t := range targets {
+		if t.Fold() == at.Fold() {
+			dom, err := d.own.Domain(ctx, t.Domain)
+			return &sdk.AccountInfo{Address: t, Enabled: true, QuotaBytes: dom.Bytes, QuotaMessages: dom.Messages}, err
+		}
+	}
+	return nil, nil
 }
 
 // plugin returns the directory plugin of a domain, and p at the name of that domain.

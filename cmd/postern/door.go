@@ -5,10 +5,14 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"strings"
 	"sync/atomic"
 
 	"github.com/postern-mail/postern/core/admin"
+	"github.com/postern-mail/postern/core/auth"
+	"github.com/postern-mail/postern/core/config"
+	"github.com/postern-mail/postern/core/directory"
 	"github.com/postern-mail/postern/core/intake"
 	"github.com/postern-mail/postern/core/pipeline"
 	"github.com/postern-mail/postern/core/policy"
@@ -46,6 +50,28 @@ func (p *currentPolicy) Mail(ctx context.Context, c *mail.Client, reverse mail.P
 // Recipient asks the policy of now.
 func (p *currentPolicy) Recipient(ctx context.Context, e *mail.Envelope, rcpt mail.Path) mail.Status {
 	return p.Load().Recipient(ctx, e, rcpt)
+}
+
+// smtpLogins are log-ins as sessions see them.
+type smtpLogins struct{ *auth.Authenticator }
+
+// Exchange begins an exchange with a mechanism besides PLAIN and LOGIN.
+func (l smtpLogins) Exchange(ctx context.Context, c *mail.Client, mechanism string) (smtpd.Exchange, error) {
+	return l.Begin(ctx, c, mechanism)
+}
+
+// newAuthenticator checks log-ins with what the directories know.
+func newAuthenticator(c *config.Config, own *directory.Directory, dirs *directories, log *slog.Logger) (*auth.Authenticator, error) {
+	secret, err := own.Secret(context.Background(), "unknown accounts")
+	if err != nil {
+		return nil, err
+	}
+	return auth.New(auth.Options{Accounts: own, Passwords: dirs, PasswordsOnly: len(dirs.plugins) > 0, Secret: secret, DefaultDomain: c.Auth.DefaultDomain, Log: log,
+		AppUsed: func(ctx context.Context, account, name string) {
+			if err := own.AppPasswordUsed(ctx, account, name); err != nil {
+				log.Error("the use of an app password is not noted", "account", account, "error", err)
+			}
+		}})
 }
 
 // currentClient is the SMTP client of now: a reload makes another.

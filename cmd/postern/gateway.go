@@ -54,6 +54,7 @@ type gateway struct {
 	observers *observe.Observers
 	digest    *digest.Digest
 	client    currentClient
+	behind    *behind
 	door      door
 	control   *admin.Server
 	// convictions are counted across reloads.
@@ -104,6 +105,10 @@ func (g *gateway) build(ctx context.Context, c *config.Config, undo func(func())
 		return err
 	}
 	undo(func() { g.directory.Close() })
+	if g.behind, err = newBehind(c, &g.client, g.log, g.clock); err != nil {
+		return err
+	}
+	undo(func() { g.behind.Close() })
 	g.desk = reinject.New(reinject.Options{Spool: g.spool, Log: g.log}, reinjectLimits(c))
 	g.services.g = g
 	host := hostOptions(c, filepath.Join(runDir(c), "plugins"), g.log)
@@ -141,7 +146,7 @@ func (g *gateway) assemble(c *config.Config, p *prepared) error {
 		m, ok := g.host.Mailbox(name)
 		return m, ok
 	}}
-	g.delivery = delivery.New(delivery.Options{Store: g.store, Intake: g.intake, SMTP: &g.client, Mailbox: transport, Expand: expander, Trace: g.trace, Log: g.log,
+	g.delivery = delivery.New(delivery.Options{Store: g.store, Intake: g.intake, SMTP: g.behind, Mailbox: transport, Expand: expander, Trace: g.trace, Log: g.log,
 		Clock: g.clock, Owner: c.Hostname.String(), Lease: leaseTime}, deliveryRules(c, p))
 	g.parked.Store(g.delivery)
 	g.observers = observe.New(observe.Options{Feed: g.store, Log: g.log})
@@ -190,7 +195,7 @@ func (g *gateway) prepare(c *config.Config, opened map[string]*socket) (*prepare
 	if p.routes, err = routes(c, own); err != nil {
 		return nil, err
 	}
-	rules := policyOptions(c, p.directories, g.policy.Load(), g.log)
+	rules := policyOptions(c, p.directories, g.behind, g.policy.Load(), g.log)
 	rules.Room = room(g.rooms, p.routes)
 	if p.policy, err = policy.New(rules); err != nil {
 		return nil, err
@@ -205,8 +210,7 @@ func (g *gateway) prepare(c *config.Config, opened map[string]*socket) (*prepare
 	if p.certs, err = tlsconf.Load(tlsconf.Options{Certificate: c.TLS.Certificate, Key: c.TLS.Key, DataDir: c.DataDir, Hostname: c.Hostname.String(), Log: g.log}); err != nil {
 		return nil, err
 	}
-	p.auth, err = auth.New(auth.Options{Accounts: g.directory, Passwords: p.directories, DefaultDomain: c.Auth.DefaultDomain, Log: g.log})
-	if err != nil {
+	if p.auth, err = newAuthenticator(c, g.directory, p.directories, g.log); err != nil {
 		return nil, err
 	}
 	for _, l := range c.Listeners {
@@ -222,7 +226,7 @@ func (g *gateway) prepare(c *config.Config, opened map[string]*socket) (*prepare
 func (g *gateway) serverOptions(c *config.Config, l config.Listener, p *prepared) smtpd.Options {
 	o := smtpd.Options{
 		Hostname: c.Hostname.String(), Name: l.Address, Role: smtpd.Role(l.Role), TLS: smtpd.TLSMode(l.TLS), TLSConfig: p.certs.Config(),
-		Auth: smtpd.AuthMode(l.Auth), Policy: &guard{&g.policy, &g.gates, l.Role == "submission"}, Authenticator: p.auth, Intake: &g.door, Clients: c.Prefixes(l.Clients), ProxyFrom: c.Prefixes(l.ProxyFrom), DSN: l.DSN, Log: g.log,
+		Auth: smtpd.AuthMode(l.Auth), Policy: &guard{&g.policy, &g.gates, l.Role == "submission"}, Authenticator: smtpLogins{p.auth}, Intake: &g.door, Clients: c.Prefixes(l.Clients), ProxyFrom: c.Prefixes(l.ProxyFrom), DSN: l.DSN, Log: g.log,
 		Limits: smtpd.Limits{MessageSize: int64(c.Limits.MessageSize), Recipients: c.Limits.Recipients, Sessions: c.Limits.Connections,
 			PerAddress: c.Limits.ConnectionsPerClient, Errors: c.Limits.Errors},
 		Timeouts: smtpd.Timeouts{Greet: time.Duration(l.GreetDelay)},
@@ -234,7 +238,7 @@ func (g *gateway) serverOptions(c *config.Config, l config.Listener, p *prepared
 		o.Limits.Reserved, o.Limits.ReservedFor = c.Limits.Connections/10, c.Prefixes(c.Relay.Networks)
 	}
 	// Of several networks that have a client, the smallest counts: they come first.
-	for _, n := range policyOptions(c, p.directories, nil, g.log).Networks {
+	for _, n := range policyOptions(c, p.directories, g.behind, nil, g.log).Networks {
 		for _, prefix := range n.Networks {
 			o.Limits.Networks = append(o.Limits.Networks, smtpd.NetworkLimit{Networks: []netip.Prefix{prefix}, PerAddress: n.Limits.Connections})
 		}
@@ -263,6 +267,7 @@ func (g *gateway) adopt(c *config.Config, p *prepared, opened map[string]*socket
 	if old := g.client.Swap(p.client); old != nil {
 		old.Close()
 	}
+	g.behind.Reload(callaheadRules(c, p.routes))
 	g.intake.Reload(g.intakeRules(c, p))
 	g.desk.Reload(reinjectLimits(c))
 	if err := checkReinjection(c, g.host); err != nil {
@@ -454,7 +459,7 @@ func (g *gateway) Run(ctx context.Context) {
 	if old := g.client.Load(); old != nil {
 		old.Close()
 	}
-	if err := errors.Join(g.directory.Close(), g.keeping.Close()); err != nil {
+	if err := errors.Join(g.behind.Close(), g.directory.Close(), g.keeping.Close()); err != nil {
 		g.log.Error("not closed cleanly", "error", err)
 	}
 	g.log.Info("stopped")

@@ -7,8 +7,6 @@ import (
 	"errors"
 	"sync/atomic"
 
-	"github.com/emersion/go-sasl"
-
 	"github.com/postern-mail/postern/core/auth"
 	"github.com/postern-mail/postern/core/directory"
 	"github.com/postern-mail/postern/core/expand"
@@ -65,33 +63,21 @@ func (s *services) Begin(ctx context.Context, c *mail.Client, mechanism string) 
 	if a == nil {
 		return nil, errNotYet
 	}
-	l := &login{}
-	check := func(identity, username, password string) error {
-		account, err := a.Authenticate(ctx, c, identity, username, password)
-		if err == nil {
-			l.account, err = mail.ParsePath(account)
-		}
-		return err
+	x, err := a.Begin(ctx, c, mechanism)
+	if err != nil {
+		return nil, err
 	}
-	switch mechanism {
-	case sasl.Plain:
-		l.Server = auth.NewPlain(check)
-	case sasl.Login:
-		l.Server = auth.NewLogin(check)
-	default:
-		return nil, mail.Permanent(504, 5, 4, "Mechanism is not supported")
-	}
-	return l, nil
+	return login{x}, nil
 }
 
-// login is a SASL exchange with its outcome.
-type login struct {
-	sasl.Server
-	account mail.Path
-}
+// login is a SASL exchange as plugins see it.
+type login struct{ auth.Exchange }
 
 // Account is who has logged in.
-func (l *login) Account() mail.Path { return l.account }
+func (l login) Account() mail.Path {
+	p, _ := mail.ParsePath(l.Exchange.Account()) // the zero Path is nobody
+	return p
+}
 
 // Lookup says what an address is.
 func (s *services) Lookup(ctx context.Context, address mail.Path) (sdk.Account, error) {
@@ -106,9 +92,13 @@ func (s *services) Lookup(ctx context.Context, address mail.Path) (sdk.Account, 
 	targets, err := dirs.Resolve(ctx, address)
 	var st mail.Status
 	if errors.As(err, &st) && st.Permanent() {
-		return sdk.Account{Local: true}, nil
+		targets, err = nil, nil
 	}
-	return sdk.Account{Local: true, Targets: targets}, err
+	if err != nil {
+		return sdk.Account{}, err
+	}
+	info, err := dirs.Info(ctx, address, targets)
+	return sdk.Account{Local: true, Targets: targets, Info: info}, err
 }
 
 // GetData reads a plugin's data about an account.

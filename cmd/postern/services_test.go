@@ -85,7 +85,7 @@ func TestHostServices(t *testing.T) {
 	if got := g.ask("password hunter2 TLS1.3"); got != "alice@example.org" {
 		t.Errorf("password: %q", got)
 	}
-	if got := g.ask("login hunter2"); got != `PLAIN,LOGIN "Username:" "Password:" "" alice@example.org` {
+	if got := g.ask("login hunter2"); got != `SCRAM-SHA-256,PLAIN,LOGIN "Username:" "Password:" "" alice@example.org` {
 		t.Errorf("login: %q", got)
 	}
 	if out := g.must("plugin", "status", "asker"); !strings.Contains(out, "counted     asked 2\n") {

@@ -11,7 +11,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/postern-mail/postern/core/auth"
+	"github.com/postern-mail/postern/core/callahead"
 	"github.com/postern-mail/postern/core/config"
 	"github.com/postern-mail/postern/core/directory"
 	"github.com/postern-mail/postern/core/intake"
@@ -35,6 +35,7 @@ type trial struct {
 	dir       string
 	log       *slog.Logger
 	directory *directory.Directory
+	behind    *callahead.Remembered
 	host      *pluginhost.Host
 	certs     *tlsconf.Server
 	policy    currentPolicy
@@ -112,7 +113,14 @@ func (t *trial) open(ctx context.Context, specs []pluginhost.Spec) error {
 // assemble puts the message's way together, as the gateway does.
 func (t *trial) assemble(content *spool.Spool, dirs *directories) error {
 	c := t.config
-	o := policyOptions(c, dirs, nil, t.log)
+	table, err := routes(c, nil)
+	if err != nil {
+		return err
+	}
+	if t.behind, err = callahead.Remember(recipientsFile(c), callaheadRules(c, table), time.Now); err != nil {
+		return err
+	}
+	o := policyOptions(c, dirs, t.behind, nil, t.log)
 	unhurried(&o.Limits)
 	for i := range o.Networks {
 		unhurried(&o.Networks[i].Limits)
@@ -127,10 +135,6 @@ func (t *trial) assemble(content *spool.Spool, dirs *directories) error {
 		gates[i].Gate = witnessedGate{gates[i].Name, gates[i].Gate, t}
 	}
 	t.gates.Store(pipeline.NewGates(gates, t.log))
-	table, err := routes(c, nil)
-	if err != nil {
-		return err
-	}
 	filters := pipeline.Options{Trace: untraced{}, Clock: time.Now, Witness: t, Allowed: allowance(c, t.directory, t.log)}
 	filters.Steps, filters.Timeout = steps(c, t.host), messageTime
 	t.rules = intakeRules(c, pipeline.New(filters), dirs, table)
@@ -149,6 +153,9 @@ func (t *trial) close() {
 		cancel()
 	}
 	t.closeBacks()
+	if t.behind != nil {
+		t.behind.Close()
+	}
 	if t.directory != nil {
 		t.directory.Close()
 	}
@@ -281,7 +288,7 @@ func (s *trialServices) forPlugins() pluginhost.Services {
 }
 
 func (s *trialServices) attach(dirs *directories) error {
-	a, err := auth.New(auth.Options{Accounts: s.g.directory, Passwords: dirs, DefaultDomain: s.g.config.Load().Auth.DefaultDomain, Log: s.g.log})
+	a, err := newAuthenticator(s.g.config.Load(), s.g.directory, dirs, s.g.log)
 	s.directories.Store(dirs)
 	s.authenticator.Store(a)
 	return err

@@ -42,6 +42,15 @@ type Options struct {
 	Accounts Accounts
 	// Passwords is asked first; nil: all verifiers are kept here.
 	Passwords Passwords
+	// AppUsed is told that an account has logged in with an app password; it must be quick.
+	// It may be nil.
+	AppUsed func(ctx context.Context, account, name string)
+	// Secret makes up what clients are told about accounts that do not exist. It should be the
+	// same after a restart. Default: another one each time.
+	Secret []byte
+	// PasswordsOnly: mechanisms that need a verifier are not offered, since Passwords has some
+	// of them.
+	PasswordsOnly bool
 	// DefaultDomain is added to a login without a domain; the zero Domain: it fails.
 	DefaultDomain mail.Domain
 	Log           *slog.Logger
@@ -67,10 +76,10 @@ var (
 type Authenticator struct {
 	Options
 	limiter *limiter
-	recent  *state.Cache[[32]byte, time.Time] // keyed hash of a success -> until when
-	key     [32]byte                          // of that hash
-	dummy   Verifier                          // for accounts that do not exist
-	slots   chan struct{}                     // key derivations at a time
+	recent  *state.Cache[[32]byte, success] // by keyed hash
+	key     [32]byte                        // of that hash
+	dummy   Verifier                        // for accounts that do not exist
+	slots   chan struct{}                   // key derivations at a time
 	derive  func(prepared string, salt []byte, iterations int) (stored, server []byte, err error)
 }
 
@@ -78,6 +87,10 @@ type Authenticator struct {
 func New(o Options) (*Authenticator, error) {
 	if o.Accounts == nil {
 		return nil, errors.New("auth: Accounts is missing")
+	}
+	if len(o.Secret) == 0 {
+		o.Secret = make([]byte, 32)
+		rand.Read(o.Secret) // never fails
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -91,7 +104,7 @@ func New(o Options) (*Authenticator, error) {
 	a := &Authenticator{
 		Options: o,
 		limiter: newLimiter(),
-		recent:  state.NewCache[[32]byte, time.Time](cacheEntries),
+		recent:  state.NewCache[[32]byte, success](cacheEntries),
 		dummy:   Verifier{Salt: make([]byte, 16), Iterations: DefaultIterations, StoredKey: make([]byte, 32), ServerKey: make([]byte, 32)},
 		slots:   make(chan struct{}, max(1, runtime.GOMAXPROCS(0))),
 		derive:  derive,
@@ -111,10 +124,6 @@ func sleep(ctx context.Context, d time.Duration) {
 	}
 }
 
-// Mechanisms are the SASL mechanisms that end in Authenticate. Others need the verifier,
-// which Passwords does not have: they must not be offered where there is one.
-func (a *Authenticator) Mechanisms() []string { return []string{"PLAIN", "LOGIN"} }
-
 // Authenticate checks a user name and password and returns the account's address. An
 // identity other than "" must be the user name: nobody acts as somebody else. Errors are a
 // [mail.Status]: 535 5.7.8 (after a delay), 454 4.7.0, or 421 4.7.0 when this client has to
@@ -128,12 +137,18 @@ func (a *Authenticator) Authenticate(ctx context.Context, c *mail.Client, identi
 		}
 	}
 	name := login.String()
+	return a.limited(ctx, c, name, func() (string, error) { return a.check(ctx, login, valid, password) })
+}
+
+// limited runs one attempt under the limits. check returns the account, "" if the attempt
+// failed, and an error if nobody knows.
+func (a *Authenticator) limited(ctx context.Context, c *mail.Client, name string, check func() (account string, err error)) (string, error) {
 	client := state.ClientKey(c.Addr)
 	if !a.limiter.begin(client, name, a.Clock()) {
 		a.Log.Warn("log-in refused", "client", c.Addr.String(), "account", name, "reason", "too many failures")
 		return "", errTooMany
 	}
-	account, err := a.check(ctx, login, valid, password)
+	account, err := check()
 	switch {
 	case err != nil:
 		a.limiter.success(client, name) // it says nothing about the client
@@ -183,8 +198,9 @@ func (a *Authenticator) check(ctx context.Context, login mail.Path, valid bool, 
 	if err != nil {
 		prepared, ok = "-", false
 	}
-	key := [32]byte(mac(a.key[:], v.Account, "\x00", string(v.StoredKey), prepared))
-	if until, found := a.recent.Get(key); ok && found && a.Clock().Before(until) {
+	key := a.cacheKey(&v, prepared)
+	if r, found := a.recent.Get(key); ok && found && a.Clock().Before(r.until) {
+		a.used(ctx, v.Account, r.app)
 		return v.Account, nil
 	}
 	select {
@@ -197,9 +213,33 @@ func (a *Authenticator) check(ctx context.Context, login mail.Path, valid bool, 
 	if err != nil {
 		return "", err
 	}
-	if !equal(stored, v.StoredKey) || !ok {
+	found, right := v.find(func(k Key) bool { return equal(stored, k.StoredKey) })
+	if !right || !ok {
 		return "", nil
 	}
-	a.recent.Set(key, a.Clock().Add(cacheLifetime))
+	a.recent.Set(key, success{a.Clock().Add(cacheLifetime), found.Name})
+	a.used(ctx, v.Account, found.Name)
 	return v.Account, nil
+}
+
+// success is a log-in that was checked a short while ago.
+type success struct {
+	until time.Time
+	app   string // the name of the app password; "" if it was none
+}
+
+// cacheKey has all verifiers of the account in it: when one of them changes or is revoked,
+// nothing that was cached before holds.
+func (a *Authenticator) cacheKey(v *Verifier, prepared string) [32]byte {
+	parts := []string{v.Account, "\x00"}
+	for _, k := range v.keys() {
+		parts = append(parts, string(k.StoredKey))
+	}
+	return [32]byte(mac(a.key[:], append(parts, prepared)...))
+}
+
+func (a *Authenticator) used(ctx context.Context, account, app string) {
+	if app != "" && a.AppUsed != nil {
+		a.AppUsed(ctx, account, app)
+	}
 }

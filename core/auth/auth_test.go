@@ -43,7 +43,7 @@ type rig struct {
 	log      bytes.Buffer
 }
 
-func newRig(t *testing.T) *rig {
+func newRig(t testing.TB) *rig {
 	t.Helper()
 	v, err := newVerifier("alice@example.org", "correct", DefaultIterations)
 	if err != nil {

@@ -19,6 +19,8 @@ const (
 	maxIterations     = 1 << 20 // a stored value beyond this is damage, not care
 )
 
+var errDamaged = errors.New("auth: the stored verifier is damaged; set the password again")
+
 // maxPassword bounds what is hashed, in bytes.
 const maxPassword = 1024
 
@@ -30,6 +32,41 @@ type Verifier struct {
 	Iterations int
 	StoredKey  []byte // SHA-256 of the client key
 	ServerKey  []byte
+	// Apps are further passwords of the account, with the same salt and iterations.
+	Apps []Key
+}
+
+// Key is what is stored of a further password.
+type Key struct {
+	Name      string
+	StoredKey []byte
+	ServerKey []byte
+}
+
+// Key derives what is to be stored of another password of the account.
+func (v Verifier) Key(password string) (Key, error) {
+	prepared, err := prepare(password)
+	if err != nil {
+		return Key{}, err
+	}
+	stored, server, err := derive(prepared, v.Salt, v.Iterations)
+	return Key{StoredKey: stored, ServerKey: server}, err
+}
+
+// keys are all passwords, that without a name first.
+func (v Verifier) keys() []Key {
+	return append([]Key{{StoredKey: v.StoredKey, ServerKey: v.ServerKey}}, v.Apps...)
+}
+
+// find returns the key that match accepts. It asks about each, so that the time says nothing
+// about which it was.
+func (v Verifier) find(match func(Key) bool) (found Key, ok bool) {
+	for _, k := range v.keys() {
+		if match(k) {
+			found, ok = k, true
+		}
+	}
+	return found, ok
 }
 
 // NewVerifier makes the verifier of a password, with a fresh salt.
@@ -52,7 +89,12 @@ func newVerifier(account, password string, iterations int) (Verifier, error) {
 func (v Verifier) Check() error {
 	if len(v.Salt) < 8 || v.Iterations < MinIterations || v.Iterations > maxIterations ||
 		len(v.StoredKey) != sha256.Size || len(v.ServerKey) != sha256.Size {
-		return errors.New("auth: the stored verifier is damaged; set the password again")
+		return errDamaged
+	}
+	for _, k := range v.Apps {
+		if len(k.StoredKey) != sha256.Size || len(k.ServerKey) != sha256.Size {
+			return errDamaged
+		}
 	}
 	return nil
 }

@@ -23,7 +23,7 @@ func TestCopy(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := d.AddDomain(t.Context(), mail.MustDomain("a.test"), mail.Domain{}); err != nil {
+	if err := d.AddDomain(t.Context(), Domain{Name: mail.MustDomain("a.test")}); err != nil {
 		t.Fatal(err)
 	}
 	if err := d.AddAlias(t.Context(), mail.MustPath("x@a.test"), mail.MustPath("y@b.test")); err != nil {

@@ -1,5 +1,5 @@
 // Package directory knows who is a recipient here and who may log in: domains, accounts,
-// aliases and catch-alls, in one SQLite file.
+// aliases, groups and catch-alls, and how addresses are rewritten; in one SQLite file.
 //
 // It promises: what a change returned from is durable; another process (the command line)
 // may change the file while the gateway runs, and the gateway sees it within a tenth of a
@@ -10,12 +10,17 @@
 //
 // The file, directory.db, has mode 0600 and these tables (schema.go has the definitions):
 //
-//	domains   name, alias_of       written by AddDomain
-//	accounts  address, verifier    written by AddAccount, SetPassword, SetEnabled
-//	aliases   address, target      written by AddAlias; an empty local part is the catch-all
-//	account_data  plugin, address, key, version, value    written by PutData
-//	allowed_senders  sender, address, added    written by AllowSender; an empty local part is the domain
-//	times     name, at             written by SetTime
+//	domains           what a Domain says      written by AddDomain, SetDomain
+//	accounts          address, verifier       written by AddAccount, SetPassword, SetAccount
+//	app_passwords     address, name, verifier written by AddAppPassword
+//	account_settings  address, key, value     written by SetSetting
+//	aliases           address, target         written by AddAlias, AddGroup; an empty local part is the catch-all
+//	groups            address, who may send   written by AddGroup
+//	rewrites          address, other address  written by AddRewrite
+//	account_data      plugin, address, key, version, value    written by PutData
+//	allowed_senders   sender, address, added  written by AllowSender; an empty local part is the domain
+//	times             name, at                written by SetTime
+//	secrets           name, random bytes      written by Secret
 //
 // A Directory is safe for concurrent use.
 package directory
@@ -25,17 +30,14 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"maps"
+	"log/slog"
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
-	"modernc.org/sqlite"
 
 	"github.com/postern-mail/postern/core/state"
 	"github.com/postern-mail/postern/sdk/mail"
@@ -51,6 +53,8 @@ var (
 	ErrTooDeep error = mail.Temporary(451, 4, 6, "Alias expansion is too large")
 	// ErrNotLocal: the domain is not ours.
 	ErrNotLocal error = mail.Permanent(550, 7, 1, "Not a domain of this server")
+	// ErrNotPermitted: the address is a group, to which this sender may not send.
+	ErrNotPermitted error = mail.Permanent(550, 7, 2, "You are not allowed to send to this group")
 	// ErrExists: what should be added is there already.
 	ErrExists = errors.New("exists already")
 	// ErrUnknown: what should be changed or removed is not there.
@@ -62,22 +66,18 @@ type Options struct {
 	Path       string      // the file; it is made if it is missing
 	Hostname   mail.Domain // the gateway's own name: it has a postmaster, if nothing else
 	Postmaster mail.Path   // where mail for postmaster goes at domains without such an account
-	Clock      func() time.Time
-}
-
-// Domain is a domain that the gateway is responsible for.
-type Domain struct {
-	Name    mail.Domain
-	Aliases []mail.Domain // other names for it
-	// Elsewhere says that another directory knows its addresses: one that an alias leads to
-	// is left as it is.
-	Elsewhere bool
+	// OnlyDeclared: a stored domain is none of ours until it is declared. For a gateway, which
+	// declares them when it can deliver for them.
+	OnlyDeclared bool
+	Log          *slog.Logger // default: nowhere
+	Clock        func() time.Time
 }
 
 // Directory is an open directory.
 type Directory struct {
 	clock    func() time.Time
 	hostname mail.Domain
+	log      *slog.Logger
 	db       *sql.DB
 	declared atomic.Pointer[declaration]
 	stored   atomic.Pointer[storedDomains]
@@ -85,8 +85,11 @@ type Directory struct {
 	write    sync.Mutex   // one change at a time; SQLite would make the second one wait anyway
 	watch    watcher
 	answers  *state.Cache[mail.Path, cachedAnswer]
+	rules    atomic.Pointer[rewriteRules]
 	lookup   *sql.Stmt
 	verifier *sql.Stmt
+
+	onlyDeclared bool
 }
 
 // cachedAnswers bounds the answers that are kept: those about recent recipients.
@@ -95,8 +98,9 @@ const cachedAnswers = 1 << 14
 // declaration is what the configuration says. It is replaced as a whole by a reload.
 type declaration struct {
 	domains    map[mail.Domain]mail.Domain // name or alias -> name
+	facts      map[mail.Domain]*Domain     // by name
+	stored     map[mail.Domain]bool        // by name
 	first      mail.Domain                 // the domain declared first
-	elsewhere  map[mail.Domain]bool        // by name
 	postmaster mail.Path
 }
 
@@ -108,10 +112,13 @@ func Open(o Options) (*Directory, error) {
 	if o.Clock == nil {
 		o.Clock = time.Now
 	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
 	if err := create(o.Path); err != nil {
 		return nil, fmt.Errorf("directory: %w", err)
 	}
-	d := &Directory{clock: o.Clock, hostname: o.Hostname, answers: state.NewCache[mail.Path, cachedAnswer](cachedAnswers)}
+	d := &Directory{clock: o.Clock, hostname: o.Hostname, log: o.Log, onlyDeclared: o.OnlyDeclared, answers: state.NewCache[mail.Path, cachedAnswer](cachedAnswers)}
 	d.watch.clock = o.Clock
 	d.Declare(nil, o.Postmaster)
 	if err := d.open(o.Path); err != nil {
@@ -146,23 +153,23 @@ func (d *Directory) Close() error {
 	return errors.Join(d.watch.close(), d.db.Close())
 }
 
-// Declare tells which domains the configuration declares, and who is postmaster. It
-// replaces what was declared before.
+// Declare tells which domains there are without being stored, and who is postmaster. It
+// replaces what was declared before. A stored domain may be declared too, by who does more
+// for a domain than to know it: then that counts.
 func (d *Directory) Declare(domains []Domain, postmaster mail.Path) {
-	m := make(map[mail.Domain]mail.Domain)
-	var first mail.Domain
-	elsewhere := make(map[mail.Domain]bool)
+	dec := &declaration{domains: make(map[mail.Domain]mail.Domain), facts: make(map[mail.Domain]*Domain), stored: make(map[mail.Domain]bool), postmaster: postmaster.Fold()}
 	for i, dom := range domains {
 		if i == 0 {
-			first = dom.Name
+			dec.first = dom.Name
 		}
-		m[dom.Name] = dom.Name
-		elsewhere[dom.Name] = dom.Elsewhere
+		dec.domains[dom.Name] = dom.Name
+		dec.facts[dom.Name] = &dom
+		dec.stored[dom.Name] = dom.Stored
 		for _, a := range dom.Aliases {
-			m[a] = dom.Name
+			dec.domains[a] = dom.Name
 		}
 	}
-	d.declared.Store(&declaration{m, first, elsewhere, postmaster.Fold()})
+	d.declared.Store(dec)
 }
 
 // Local reports whether a domain is ours, and its name if it is an alias of another.
@@ -170,40 +177,13 @@ func (d *Directory) Local(ctx context.Context, name mail.Domain) (mail.Domain, b
 	if n, ok := d.declared.Load().domains[name]; ok {
 		return n, true, nil
 	}
+	if d.onlyDeclared {
+		return mail.Domain{}, false, nil
+	}
 	stored, err := d.storedDomains(ctx)
 	if err != nil {
 		return mail.Domain{}, false, err
 	}
 	n, ok := stored.names[name]
 	return n, ok, nil
-}
-
-// Domains lists the stored domains by name, without the declared ones.
-func (d *Directory) Domains(ctx context.Context) ([]Domain, error) {
-	stored, err := d.storedDomains(ctx)
-	if err != nil {
-		return nil, err
-	}
-	all := make(map[mail.Domain]*Domain)
-	for name, of := range stored.names {
-		if all[of] == nil {
-			all[of] = &Domain{Name: of}
-		}
-		if name != of {
-			all[of].Aliases = append(all[of].Aliases, name)
-		}
-	}
-	var out []Domain
-	byName := func(a, b mail.Domain) int { return strings.Compare(a.String(), b.String()) }
-	for _, name := range slices.SortedFunc(maps.Keys(all), byName) {
-		slices.SortFunc(all[name].Aliases, byName)
-		out = append(out, *all[name])
-	}
-	return out, nil
-}
-
-// isConstraint reports whether err says that a row is there already.
-func isConstraint(err error) bool {
-	var e *sqlite.Error
-	return errors.As(err, &e) && e.Code()&0xff == 19 // SQLITE_CONSTRAINT
 }

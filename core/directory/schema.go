@@ -50,14 +50,61 @@ var migrations = [...]string{
 		name TEXT NOT NULL PRIMARY KEY,          -- of what the gateway does now and then
 		at   INTEGER NOT NULL                    -- up to when that is done, Unix seconds
 	) STRICT, WITHOUT ROWID;`,
+	`ALTER TABLE domains ADD COLUMN deliver        TEXT NOT NULL DEFAULT '';  -- next hops, one a line
+	ALTER TABLE domains ADD COLUMN recipients     TEXT NOT NULL DEFAULT '';  -- as the configuration has it
+	ALTER TABLE domains ADD COLUMN directory      TEXT NOT NULL DEFAULT '';  -- a plugin
+	ALTER TABLE domains ADD COLUMN planner        TEXT NOT NULL DEFAULT '';  -- a plugin
+	ALTER TABLE domains ADD COLUMN postmaster     TEXT NOT NULL DEFAULT '';  -- an address as on the wire
+	ALTER TABLE domains ADD COLUMN quota_bytes    INTEGER NOT NULL DEFAULT 0; -- of an account; 0: no limit
+	ALTER TABLE domains ADD COLUMN quota_messages INTEGER NOT NULL DEFAULT 0;
+	ALTER TABLE accounts ADD COLUMN display_name   TEXT NOT NULL DEFAULT '';
+	ALTER TABLE accounts ADD COLUMN quota_bytes    INTEGER;                   -- NULL: as the domain has it
+	ALTER TABLE accounts ADD COLUMN quota_messages INTEGER;
+	CREATE TABLE app_passwords (
+		domain     TEXT NOT NULL,
+		local      TEXT NOT NULL,                -- decoded, lower case
+		name       TEXT NOT NULL,
+		created    INTEGER NOT NULL,             -- Unix seconds
+		used       INTEGER NOT NULL DEFAULT 0,   -- about when last, Unix seconds; 0: never
+		stored_key BLOB NOT NULL,                -- with salt and iterations of the account
+		server_key BLOB NOT NULL,
+		PRIMARY KEY (domain, local, name)
+	) STRICT, WITHOUT ROWID;
+	CREATE TABLE account_settings (
+		domain TEXT NOT NULL,
+		local  TEXT NOT NULL,                    -- decoded, lower case
+		key    TEXT NOT NULL,
+		value  TEXT NOT NULL,
+		PRIMARY KEY (domain, local, key)
+	) STRICT, WITHOUT ROWID;
+	CREATE TABLE groups (                        -- its members are in aliases
+		domain  TEXT NOT NULL,
+		local   TEXT NOT NULL,                   -- decoded, lower case
+		senders TEXT NOT NULL,                   -- who may send to it: anyone, authenticated, members
+		PRIMARY KEY (domain, local)
+	) STRICT, WITHOUT ROWID;
+	CREATE TABLE rewrites (
+		kind      TEXT NOT NULL,                 -- of which addresses: sender, recipient
+		domain    TEXT NOT NULL,
+		local     TEXT NOT NULL,                 -- decoded, lower case; '' is every local part
+		to_domain TEXT NOT NULL,
+		to_local  TEXT NOT NULL,                 -- decoded; '' keeps the local part
+		PRIMARY KEY (kind, domain, local)
+	) STRICT, WITHOUT ROWID;
+	CREATE TABLE secrets (
+		name  TEXT NOT NULL PRIMARY KEY,         -- what it is for
+		value BLOB NOT NULL                      -- random
+	) STRICT, WITHOUT ROWID;`,
 }
 
 // The questions asked for every recipient and log-in. ?3 is the local part without its +tag.
 const (
 	lookupSQL = `SELECT 0, local, enabled, '' FROM accounts WHERE domain = ?1 AND local IN (?2, ?3)
-		UNION ALL SELECT 1, local, 1, target FROM aliases WHERE domain = ?1 AND local IN (?2, ?3, '')`
-	verifierSQL = `SELECT salt, iterations, stored_key, server_key FROM accounts
-		WHERE domain = ? AND local = ? AND enabled = 1`
+		UNION ALL SELECT 1, local, 1, target FROM aliases WHERE domain = ?1 AND local IN (?2, ?3, '')
+		UNION ALL SELECT 2, local, 1, senders FROM groups WHERE domain = ?1 AND local IN (?2, ?3)`
+	verifierSQL = `SELECT a.salt, a.iterations, a.stored_key, a.server_key, p.name, p.stored_key, p.server_key
+		FROM accounts a LEFT JOIN app_passwords p ON p.domain = a.domain AND p.local = a.local
+		WHERE a.domain = ? AND a.local = ? AND a.enabled = 1`
 )
 
 func (d *Directory) open(path string) error {

@@ -6,8 +6,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/postern-mail/postern/sdk/mail"
 )
 
 // checkEvery is how long a change made by another process may go unseen. Asking SQLite each
@@ -66,45 +64,4 @@ func (w *watcher) current(ctx context.Context) (int64, error) {
 	}
 	w.checked.Store(now)
 	return w.generation.Load(), nil
-}
-
-// storedDomains are the domains of one version of the file; they are few and asked for
-// often.
-type storedDomains struct {
-	version int64
-	names   map[mail.Domain]mail.Domain // name or alias -> name
-}
-
-func (d *Directory) storedDomains(ctx context.Context) (*storedDomains, error) {
-	version, err := d.watch.current(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if s := d.stored.Load(); s != nil && s.version == version {
-		return s, nil
-	}
-	rows, err := d.db.QueryContext(ctx, `SELECT name, coalesce(alias_of, name) FROM domains`)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	s := &storedDomains{version, make(map[mail.Domain]mail.Domain)}
-	for rows.Next() {
-		var name, of string
-		if err := rows.Scan(&name, &of); err != nil {
-			return nil, err
-		}
-		n, err := mail.ParseDomain(name)
-		if err != nil {
-			continue // not written by us; nobody can ask for it
-		}
-		if o, err := mail.ParseDomain(of); err == nil {
-			s.names[n] = o
-		}
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	d.stored.Store(s)
-	return s, nil
 }
