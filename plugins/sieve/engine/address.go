@@ -41,6 +41,9 @@ func (p addressPart) of(a address, delimiter string) (string, bool) {
 	if p == partAll {
 		return a.full, true
 	}
+	if a.full == "" { // a field with nothing in it
+		return "", true
+	}
 	at := strings.LastIndexByte(a.full, '@')
 	if a.invalid || at < 0 {
 		return "", false
@@ -58,13 +61,17 @@ func (p addressPart) of(a address, delimiter string) (string, bool) {
 	return detail, found
 }
 
+// unquoteLocal is a local part without the quotes of its quoted strings.
 func unquoteLocal(s string) string {
-	if len(s) < 2 || s[0] != '"' || s[len(s)-1] != '"' {
+	if strings.IndexByte(s, '"') < 0 {
 		return s
 	}
 	var b strings.Builder
-	for i := 1; i < len(s)-1; i++ {
-		if s[i] == '\\' && i+1 < len(s)-1 {
+	for i := 0; i < len(s); i++ {
+		if s[i] == '"' {
+			continue
+		}
+		if s[i] == '\\' && i+1 < len(s) {
 			i++
 		}
 		b.WriteByte(s[i])
@@ -136,49 +143,62 @@ func hasAddresses(name string) bool {
 	return false
 }
 
-// parseAddresses reads an address list (RFC 5322 §3.4), groups flattened, comments dropped. Bodies that cannot be read
-// are one invalid address with the whole text. It looks at every byte a fixed number of times.
+// parseAddresses reads an address list (RFC 5322 §3.4), groups flattened, comments dropped. What is no address between
+// those that are is left out; a body without any is one invalid address with the whole text. It looks at every byte a
+// fixed number of times.
 func parseAddresses(s string) []address {
 	p := addressParser{s: s}
-	list, ok := p.list()
-	if !ok {
-		return []address{{full: strings.TrimSpace(s), invalid: true}}
+	list := p.list()
+	if len(list) == 0 || p.broken {
+		text := strings.TrimSpace(s)
+		return []address{{full: text, invalid: text != ""}}
 	}
 	return list
 }
 
 type addressParser struct {
-	s   string
-	pos int
+	s      string
+	pos    int
+	broken bool // a comment or a quoted string has no end
 }
 
 // list reads addresses and groups up to the end.
-func (p *addressParser) list() ([]address, bool) {
+func (p *addressParser) list() []address {
 	var list []address
-	for {
-		if !p.space() {
-			return nil, false
-		}
-		switch {
-		case p.pos >= len(p.s):
-			return list, true
-		case p.s[p.pos] == ',' || p.s[p.pos] == ';': // empty members, and the end of a group
+	group := false
+	for p.space() && p.pos < len(p.s) {
+		switch c := p.s[p.pos]; {
+		case c == ',':
+			p.pos++
+			continue
+		case c == ';' && group:
+			group = false
 			p.pos++
 			continue
 		}
-		a, group, ok := p.member()
-		if !ok {
-			return nil, false
-		}
-		if group {
+		a, name, ok := p.member()
+		if name && ok && !group {
+			group = true
 			continue
 		}
-		list = append(list, a)
-		if !p.space() {
-			return nil, false
+		if ok && !name {
+			list = append(list, a)
 		}
-		if p.pos < len(p.s) && p.s[p.pos] != ',' && p.s[p.pos] != ';' {
-			return nil, false
+		p.skipMember(group)
+	}
+	return list
+}
+
+// skipMember passes over the rest of a member of the list, up to what separates it from the next one.
+func (p *addressParser) skipMember(group bool) {
+	for p.space() && p.pos < len(p.s) {
+		switch c := p.s[p.pos]; {
+		case c == ',' || c == ';' && group:
+			return
+		case c == '"':
+			p.quoted()
+		default:
+			p.pos++
 		}
 	}
 }
@@ -186,14 +206,8 @@ func (p *addressParser) list() ([]address, bool) {
 // member reads one mailbox, or the name of a group with its colon.
 func (p *addressParser) member() (a address, group, ok bool) {
 	var local strings.Builder // words as they stand, if this turns out to be an addr-spec
-	words := 0
-	for {
-		if !p.space() {
-			return a, false, false
-		}
-		if p.pos >= len(p.s) {
-			return address{full: local.String(), invalid: true}, false, false
-		}
+	words, adjacent := 0, false
+	for after := false; p.space() && p.pos < len(p.s); {
 		switch c := p.s[p.pos]; c {
 		case '<':
 			return p.angle()
@@ -203,39 +217,40 @@ func (p *addressParser) member() (a address, group, ok bool) {
 		case '@':
 			p.pos++
 			domain, ok := p.domain()
-			return address{full: local.String() + "@" + domain}, false, ok && words > 0
+			return address{full: local.String() + "@" + domain}, false, ok && words > 0 && !adjacent
 		case '.':
 			local.WriteByte('.')
 			p.pos++
-		case '"':
-			w, ok := p.quoted()
+			after = false
+		default:
+			w, ok := p.word()
 			if !ok {
 				return a, false, false
 			}
 			local.WriteString(w)
+			adjacent = adjacent || after // a local part has dots between its words
 			words++
-		default:
-			w := p.atom()
-			if w == "" {
-				return a, false, false
-			}
-			local.WriteString(w)
-			words++
+			after = true
 		}
 	}
+	return a, false, false
+}
+
+func (p *addressParser) word() (string, bool) {
+	if p.s[p.pos] == '"' {
+		return p.quoted()
+	}
+	w := p.atom()
+	return w, w != ""
 }
 
 // angle reads an addr-spec between angle brackets, with an obsolete route before it.
 func (p *addressParser) angle() (a address, group, ok bool) {
 	p.pos++
-	if !p.space() {
+	if !p.space() || p.pos >= len(p.s) || p.s[p.pos] == '<' {
 		return a, false, false
 	}
-	if p.pos < len(p.s) && p.s[p.pos] == '>' { // a null address, as in Return-Path
-		p.pos++
-		return address{}, false, true
-	}
-	if p.pos < len(p.s) && p.s[p.pos] == '@' {
+	if p.s[p.pos] == '@' {
 		n := strings.IndexByte(p.s[p.pos:], ':')
 		if n < 0 {
 			return a, false, false
@@ -250,18 +265,12 @@ func (p *addressParser) angle() (a address, group, ok bool) {
 	return a, false, true
 }
 
-// domain reads what follows the "@".
+// domain reads what follows the "@". A name has something between its dots.
 func (p *addressParser) domain() (string, bool) {
 	var b strings.Builder
-	for {
-		if !p.space() {
-			return "", false
-		}
-		if p.pos >= len(p.s) {
-			return b.String(), b.Len() > 0
-		}
-		switch c := p.s[p.pos]; {
-		case c == '[' && b.Len() == 0:
+	for p.space() && p.pos < len(p.s) {
+		switch dotted := b.Len() == 0 || strings.HasSuffix(b.String(), "."); {
+		case p.s[p.pos] == '[' && b.Len() == 0:
 			n := strings.IndexByte(p.s[p.pos:], ']')
 			if n < 0 {
 				return "", false
@@ -269,19 +278,20 @@ func (p *addressParser) domain() (string, bool) {
 			b.WriteString(p.s[p.pos : p.pos+n+1])
 			p.pos += n + 1
 			return b.String(), true
-		case c == '.':
+		case p.s[p.pos] == '.' && !dotted:
 			b.WriteByte('.')
 			p.pos++
-		case b.Len() > 0 && p.s[p.pos-1] != '.' && b.String()[b.Len()-1] != '.':
+		case !dotted:
 			return b.String(), true // something else begins
 		default:
 			w := p.atom()
 			if w == "" {
-				return b.String(), b.Len() > 0
+				return "", false
 			}
 			b.WriteString(w)
 		}
 	}
+	return b.String(), b.Len() > 0 && !strings.HasSuffix(b.String(), ".")
 }
 
 // space passes over white space and comments; false if a comment has no end.
@@ -299,6 +309,7 @@ func (p *addressParser) space() bool {
 			return true
 		}
 	}
+	p.broken = p.broken || depth > 0
 	return depth == 0
 }
 
@@ -323,5 +334,6 @@ func (p *addressParser) quoted() (string, bool) {
 			return p.s[start:p.pos], true
 		}
 	}
+	p.broken = true
 	return "", false
 }
