@@ -114,7 +114,8 @@ func (p *Plugin) add(name, address string) error {
 // Filter asks for one copy for every target that the message concerns.
 func (p *Plugin) Filter(_ context.Context, m *mail.Message) (*sdk.Verdict, error) {
 	v := sdk.Continue()
-	if p.onlyTargets(&m.Envelope) {
+	// What another plugin copied is no mail of its own.
+	if m.Notes[sdk.NoteEnvelope] == sdk.EnvelopeCopy || p.onlyTargets(&m.Envelope) {
 		return v, nil
 	}
 	reverse := p.reversePath(m.Envelope.ReversePath)

@@ -97,6 +97,15 @@ func TestNoCopyOfACopy(t *testing.T) {
 	}
 }
 
+// Copies that other plugins make are not copied.
+func TestNoCopyOfOthersCopies(t *testing.T) {
+	p := configured(t, `copies = {"*" = "all@example.com"}`)
+	m := &mail.Message{Envelope: mail.Envelope{Recipients: []mail.Recipient{rcpt("journal@example.net")}}, Notes: map[string]string{sdk.NoteEnvelope: sdk.EnvelopeCopy}}
+	if v, err := sdktest.Filter(t, p, Manifest(), m); err != nil || len(v.Edits) != 0 {
+		t.Errorf("%+v, %v", v, err)
+	}
+}
+
 func TestEverything(t *testing.T) {
 	p := configured(t, `copies = {"*" = "all@example.com"}
 bounce_to = "sender"`)
