@@ -113,8 +113,10 @@ func TestRooms(t *testing.T) {
 	box.err = errors.New("down")
 	ask("no answer", ann, 6000, false, 1)
 	ask("is not remembered", ann, 6000, false, 1)
-	box.err = mail.Permanent(552, 2, 2, "full")
-	ask("never for good", ann, 6000, true, 1)
+	box.err = mail.Permanent(552, 2, 3, "too large")
+	if st := r.Ask(t.Context(), "box", ann, 6000); st.Code != 552 {
+		t.Error(st)
+	}
 	if st := r.Ask(t.Context(), "other", ann, 0); !st.IsZero() {
 		t.Error(st)
 	}

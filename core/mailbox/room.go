@@ -54,8 +54,7 @@ func NewRooms(backend func(name string) (Doorman, bool), log *slog.Logger, clock
 }
 
 // Ask returns why the plugin would not take a message of that size (in bytes; 0: not known)
-// for the recipient now; the zero Status: it would, or there is no answer. A refusal is
-// always temporary: mailboxes are emptied.
+// for the recipient now; the zero Status: it would, or there is no answer.
 func (r *Rooms) Ask(ctx context.Context, plugin string, recipient mail.Path, size int64) mail.Status {
 	backend, ok := r.backend(plugin)
 	if !ok {
@@ -79,9 +78,6 @@ func (r *Rooms) Ask(ctx context.Context, plugin string, recipient mail.Path, siz
 		if !errors.As(err, &st) {
 			r.log.Warn("mailbox does not say whether it has room", "plugin", plugin, "to", recipient.String(), "error", err)
 			return mail.Status{}
-		}
-		if !st.Temporary() {
-			st = mail.Temporary(452, 2, 2, "Mailbox full")
 		}
 	}
 	r.known.Update(key, func(k *room) { k.learn(size, st, now) })

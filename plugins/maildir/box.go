@@ -6,17 +6,15 @@ import (
 	"hash/maphash"
 	"io/fs"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 )
 
 const (
-	// keepKeys is how long a stored key is looked for. A delivery is repeated when its
-	// result was lost, which is found out soon; this is longer than queues try.
-	keepKeys = 7 * 24 * time.Hour
-	keepTmp  = 36 * time.Hour // as Maildir's author says
-	maxBoxes = 1000           // that are remembered
-	maxKeys  = 20000          // that are remembered of one, before it is searched again
+	keepTmp   = 36 * time.Hour // as Maildir's author says
+	maxBoxes  = 10_000         // that are remembered
+	maxStored = 10_000         // deliveries that are remembered
 )
 
 // boxes are the mailboxes and folders that were used lately.
@@ -24,10 +22,41 @@ type boxes struct {
 	seed maphash.Seed
 	mu   sync.Mutex
 	m    map[string]*box
+	// stored are the deliveries of late, so that one that is repeated because its answer got
+	// lost is known even if a reader has moved the message meanwhile; order is for forgetting.
+	stored map[uint64]struct{}
+	order  []uint64
+	oldest int
 }
 
-// hash stands for a key part in memory.
-func (bs *boxes) hash(part string) uint64 { return maphash.String(bs.seed, part) }
+func newBoxes() boxes {
+	return boxes{seed: maphash.MakeSeed(), m: make(map[string]*box), stored: make(map[uint64]struct{})}
+}
+
+// delivery stands for a key in a mailbox.
+func (bs *boxes) delivery(root, key string) uint64 { return maphash.String(bs.seed, root+"\x00"+key) }
+
+func (bs *boxes) remember(root, key string) {
+	h := bs.delivery(root, key)
+	bs.mu.Lock()
+	defer bs.mu.Unlock()
+	if len(bs.order) < maxStored {
+		bs.order = append(bs.order, h)
+	} else {
+		delete(bs.stored, bs.order[bs.oldest])
+		bs.order[bs.oldest] = h
+		bs.oldest = (bs.oldest + 1) % maxStored
+	}
+	bs.stored[h] = struct{}{}
+}
+
+func (bs *boxes) remembered(root, key string) bool {
+	h := bs.delivery(root, key)
+	bs.mu.Lock()
+	defer bs.mu.Unlock()
+	_, ok := bs.stored[h]
+	return ok
+}
 
 func (bs *boxes) get(dir string) *box {
 	bs.mu.Lock()
@@ -38,7 +67,7 @@ func (bs *boxes) get(dir string) *box {
 	if len(bs.m) >= maxBoxes {
 		for old, b := range bs.m {
 			if b.idle() {
-				delete(bs.m, old) // any: it costs a search when it is used again
+				delete(bs.m, old) // any: its directories are looked at when it is used again
 				break
 			}
 		}
@@ -52,10 +81,9 @@ func (bs *boxes) get(dir string) *box {
 type box struct {
 	dir string
 
-	mu      sync.Mutex
-	busy    map[string]chan struct{} // keys being delivered; closed when that is over
-	keys    map[uint64]struct{}      // hashes of the key parts that are stored; nil: not known
-	changed time.Time                // modification of new when keys was right
+	mu   sync.Mutex
+	busy map[string]chan struct{} // keys being delivered; closed when that is over
+	open bool                     // its directories are there, durably
 }
 
 func (b *box) idle() bool {
@@ -89,35 +117,22 @@ func (b *box) claim(ctx context.Context, key string) (release func(), err error)
 	}
 }
 
-func (b *box) known() bool {
+func (b *box) isOpen() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.keys != nil
+	return b.open
 }
 
-func (b *box) forget() {
+func (b *box) setOpen(open bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.keys = nil
+	b.open = open
 }
 
-// stored remembers a key, and that new changed because of it.
-func (b *box) stored(hash uint64, changed time.Time) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	switch {
-	case b.keys == nil:
-	case len(b.keys) >= maxKeys:
-		b.keys = nil
-	default:
-		b.keys[hash] = struct{}{}
-		b.changed = changed
-	}
-}
-
-// open makes sure that the directories are there and the keys in them known.
-func (p *Plugin) open(b *box, root string) error {
-	if b.known() {
+// open makes sure that the directories are there. With create a folder that does not exist is
+// made; without it is errNoFolder.
+func (p *Plugin) open(b *box, root string, create bool) error {
+	if b.isOpen() {
 		return nil
 	}
 	if err := p.makeDir(root); err != nil {
@@ -127,26 +142,28 @@ func (p *Plugin) open(b *box, root string) error {
 		return err
 	}
 	if b.dir != root {
-		if err := p.makeFolder(b.dir); err != nil {
+		if err := p.openFolder(b.dir, root, create); err != nil {
 			return err
 		}
 	}
 	p.sweep(b)
-	keys := make(map[uint64]struct{})
-	changed := p.mtime(b)
-	for _, sub := range []string{"new", "cur"} {
-		if err := p.collect(b, sub, keys); err != nil {
-			return err
-		}
-		// Who put there what was found may have been cut off before this.
-		if err := p.disk.SyncDir(filepath.Join(b.dir, sub)); err != nil {
-			return err
-		}
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.keys, b.changed = keys, changed
+	b.setOpen(true)
 	return nil
+}
+
+// openFolder makes a folder, or completes one that is there.
+func (p *Plugin) openFolder(dir, root string, create bool) error {
+	_, err := p.disk.ModTime(filepath.Join(dir, "cur"))
+	if isNew := errors.Is(err, fs.ErrNotExist); isNew {
+		if !create {
+			return errNoFolder
+		}
+		// Subscribed first: a folder that is there is not looked at again.
+		p.subscribe(root, strings.TrimPrefix(filepath.Base(dir), "."))
+	} else if err != nil {
+		return err
+	}
+	return p.makeFolder(dir)
 }
 
 // makeDir makes a directory and what is missing above it. A name is durable when the
@@ -169,7 +186,8 @@ func (p *Plugin) makeDir(dir string) error {
 }
 
 // makeBox makes the three directories of a mailbox. They are synced even if they are there:
-// who made them may have been cut off before that.
+// who made them may have been cut off before that. cur comes last: readers take it for the
+// sign of a whole mailbox.
 func (p *Plugin) makeBox(dir string) error {
 	for _, sub := range []string{"tmp", "new", "cur"} {
 		if err := p.disk.Mkdir(filepath.Join(dir, sub)); err != nil && !errors.Is(err, fs.ErrExist) {
@@ -204,51 +222,20 @@ func (p *Plugin) sweep(b *box) {
 	}
 }
 
-// collect adds the keys of what is in a directory and not too old.
-func (p *Plugin) collect(b *box, sub string, keys map[uint64]struct{}) error {
-	dir := filepath.Join(b.dir, sub)
-	names, err := p.disk.Names(dir)
-	if err != nil {
-		return orGone(err)
-	}
-	for _, name := range names {
-		if part := partOf(name); part != "" {
-			if t, ok := seconds(name); ok && p.now().Sub(t) < keepKeys {
-				keys[p.boxes.hash(part)] = struct{}{}
+// has looks for a key among the messages of a directory. What is found is made durable: who
+// put it there may have been cut off before that.
+func (p *Plugin) has(dir, part string) (bool, error) {
+	for _, sub := range []string{"new", "cur"} {
+		sub = filepath.Join(dir, sub)
+		names, err := p.disk.Names(sub)
+		if err != nil {
+			return false, orGone(err)
+		}
+		for _, name := range names {
+			if partOf(name) == part {
+				return true, p.disk.SyncDir(sub)
 			}
 		}
 	}
-	return nil
-}
-
-func (p *Plugin) mtime(b *box) time.Time {
-	t, _ := p.disk.ModTime(filepath.Join(b.dir, "new"))
-	return t
-}
-
-// has reports whether a key is stored. When somebody else changed new, what is there is
-// looked at again: another process may have stored the key after we gave up on it.
-func (p *Plugin) has(b *box, hash uint64) (bool, error) {
-	now, err := p.disk.ModTime(filepath.Join(b.dir, "new"))
-	if err != nil {
-		return false, orGone(err)
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.keys == nil { // forgotten meanwhile by another delivery
-		return false, errBoxGone
-	}
-	if _, ok := b.keys[hash]; ok {
-		return true, nil
-	}
-	if !now.Equal(b.changed) {
-		if err := p.collect(b, "new", b.keys); err != nil {
-			return false, err
-		}
-		b.changed = now
-	}
-	if _, ok := b.keys[hash]; !ok {
-		return false, nil
-	}
-	return true, p.disk.SyncDir(filepath.Join(b.dir, "new"))
+	return false, nil
 }

@@ -35,6 +35,12 @@ func delivery(key string) *sdk.Delivery {
 	return &sdk.Delivery{Key: key, Recipient: ann, Message: &mail.Message{Header: h, Body: mail.InlineBody(body)}}
 }
 
+// isMessage reports whether a file is one that readers take for a message.
+func isMessage(path string) bool {
+	dir := filepath.Base(filepath.Dir(path))
+	return dir == "new" || dir == "cur"
+}
+
 // files lists what is below dir, without directories.
 func files(t testing.TB, dir string) []string {
 	t.Helper()
@@ -71,7 +77,7 @@ func TestStoresTheMessage(t *testing.T) {
 	if err := p.Deliver(t.Context(), d); err != nil {
 		t.Fatal(err)
 	}
-	want := fmt.Sprintf("mail/example.org/ann/new/1700000000.Q0c1f3k9w2m4xq%%2e0.mx.example.org,S=%d", d.Message.Size())
+	want := fmt.Sprintf("mail/example.org/ann/new/1700000000.Q0c1f3k9w2m4xq%%2e0.mx.example.org,S=%d,W=%[1]d", d.Message.Size())
 	if got := files(t, data); len(got) != 1 || got[0] != want {
 		t.Fatalf("files are %v, want %s", got, want)
 	}
@@ -203,13 +209,23 @@ func TestFoldersAndFlags(t *testing.T) {
 	}{
 		{"", nil, "new", ""},
 		{"inbox", nil, "new", ""},
-		{"", []string{`\Seen`, `\Flagged`, `\seen`, "$Junk"}, "cur", ":2,FS"},
-		{"", []string{"$Junk"}, "new", ""},
+		{"", []string{`\Seen`, `\Flagged`, `\seen`, "$Junk", "a b", "naïve"}, "cur", ":2,FSa"},
+		{"", []string{"$Junk", "work", "$junk"}, "cur", ":2,ab"},
+		{"", []string{"a(b"}, "new", ""},
 		{"Lists/Go", nil, ".Lists.Go/new", ""},
 		{"Lists.Go", []string{`\Deleted`, `\Draft`, `\Answered`}, ".Lists.Go/cur", ":2,DRT"},
 		{"Entwürfe & mehr", nil, ".Entw&APw-rfe &- mehr/new", ""},
-		{"../../../etc", nil, ".etc/new", ""},
+		{"../../../etc", nil, "", ""},
+		{"/etc/cron.d/x", nil, "", ""},
+		{"a//b", nil, "", ""},
+		{"a/", nil, "", ""},
+		{`..\..\etc`, nil, "", ""},
+		{`a\b`, nil, `.a\b/new`, ""},
 		{"..", nil, "", ""},
+		{"/", nil, "", ""},
+		{strings.Repeat("a/", 5000) + "b", nil, "", ""},
+		{"\xff", nil, "", ""},
+		{"a\u0085b", nil, "", ""},
 		{"a\x00b", nil, "", ""},
 		{"a\nb", nil, "", ""},
 		{strings.Repeat("x", 254), nil, "." + strings.Repeat("x", 254) + "/new", ""},
@@ -217,11 +233,14 @@ func TestFoldersAndFlags(t *testing.T) {
 	} {
 		data := t.TempDir()
 		d := delivery("k")
-		d.Folder, d.Flags = tt.folder, tt.flags
+		d.Folder, d.Flags, d.Create = tt.folder, tt.flags, true
 		err := configured(t, data).Deliver(t.Context(), d)
 		if tt.want == "" {
 			if !mail.StatusOf(err).Permanent() {
 				t.Errorf("folder %q: %v", tt.folder, err)
+			}
+			if _, err := os.Stat(data + "/mail"); err == nil {
+				t.Errorf("folder %q: something was made: %v", tt.folder, files(t, data))
 			}
 			continue
 		}
@@ -231,10 +250,10 @@ func TestFoldersAndFlags(t *testing.T) {
 		}
 		found := false
 		for _, name := range files(t, data+"/mail/example.org/ann") {
-			if strings.HasSuffix(name, "maildirfolder") {
+			if !isMessage(name) {
 				continue
 			}
-			found = filepath.Dir(name) == tt.want && strings.HasSuffix(name, fmt.Sprintf(",S=%d%s", d.Message.Size(), tt.suffix))
+			found = filepath.Dir(name) == tt.want && strings.HasSuffix(name, fmt.Sprintf(",S=%d,W=%[1]d%s", d.Message.Size(), tt.suffix))
 		}
 		if !found {
 			t.Errorf("folder %q, flags %v: files are %v", tt.folder, tt.flags, files(t, data))
@@ -286,8 +305,14 @@ func FuzzSafe(f *testing.F) {
 		if a != b && sa == safe(b) {
 			t.Fatalf("%q and %q -> %q", a, b, sa)
 		}
-		if name, err := folderName(a); err == nil && (strings.ContainsAny(name, "/\x00") || name == "." || name == ".." || name[0] != '.') {
-			t.Fatalf("folder %q -> %q", a, name)
+		if back, ok := unsafe(sa); !ok || back != a {
+			t.Fatalf("%q -> %q -> %q", a, sa, back)
+		}
+		for _, names := range []string{"utf-7", "utf-8"} {
+			name, err := (&Settings{FolderNames: names}).folder(a)
+			if err == nil && (strings.ContainsAny(name, "/\x00") || strings.Contains(name, "..") || len(name) < 2 || len(name) > maxName || name[0] != '.') {
+				t.Fatalf("folder %q -> %q", a, name)
+			}
 		}
 	})
 }
@@ -329,8 +354,8 @@ func TestConfigureRefuses(t *testing.T) {
 		}
 	}
 	p := New()
-	if err := p.Configure(t.Context(), sdk.Config{Settings: []byte("path = 'boxes/{local}'"), DataDir: "/data"}); err != nil || p.path != "/data/boxes/{local}" {
-		t.Error(p.path, err)
+	if err := p.Configure(t.Context(), sdk.Config{Settings: []byte("path = 'boxes/{local}'"), DataDir: "/data"}); err != nil || p.tree.path != "/data/boxes/{local}" {
+		t.Error(p.tree, err)
 	}
 }
 
@@ -467,8 +492,9 @@ func TestFailureAnywhere(t *testing.T) {
 				p := configured(t, data)
 				disk := &slow{root: data, fail: n, after: after, err: syscall.EIO}
 				p.disk = disk
+				p.patience = time.Millisecond
 				d := delivery("k")
-				d.Folder = "Sub"
+				d.Folder, d.Create = "Sub", true
 				err := p.Deliver(t.Context(), d)
 				name := fmt.Sprintf("operation %d, after %v, restart %v", n, after, restart)
 				if err != nil && !mail.StatusOf(err).Temporary() {
@@ -484,6 +510,7 @@ func TestFailureAnywhere(t *testing.T) {
 				disk.fail = 0
 				if restart {
 					p = configured(t, data)
+					p.patience = time.Millisecond
 				}
 				if err := p.Deliver(t.Context(), d); err != nil {
 					t.Errorf("%s: again: %v", name, err)
@@ -500,7 +527,7 @@ func checkVisible(t *testing.T, name, data string, d *sdk.Delivery) int {
 	t.Helper()
 	n := 0
 	for _, f := range files(t, data) {
-		if strings.Contains(f, "/tmp/") || strings.HasSuffix(f, "maildirfolder") {
+		if !isMessage(f) {
 			continue
 		}
 		n++

@@ -6,29 +6,32 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"net/url"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"time"
+	"unicode"
 	"unicode/utf16"
+	"unicode/utf8"
 
 	"github.com/postern-mail/postern/sdk"
 	"github.com/postern-mail/postern/sdk/mail"
 )
 
-const maxName = 255 // bytes in a file name
+const (
+	maxName   = 255  // bytes in a file name
+	maxFolder = 1024 // bytes of a folder's name as asked for
+)
 
 // locate returns the directories of the mailbox and of the folder in it (the same for the
 // inbox).
 func (p *Plugin) locate(d *sdk.Delivery) (root, dir string, err error) {
-	to := d.Recipient.Fold()
-	domain, local := safe(to.Domain.String()), safe(to.Local)
-	if local == "" || domain == "" || len(local) > maxName || len(domain) > maxName {
-		return "", "", fmt.Errorf("the address %q is no name for a directory", d.Recipient)
+	root, err = p.tree.root(d.Recipient)
+	if err != nil || d.Folder == "" || strings.EqualFold(d.Folder, "INBOX") {
+		return root, root, err
 	}
-	root = filepath.Clean(strings.NewReplacer("{domain}", domain, "{local}", local).Replace(p.path))
-	if d.Folder == "" || strings.EqualFold(d.Folder, "INBOX") {
-		return root, root, nil
-	}
-	name, err := folderName(d.Folder)
+	name, err := p.settings.folder(d.Folder)
 	if err != nil {
 		return "", "", mail.Permanent(554, 2, 0, "No such folder: "+err.Error())
 	}
@@ -53,6 +56,12 @@ func safe(s string) string {
 	return b.String()
 }
 
+// unsafe is the string that became s; false if none did.
+func unsafe(s string) (string, bool) {
+	v, err := url.PathUnescape(s)
+	return v, err == nil && safe(v) == s
+}
+
 // keyPart is the key in a file's name: without dots, which separate there.
 func keyPart(key string) string {
 	s := strings.ReplaceAll(safe(key), ".", "%2e")
@@ -73,23 +82,29 @@ func partOf(name string) string {
 	return part
 }
 
-// folderName is the directory of a folder: the levels, in IMAP's modified UTF-7, with a dot
-// before each (Maildir++). Slash and dot both separate levels.
-func folderName(folder string) (string, error) {
-	var b strings.Builder
-	for level := range strings.FieldsFuncSeq(folder, func(r rune) bool { return r == '/' || r == '.' }) {
-		b.WriteByte('.')
-		for _, r := range level {
-			if r < ' ' || r == 0x7f || r == 0xFFFD {
-				return "", errors.New("its name has control characters")
-			}
-		}
-		b.WriteString(modifiedUTF7(level))
+// folder is the directory of a folder: its levels, encoded, with a dot before each
+// (Maildir++). Slash and dot both separate levels, and no level is empty: nothing but a
+// directory right below the mailbox has such a name.
+func (s *Settings) folder(name string) (string, error) {
+	if len(name) > maxFolder {
+		return "", errors.New("its name is too long")
 	}
-	switch {
-	case b.Len() == 0:
-		return "", errors.New("it has no name")
-	case b.Len() > maxName:
+	if !utf8.ValidString(name) || strings.ContainsFunc(name, unicode.IsControl) || strings.ContainsRune(name, utf8.RuneError) {
+		return "", errors.New("its name is no text")
+	}
+	var b strings.Builder
+	for _, level := range strings.Split(strings.ReplaceAll(name, "/", "."), ".") {
+		if level == "" {
+			return "", errors.New("a part of its name is empty")
+		}
+		b.WriteByte('.')
+		if s.FolderNames == "utf-8" {
+			b.WriteString(level)
+		} else {
+			b.WriteString(modifiedUTF7(level))
+		}
+	}
+	if b.Len() > maxName {
 		return "", errors.New("its name is too long")
 	}
 	return b.String(), nil
@@ -124,4 +139,11 @@ func modifiedUTF7(s string) string {
 	}
 	flush()
 	return b.String()
+}
+
+// seconds is the time in a file's name.
+func seconds(name string) (time.Time, bool) {
+	s, _, ok := strings.Cut(name, ".")
+	n, err := strconv.ParseInt(s, 10, 64)
+	return time.Unix(n, 0), ok && err == nil
 }
