@@ -2,6 +2,7 @@ package journal
 
 import (
 	"bytes"
+	"encoding/base64"
 	"encoding/json"
 	"io"
 	"mime"
@@ -80,12 +81,16 @@ func parse(t *testing.T, raw string) (header netmail.Header, text, original stri
 	}
 	r := multipart.NewReader(m.Body, params["boundary"])
 	var all []string
-	for _, kind := range []string{"text/plain; charset=utf-8", "message/"} {
+	for i, kind := range []string{"text/plain; charset=utf-8", "message/rfc822"} {
 		p, err := r.NextPart() // decodes quoted-printable
 		if err != nil {
 			t.Fatal(err)
 		}
 		b, err := io.ReadAll(p)
+		if i == 1 && p.Header.Get("Content-Transfer-Encoding") == "base64" {
+			kind = "application/octet-stream"
+			b, err = io.ReadAll(base64.NewDecoder(base64.StdEncoding, bytes.NewReader(b)))
+		}
 		if err != nil || !strings.HasPrefix(p.Header.Get("Content-Type"), kind) {
 			t.Errorf("part %q, %v", p.Header, err)
 		}
@@ -155,7 +160,8 @@ Note: odd/note = line  Recipient: forged@x.test
 // Messages that are hardly any come through as they are.
 func TestOddMessages(t *testing.T) {
 	p := configured(t, `to = "archive@example.com"`)
-	for _, raw := range []string{"", "\r\n", "Subject: x\r\n", "body only", "\r\n\r\n\r\n", "Subject: x\r\n\r\n" + strings.Repeat("y", 5000) + "\r\n", "Subject: \xff\xfe\r\n\t\xe9\r\n\r\n\xff"} {
+	for _, raw := range []string{"", "\r\n", "Subject: x\r\n", "body only", "\r\n\r\n\r\n", "Subject: x\r\n\r\n" + strings.Repeat("y", 5000) + "\r\n", "Subject: \xff\xfe\r\n\t\xe9\r\n\r\n\xff",
+		"Subject: x\r\n\r\na\nb\rc\x00", "Subject: x\r\n\r\n\r", strings.Repeat("Subject: x\n\n.\n", 5000)} {
 		m := message("alice@a.test", "bob@example.org")
 		h, body := mail.SplitMessage([]byte(raw))
 		m.Header, m.Body = h, mail.InlineBody(body)
@@ -264,4 +270,16 @@ func FuzzReport(f *testing.F) {
 			t.Errorf("text %q", text)
 		}
 	})
+}
+
+// Where the pieces end in which a message is read does not matter.
+func TestWireForm(t *testing.T) {
+	for _, size := range []int{32<<10 - 2, 32<<10 - 1, 32 << 10, 32<<10 + 1} {
+		for end, want := range map[string]bool{"\r\n": true, "\r\nx": true, "\r": false, "\rx": false, "\nx": false, "x\r\r\n": false, "\x00": false} {
+			m := &mail.Message{Body: mail.InlineBody([]byte(strings.Repeat("x", size-1) + end))}
+			if got, err := wireForm(m); got != want || err != nil {
+				t.Errorf("%d and %q: %v, %v", size, end, got, err)
+			}
+		}
+	}
 }

@@ -3,6 +3,7 @@ package journal
 import (
 	"bytes"
 	"crypto/rand"
+	"encoding/base64"
 	"fmt"
 	"io"
 	"maps"
@@ -55,30 +56,101 @@ func word(id string) string {
 
 // write writes the report's body.
 func (r *report) write(w io.Writer) error {
-	kind := "message/rfc822"
+	kind, encoding := "message/rfc822", "8bit"
 	if r.m.Envelope.UTF8 {
 		kind = "message/global" // RFC 6532 §3.7
 	}
+	plain, err := wireForm(r.m)
+	if err != nil {
+		return err
+	}
+	if !plain { // RFC 2046 §5.2.1: a message part cannot be encoded
+		kind, encoding = "application/octet-stream", "base64"
+	}
 	fmt.Fprintf(w, "--%s\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n", r.boundary)
 	text := quotedprintable.NewWriter(w)
-	_, err := io.WriteString(text, r.text())
+	_, err = io.WriteString(text, r.text())
 	if cerr := text.Close(); err == nil {
 		err = cerr
 	}
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(w, "\r\n--%s\r\nContent-Type: %s\r\nContent-Transfer-Encoding: 8bit\r\nContent-Disposition: attachment\r\n\r\n", r.boundary, kind)
+	fmt.Fprintf(w, "\r\n--%s\r\nContent-Type: %s\r\nContent-Transfer-Encoding: %s\r\nContent-Disposition: attachment\r\n\r\n", r.boundary, kind, encoding)
 	original, err := r.m.Open()
 	if err != nil {
 		return err
 	}
 	defer original.Close()
-	if _, err := io.Copy(w, original); err != nil {
+	if plain {
+		_, err = io.Copy(w, original)
+	} else {
+		err = encode(w, original)
+	}
+	if err != nil {
 		return err
 	}
 	_, err = fmt.Fprintf(w, "\r\n--%s--\r\n", r.boundary)
 	return err
+}
+
+// wireForm reports whether a message's lines end in CRLF, without a bare CR, a bare LF or a NUL.
+// Those that come over SMTP do.
+func wireForm(m *mail.Message) (bool, error) {
+	r, err := m.Open()
+	if err != nil {
+		return false, err
+	}
+	defer r.Close()
+	buf := make([]byte, 32<<10)
+	cr := false // the last byte was one
+	for {
+		n, err := r.Read(buf)
+		b := buf[:n]
+		if n > 0 && cr {
+			if b[0] != '\n' {
+				return false, nil
+			}
+			b = b[1:]
+		}
+		if n > 0 {
+			cr = len(b) > 0 && b[len(b)-1] == '\r'
+			if cr {
+				b = b[:len(b)-1]
+			}
+			pairs := bytes.Count(b, []byte("\r\n"))
+			if bytes.Count(b, []byte("\r")) != pairs || bytes.Count(b, []byte("\n")) != pairs || bytes.IndexByte(b, 0) >= 0 {
+				return false, nil
+			}
+		}
+		if err == io.EOF {
+			return !cr, nil
+		} else if err != nil {
+			return false, err
+		}
+	}
+}
+
+// encode writes base64 in lines of 76 characters (RFC 2045 §6.8).
+func encode(w io.Writer, r io.Reader) error {
+	in, out := make([]byte, 57*500), make([]byte, 78*500)
+	for {
+		n, err := io.ReadFull(r, in)
+		line := out[:0]
+		for b := in[:n]; len(b) > 0; {
+			k := min(len(b), 57)
+			line = append(base64.StdEncoding.AppendEncode(line, b[:k]), '\r', '\n')
+			b = b[k:]
+		}
+		if _, werr := w.Write(line); werr != nil {
+			return werr
+		}
+		if err == io.EOF || err == io.ErrUnexpectedEOF {
+			return nil
+		} else if err != nil {
+			return err
+		}
+	}
 }
 
 // text says all there is to know, a fact a line: a name, a colon and a value. Lines that
