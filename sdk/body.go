@@ -16,7 +16,10 @@ import (
 // A body is in wire form: lines end in CRLF, and there is no bare CR, no bare LF and no NUL.
 // Header fields that describe the old one (Content-Type, Content-Transfer-Encoding, ...)
 // are the filter's to change.
-type Body struct{ d *draft.Draft }
+type Body struct {
+	d   *draft.Draft
+	cut int64 // where the next section begins
+}
 
 var _ io.Writer = (*Body)(nil)
 
@@ -27,7 +30,7 @@ func NewBody(ctx context.Context) (*Body, error) {
 	if err := d.Open(); err != nil {
 		return nil, err
 	}
-	return &Body{d}, nil
+	return &Body{d: d}, nil
 }
 
 // Write appends to the body.

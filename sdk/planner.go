@@ -2,8 +2,10 @@ package sdk
 
 import (
 	"context"
+	"fmt"
 	"time"
 
+	"github.com/postern-mail/postern/sdk/internal/draft"
 	"github.com/postern-mail/postern/sdk/mail"
 	"github.com/postern-mail/postern/sdk/proto"
 )
@@ -25,6 +27,7 @@ type Planner interface {
 type Plan struct {
 	Actions  []PlanAction
 	Remember []Mark
+	Notes    []string // lines for the trace of the message, 16 at most
 }
 
 // PlanKind says what a PlanAction does.
@@ -49,8 +52,10 @@ type PlanAction struct {
 	Path   mail.Path
 	Status mail.Status
 	Reason string
-	Header mail.Header
-	Body   []byte // in wire form (CRLF), at most 64 KiB
+	Header mail.Header // of PlanKeep and PlanRedirect see [Plan.WithHeader]
+	Body   []byte      // in wire form (CRLF), at most 64 KiB
+	// NewBody is the body with which a message is kept or redirected; see [Plan.WithBody].
+	NewBody Section
 }
 
 // Mark is something to remember for a time.
@@ -80,8 +85,9 @@ func (p *Plan) Discard(reason string) *Plan {
 }
 
 // Reject refuses the message; status must be permanent. The sender is told if he is known
-// (he logged in, or is in a relay network); else the message is discarded, for the address
-// may be forged. It stands alone. The manifest declares [MayReject].
+// (he logged in, is in a relay network, or a plugin has left a note "authenticated"); else the
+// message is discarded, for the address may be forged. There is nothing beside it but marks and
+// notifications. The manifest declares [MayReject].
 func (p *Plan) Reject(status mail.Status) *Plan {
 	return p.add(PlanAction{Kind: PlanReject, Status: status})
 }
@@ -96,6 +102,30 @@ func (p *Plan) Vacation(header mail.Header, body []byte) *Plan {
 // Notify sends a message to somebody, with a null reverse-path, else like Vacation.
 func (p *Plan) Notify(to mail.Path, header mail.Header, body []byte) *Plan {
 	return p.add(PlanAction{Kind: PlanNotify, Path: to, Header: header, Body: body})
+}
+
+// WithHeader puts a header block in the place of the message's own, for the keep or redirect that was
+// added last. The manifest declares [MayEditHeader].
+func (p *Plan) WithHeader(h mail.Header) *Plan {
+	if n := len(p.Actions); n > 0 {
+		p.Actions[n-1].Header = h
+	}
+	return p
+}
+
+// WithBody puts a body in the place of the message's own, for the keep or redirect that was added
+// last; several may have the same. The manifest declares [MayReplaceBody].
+func (p *Plan) WithBody(s Section) *Plan {
+	if n := len(p.Actions); n > 0 {
+		p.Actions[n-1].NewBody = s
+	}
+	return p
+}
+
+// Note adds a line to the trace of the message.
+func (p *Plan) Note(line string) *Plan {
+	p.Notes = append(p.Notes, line)
+	return p
 }
 
 // AndRemember marks a key for this recipient, for a time.
@@ -117,6 +147,9 @@ func encodePlan(p *Plan) *proto.PlanResponse {
 	for _, a := range p.Actions {
 		pa := &proto.PlanAction{Kind: proto.PlanKind(a.Kind), Folder: line(a.Folder), Path: encodePath(a.Path), Status: encodeStatus(a.Status),
 			Reason: line(a.Reason), Header: a.Header.Block(), Body: a.Body, Create: a.Create}
+		if s := a.NewBody; !s.IsZero() {
+			pa.NewBody = &proto.Section{Draft: s.Draft, Offset: s.Offset, Size: s.Size}
+		}
 		for _, f := range a.Flags {
 			pa.Flags = append(pa.Flags, line(f))
 		}
@@ -125,13 +158,27 @@ func encodePlan(p *Plan) *proto.PlanResponse {
 	for _, m := range p.Remember {
 		r.Remember = append(r.Remember, &proto.PlanMark{Key: validUTF8(m.Key), Lifetime: seconds(m.Lifetime)})
 	}
+	for _, n := range p.Notes {
+		r.Notes = append(r.Notes, line(n))
+	}
 	return r
 }
 
 func (s *server) Plan(ctx context.Context, r *proto.PlanRequest) (*proto.PlanResponse, error) {
+	d := draft.Draft{Path: r.Draft}
+	if d.Path != "" {
+		ctx = draft.With(ctx, &d)
+		defer d.Close() // after a panic, too
+	}
 	p, err := s.planner.Plan(ctx, decodeMessage(r.Message))
 	if err != nil {
 		return nil, failure(err)
+	}
+	if err := d.Close(); err != nil {
+		return nil, failure(fmt.Errorf("writing a new body: %w", err))
+	}
+	if p == nil {
+		p = &Plan{}
 	}
 	return encodePlan(p), nil
 }

@@ -168,8 +168,10 @@ func TestPlanSurvivesTheWire(t *testing.T) {
 	action.Kind = sdk.PlanNotify
 	action.Flags = []string{"a", "b"}
 	action.Body = []byte("body\r\n")
-	p := sdk.Plan{Actions: []sdk.PlanAction{action}, Remember: []sdk.Mark{{Key: "k", Lifetime: 90 * time.Second}, {Key: "l", Lifetime: time.Hour}}}
-	got, err := wire.Plan(overWire(t, sdk.EncodePlan(&p), &proto.PlanResponse{}), sdk.Manifest{Host: sdk.MaySubmit})
+	kept := action
+	action.NewBody, kept.Kind = sdk.Section{}, sdk.PlanKeep
+	p := sdk.Plan{Actions: []sdk.PlanAction{kept, action}, Remember: []sdk.Mark{{Key: "k", Lifetime: 90 * time.Second}, {Key: "l", Lifetime: time.Hour}}, Notes: []string{"a", "b"}}
+	got, err := wire.PlanDraft(overWire(t, sdk.EncodePlan(&p), &proto.PlanResponse{}), sdk.Manifest{Host: sdk.MaySubmit, May: sdk.MayEditHeader | sdk.MayReplaceBody}, kept.NewBody.Draft)
 	if err != nil {
 		t.Fatal(err)
 	}

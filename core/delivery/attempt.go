@@ -35,9 +35,16 @@ func (d *Delivery) attempt(ctx context.Context, rules Rules, l queue.Lease) {
 	}
 	results := d.transport(ctx, rules, l)
 	d.destinations.end(l.Destination, !unreached(results), rules.PerNextHop, d.Clock())
-	d.commit(ctx, l, func(left queue.Lease) (queue.Batch, []trace.Event) {
+	var taken []int
+	committed := d.commit(ctx, l, func(left queue.Lease) (queue.Batch, []trace.Event) {
+		taken = left.Recipients
 		return d.outcome(rules, left, func(number int) result { return results[slices.Index(l.Recipients, number)] })
 	})
+	for i, n := range l.Recipients {
+		if x := results[i].expanded; x != nil && x.End != nil {
+			x.End(committed && slices.Contains(taken, n))
+		}
+	}
 }
 
 // keep extends the lease while the attempt lasts, and ends the attempt when the lease is
@@ -64,6 +71,8 @@ type result struct {
 	// expanded is what becomes of a message by its recipient's plan, if not simply that it
 	// is kept.
 	expanded *expand.Outcome
+	// events are what else is to be recorded.
+	events []trace.Event
 }
 
 // share is the part of a lease that goes one way.
@@ -174,7 +183,7 @@ func (d *Delivery) outcome(rules Rules, l queue.Lease, said func(number int) res
 			}
 		}
 		event.Status = r.Status
-		events = append(events, event)
+		events = append(append(events, res.events...), event)
 		if notice.Action != 0 {
 			notices = append(notices, notice)
 		}

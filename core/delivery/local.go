@@ -33,7 +33,7 @@ func (d *Delivery) local(ctx context.Context, rules Rules, mailbox string, e *qu
 			}
 			return r
 		}
-		keep = out.Keep
+		keep, r.events = out.Keep, out.Events
 	}
 	var err error
 	r.Status, err = d.Mailbox.Deliver(ctx, mailbox, e, n, keep, fresh)

@@ -13,6 +13,7 @@ package expand
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"strings"
 	"time"
@@ -28,7 +29,9 @@ import (
 // the one recipient of m, after queueing, and has no side effects. The plan has been
 // checked against the plugin's rights.
 type Planner interface {
-	Plan(ctx context.Context, m *mail.Message) (*sdk.Plan, error)
+	// Bodies that the planner wrote, of at most max bytes each, are handed to keep, and come
+	// back by the number of their action.
+	Plan(ctx context.Context, m *mail.Message, max int64, keep func(io.Reader) (mail.Body, error)) (*sdk.Plan, map[int]mail.Body, error)
 }
 
 // Expander asks planners and expands their plans.
@@ -49,6 +52,8 @@ type Outcome struct {
 	Add      []queue.Add
 	Remember []queue.Mark
 	Events   []trace.Event // to record once all that is durable
+	// End, unless it is nil, is to be told whether what is in Add was committed.
+	End func(committed bool)
 }
 
 // MarkKey names what a plugin's plan for a recipient has remembered, in the queue.
@@ -65,12 +70,23 @@ func (x *Expander) Plan(ctx context.Context, planner string, e *queue.Entry, rec
 	}
 	env := e.Envelope
 	env.Recipients = []mail.Recipient{e.Envelope.Recipients[recipient]}
-	plan, err := p.Plan(ctx, &mail.Message{Envelope: env, Header: e.Header, Body: e.Body, Scores: e.Run.Scores, Notes: e.Run.Notes})
+	drafts := x.Intake.Drafts()
+	plan, bodies, err := p.Plan(ctx, &mail.Message{Envelope: env, Header: e.Header, Body: e.Body, Scores: e.Run.Scores, Notes: e.Run.Notes}, drafts.Max(), drafts.Keep)
 	if err != nil {
+		drafts.End(false)
 		return nil, err
 	}
-	w := &work{Expander: x, planner: planner, entry: e, number: recipient, to: env.Recipients[0].Path}
-	return w.carryOut(ctx, plan)
+	w := &work{Expander: x, planner: planner, entry: e, number: recipient, to: env.Recipients[0].Path, bodies: bodies, eightBit: drafts.EightBit()}
+	out, err := w.carryOut(ctx, plan)
+	if err == nil {
+		err = drafts.Sync(out.Add)
+	}
+	if err != nil {
+		drafts.End(false)
+		return nil, err
+	}
+	out.End = drafts.End
+	return out, nil
 }
 
 // work is one plan being expanded.
@@ -80,9 +96,36 @@ type work struct {
 	entry   *queue.Entry
 	number  int
 	to      mail.Path
-	keeps   []queue.Keep
-	sent    []mail.Path // where it is redirected to
+	bodies  map[int]mail.Body // by number of the action
+	keeps   []kept
+	sent    []sent
 	out     Outcome
+
+	eightBit bool
+}
+
+// kept is one way in which the message is kept, sent one in which it is redirected.
+type (
+	kept struct {
+		queue.Keep
+		edited intake.Edited
+	}
+	sent struct {
+		to     mail.Path
+		edited intake.Edited
+	}
+)
+
+// edited is what an action makes of the message first.
+func (w *work) edited(i int, a *sdk.PlanAction) intake.Edited {
+	var e intake.Edited
+	if len(a.Header.Block()) > 0 {
+		e.Header = &a.Header
+	}
+	if b, ok := w.bodies[i]; ok {
+		e.Body, e.EightBit = &b, w.eightBit
+	}
+	return e
 }
 
 func (w *work) carryOut(ctx context.Context, plan *sdk.Plan) (*Outcome, error) {
@@ -90,9 +133,9 @@ func (w *work) carryOut(ctx context.Context, plan *sdk.Plan) (*Outcome, error) {
 	for i := range plan.Actions {
 		switch a := &plan.Actions[i]; a.Kind {
 		case sdk.PlanKeep:
-			w.keeps = append(w.keeps, queue.Keep{Folder: a.Folder, Flags: a.Flags, Create: a.Create})
+			w.keeps = append(w.keeps, kept{queue.Keep{Folder: a.Folder, Flags: a.Flags, Create: a.Create}, w.edited(i, a)})
 		case sdk.PlanRedirect:
-			w.redirect(a.Path)
+			w.redirect(a.Path, w.edited(i, a))
 		case sdk.PlanDiscard:
 			discard = a
 		case sdk.PlanReject:
@@ -100,7 +143,7 @@ func (w *work) carryOut(ctx context.Context, plan *sdk.Plan) (*Outcome, error) {
 		}
 	}
 	if len(w.keeps)+len(w.sent) == 0 && reject == nil && discard == nil {
-		w.keeps = []queue.Keep{{}} // mail is not lost by accident
+		w.keeps = []kept{{}} // mail is not lost by accident
 	}
 	if err := w.messages(ctx, plan); err != nil {
 		return nil, err
@@ -109,14 +152,15 @@ func (w *work) carryOut(ctx context.Context, plan *sdk.Plan) (*Outcome, error) {
 	for _, m := range plan.Remember {
 		w.out.Remember = append(w.out.Remember, queue.Mark{Key: MarkKey(w.planner, w.to, m.Key), Until: now.Add(m.Lifetime)})
 	}
-	if len(w.keeps) == 1 && len(w.sent) == 0 && len(w.out.Add) == 0 && len(w.out.Remember) == 0 {
-		return &Outcome{Keep: w.keeps[0]}, nil
+	w.notes(plan.Notes)
+	if len(w.keeps) == 1 && w.keeps[0].edited == (intake.Edited{}) && len(w.sent) == 0 && len(w.out.Add) == 0 && len(w.out.Remember) == 0 {
+		return &Outcome{Keep: w.keeps[0].Keep, Events: w.out.Events}, nil
 	}
 	for i, k := range w.keeps {
-		w.out.Add = append(w.out.Add, w.Intake.Kept(w.entry, w.number, k, i > 0))
+		w.out.Add = append(w.out.Add, w.Intake.Kept(w.entry, w.number, k.Keep, k.edited, i > 0))
 	}
-	for i, to := range w.sent {
-		add, err := w.Intake.Redirected(ctx, w.entry, w.number, to, w.planner, i > 0 || len(w.keeps) > 0)
+	for i, s := range w.sent {
+		add, err := w.Intake.Redirected(ctx, w.entry, w.number, s.to, s.edited, w.planner, i > 0 || len(w.keeps) > 0)
 		if err != nil {
 			return nil, err
 		}
@@ -126,11 +170,33 @@ func (w *work) carryOut(ctx context.Context, plan *sdk.Plan) (*Outcome, error) {
 	return &w.out, nil
 }
 
+// notes puts what the planner has to say into the trace.
+func (w *work) notes(notes []string) {
+	for _, n := range notes {
+		w.out.Events = append(w.out.Events, trace.Event{Type: trace.Plugin, ID: w.entry.ID.String(), Family: w.entry.Family.String(), To: w.to.String(),
+			Plugin: w.planner, Action: "note", Reason: n})
+	}
+}
+
+// known reports whether the sender is known: he logged in, is in a relay network, or a plugin vouches
+// for the reverse-path. Anybody else may have been forged.
+func (w *work) known() bool {
+	if w.entry.Envelope.Client.Class != mail.Stranger {
+		return true
+	}
+	for name, value := range w.entry.Run.Notes {
+		if strings.HasSuffix(name, "/authenticated") && value != "" {
+			return true
+		}
+	}
+	return false
+}
+
 // settle says what becomes of the recipient's record.
 func (w *work) settle(reject, discard *sdk.PlanAction) {
 	r := &w.out.Record
 	switch {
-	case reject != nil && w.entry.Envelope.Client.Class != mail.Stranger:
+	case reject != nil && w.known():
 		r.State, r.Status = queue.Failed, reject.Status
 	case reject != nil:
 		// RFC 5429 §2.2.1 permits it where the sender may be forged: a bounce would hit
@@ -149,8 +215,8 @@ func (w *work) summary() string {
 	for _, k := range w.keeps {
 		s = append(s, "kept in "+fmt.Sprintf("%q", k.Folder))
 	}
-	for _, to := range w.sent {
-		s = append(s, "redirected to "+to.String())
+	for _, r := range w.sent {
+		s = append(s, "redirected to "+r.to.String())
 	}
 	if n := len(w.out.Add) - len(w.keeps) - len(w.sent); n > 0 {
 		s = append(s, fmt.Sprintf("%d messages sent", n))
@@ -161,9 +227,9 @@ func (w *work) summary() string {
 // redirect notes where the message goes, each address once. What would go round in circles
 // is kept instead: to the recipient himself, by a recipient that has redirected this very
 // message before, or after too many hops.
-func (w *work) redirect(to mail.Path) {
+func (w *work) redirect(to mail.Path, edited intake.Edited) {
 	for _, s := range w.sent {
-		if s == to {
+		if s.to == to {
 			return
 		}
 	}
@@ -174,10 +240,10 @@ func (w *work) redirect(to mail.Path) {
 				return
 			}
 		}
-		w.keeps = append(w.keeps, queue.Keep{})
+		w.keeps = append(w.keeps, kept{})
 		return
 	}
-	w.sent = append(w.sent, to)
+	w.sent = append(w.sent, sent{to, edited})
 }
 
 // messages makes the replies and notifications.

@@ -21,6 +21,50 @@ func (b *bodies) For(rules *Rules) *pipeline.Bodies {
 	return &pipeline.Bodies{Max: rules.BodySize, Keep: b.keep}
 }
 
+// Drafts are the bodies that a planner wrote for one plan.
+type Drafts struct {
+	bodies   bodies
+	max      int64
+	eightBit bool
+}
+
+// Drafts begins to take the bodies of a plan. The caller calls End.
+func (in *Intake) Drafts() *Drafts {
+	return &Drafts{bodies: bodies{spool: in.Spool}, max: in.rules.Load().BodySize}
+}
+
+// Max is how large a body may be, in bytes.
+func (d *Drafts) Max() int64 { return d.max }
+
+// Keep stores a body.
+func (d *Drafts) Keep(r io.Reader) (mail.Body, error) {
+	w := &eightBitReader{r: r}
+	body, err := d.bodies.keep(w)
+	d.eightBit = d.eightBit || w.found
+	return body, err
+}
+
+// EightBit reports whether a body has bytes that are not ASCII.
+func (d *Drafts) EightBit() bool { return d.eightBit }
+
+// Sync makes the bodies durable that are named by what is to be added, and forgets the others.
+func (d *Drafts) Sync(adds []queue.Add) error { return d.bodies.sync(queue.Batch{Add: adds}) }
+
+// End says whether what named the bodies was committed. Without that nothing is kept.
+func (d *Drafts) End(committed bool) { d.bodies.end(committed) }
+
+// eightBitReader notices what is not ASCII.
+type eightBitReader struct {
+	r     io.Reader
+	found bool
+}
+
+func (e *eightBitReader) Read(p []byte) (int, error) {
+	n, err := e.r.Read(p)
+	e.found = e.found || !isASCII(p[:n])
+	return n, err
+}
+
 // keep stores one body.
 func (b *bodies) keep(r io.Reader) (mail.Body, error) {
 	if err := b.spool.Space(); err != nil {

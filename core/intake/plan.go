@@ -18,9 +18,18 @@ import (
 // redirectedFrom is the field that tells who has redirected a message: other servers use it too.
 const redirectedFrom = "X-Sieve-Redirected-From"
 
+// Edited is what a recipient makes of a message before he keeps it or sends it on: nil where it
+// stays as it is.
+type Edited struct {
+	Header *mail.Header
+	Body   *mail.Body
+	// EightBit says that the body may have bytes that are not ASCII.
+	EightBit bool
+}
+
 // Kept is the message as one recipient keeps it. Only the first way in which he keeps it
 // is the message itself, and reports its delivery; the others are copies.
-func (in *Intake) Kept(e *queue.Entry, recipient int, keep queue.Keep, isCopy bool) queue.Add {
+func (in *Intake) Kept(e *queue.Entry, recipient int, keep queue.Keep, edited Edited, isCopy bool) queue.Add {
 	env := e.Envelope
 	r := env.Recipients[recipient]
 	if isCopy {
@@ -28,6 +37,7 @@ func (in *Intake) Kept(e *queue.Entry, recipient int, keep queue.Keep, isCopy bo
 	}
 	env.Recipients = []mail.Recipient{r}
 	kept := in.version(e, env, e.Header)
+	in.edit(kept, edited)
 	kept.Run, kept.Keep = e.Run, &keep
 	return queue.Add{Entry: kept, Records: in.records(in.rules.Load(), kept, &pipeline.Version{})}
 }
@@ -57,9 +67,38 @@ func (in *Intake) version(e *queue.Entry, env mail.Envelope, h mail.Header) *que
 	return &queue.Entry{ID: id, Family: e.Family, Received: e.Received, Envelope: env, Header: h, Body: e.Body, Copy: e.Copy}
 }
 
+// edit makes a version what a recipient has made of it. What only we may say, he does not say.
+func (in *Intake) edit(e *queue.Entry, by Edited) {
+	if by.Header != nil {
+		h := *by.Header
+		h.Separate()
+		given := make(map[string]int)
+		for _, f := range e.Header.Fields {
+			if claimsUs(f, in.Hostname) {
+				given[string(f.Raw())]++
+			}
+		}
+		h.RemoveIf(func(f mail.Field) bool {
+			if !claimsUs(f, in.Hostname) {
+				return false
+			}
+			given[string(f.Raw())]--
+			return given[string(f.Raw())] < 0
+		})
+		e.Envelope.UTF8 = e.Envelope.UTF8 || isASCII(e.Header.Block()) && !isASCII(h.Block())
+		e.Header = h
+	}
+	if by.Body != nil {
+		e.Body = *by.Body
+		if by.EightBit {
+			e.Envelope.BodyType = mail.Body8BitMIME
+		}
+	}
+}
+
 // Redirected is the message as one recipient sends it on, with its reverse-path; plugins
 // that take redirected mail see it, but for the one that planned it. An error is temporary.
-func (in *Intake) Redirected(ctx context.Context, e *queue.Entry, recipient int, to mail.Path, planner string, isCopy bool) (queue.Add, error) {
+func (in *Intake) Redirected(ctx context.Context, e *queue.Entry, recipient int, to mail.Path, edited Edited, planner string, isCopy bool) (queue.Add, error) {
 	rules := in.rules.Load()
 	from := e.Envelope.Recipients[recipient]
 	env := e.Envelope
@@ -83,9 +122,9 @@ func (in *Intake) Redirected(ctx context.Context, e *queue.Entry, recipient int,
 	if len(env.Recipients) == 0 {
 		return queue.Add{}, fmt.Errorf("intake: %s leads nowhere", to)
 	}
-	h := e.Header
-	h.Prepend(redirectedFrom, from.Path.String())
-	sent := in.version(e, env, h)
+	sent := in.version(e, env, e.Header)
+	in.edit(sent, edited)
+	sent.Header.Prepend(redirectedFrom, from.Path.String())
 	// The field is what loops are found by; to the world we are the host that sends it on.
 	field := &receiving{in: in, now: in.Clock(), env: sent.Envelope}
 	field.env.Client = mail.Client{Helo: in.Hostname, Protocol: "local"}

@@ -61,6 +61,17 @@ func (h *Host) createDraft() (*os.File, error) {
 	return os.OpenFile(filepath.Join(h.drafts, rand.Text()), os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o660)
 }
 
+// draftFor makes a draft that a process can write to. Who calls it calls discard.
+func (h *Host) draftFor(p *process) (*os.File, error) {
+	draft, err := h.newDraft()
+	if u := p.spec.User; err == nil && u != nil { // it has to get there, and to write
+		if err = errors.Join(os.Chmod(h.drafts, 0o711), draft.Chown(u.UID, u.GID)); err != nil {
+			discard(draft)
+		}
+	}
+	return draft, err
+}
+
 func discard(draft *os.File) {
 	if draft != nil {
 		os.Remove(draft.Name())
@@ -87,15 +98,10 @@ func (f *Filter) Rewrite(ctx context.Context, m *mail.Message, max int64, keep f
 		}
 		var draft *os.File
 		if keep != nil && p.desc.Manifest.May&sdk.MayReplaceBody != 0 {
-			if draft, own = f.host.newDraft(); own != nil {
+			if draft, own = f.host.draftFor(p); own != nil {
 				return nil
 			}
 			defer discard(draft)
-			if u := p.spec.User; u != nil { // it has to get there, and to write
-				if own = errors.Join(os.Chmod(f.host.drafts, 0o711), draft.Chown(u.UID, u.GID)); own != nil {
-					return nil
-				}
-			}
 			req.Draft = draft.Name()
 		}
 		pv, err := p.filter.Filter(ctx, req)

@@ -27,10 +27,10 @@ type PlanKind int32
 
 const (
 	PlanKind_PLAN_UNSPECIFIED PlanKind = 0
-	PlanKind_PLAN_KEEP        PlanKind = 1 // folder (empty: the inbox), flags, create
-	PlanKind_PLAN_REDIRECT    PlanKind = 2 // path; right EDIT_RCPT
+	PlanKind_PLAN_KEEP        PlanKind = 1 // folder (empty: the inbox), flags, create; header, new_body
+	PlanKind_PLAN_REDIRECT    PlanKind = 2 // path; header, new_body; right EDIT_RCPT
 	PlanKind_PLAN_DISCARD     PlanKind = 3 // reason; right DISCARD
-	PlanKind_PLAN_REJECT      PlanKind = 4 // status, 5yz; right REJECT. With nothing beside it but marks
+	PlanKind_PLAN_REJECT      PlanKind = 4 // status, 5yz; right REJECT. With nothing beside it but marks and notifications
 	PlanKind_PLAN_VACATION    PlanKind = 5 // header, body: a reply to the reverse-path; host right SUBMIT
 	PlanKind_PLAN_NOTIFY      PlanKind = 6 // path, header, body: a message to somebody; host right SUBMIT
 )
@@ -87,7 +87,9 @@ func (PlanKind) EnumDescriptor() ([]byte, []int) {
 type PlanRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its envelope has the one recipient.
-	Message       *Message `protobuf:"bytes,1,opt,name=message,proto3" json:"message,omitempty"`
+	Message *Message `protobuf:"bytes,1,opt,name=message,proto3" json:"message,omitempty"`
+	// An empty file for other bodies, of a planner with the right REPLACE_BODY.
+	Draft         string `protobuf:"bytes,2,opt,name=draft,proto3" json:"draft,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -129,6 +131,13 @@ func (x *PlanRequest) GetMessage() *Message {
 	return nil
 }
 
+func (x *PlanRequest) GetDraft() string {
+	if x != nil {
+		return x.Draft
+	}
+	return ""
+}
+
 type PlanAction struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Kind   PlanKind               `protobuf:"varint,1,opt,name=kind,proto3,enum=postern.plugin.v1.PlanKind" json:"kind,omitempty"`
@@ -137,13 +146,16 @@ type PlanAction struct {
 	Path   *Path                  `protobuf:"bytes,4,opt,name=path,proto3" json:"path,omitempty"`
 	Status *Status                `protobuf:"bytes,5,opt,name=status,proto3" json:"status,omitempty"`
 	Reason string                 `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
-	// A header block, with or without the blank line.
+	// A header block, with or without the blank line. Of a message that is kept or redirected it
+	// takes the place of the one that there is (empty: it stays); right EDIT_HEADER.
 	Header []byte `protobuf:"bytes,7,opt,name=header,proto3" json:"header,omitempty"`
 	// In wire form (CRLF), at most 64 KiB.
 	Body []byte `protobuf:"bytes,8,opt,name=body,proto3" json:"body,omitempty"`
 	// The folder is made if it does not exist. Without it the mailbox may keep the message in
 	// the inbox instead.
-	Create        bool `protobuf:"varint,9,opt,name=create,proto3" json:"create,omitempty"`
+	Create bool `protobuf:"varint,9,opt,name=create,proto3" json:"create,omitempty"`
+	// The message is kept or redirected with this body; absent: with its own. Right REPLACE_BODY.
+	NewBody       *Section `protobuf:"bytes,10,opt,name=new_body,json=newBody,proto3" json:"new_body,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -241,6 +253,76 @@ func (x *PlanAction) GetCreate() bool {
 	return false
 }
 
+func (x *PlanAction) GetNewBody() *Section {
+	if x != nil {
+		return x.NewBody
+	}
+	return nil
+}
+
+// Section is a part of the draft: a body in wire form.
+type Section struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As named in the request.
+	Draft string `protobuf:"bytes,1,opt,name=draft,proto3" json:"draft,omitempty"`
+	// In bytes.
+	Offset        int64 `protobuf:"varint,2,opt,name=offset,proto3" json:"offset,omitempty"`
+	Size          int64 `protobuf:"varint,3,opt,name=size,proto3" json:"size,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Section) Reset() {
+	*x = Section{}
+	mi := &file_planner_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Section) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Section) ProtoMessage() {}
+
+func (x *Section) ProtoReflect() protoreflect.Message {
+	mi := &file_planner_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Section.ProtoReflect.Descriptor instead.
+func (*Section) Descriptor() ([]byte, []int) {
+	return file_planner_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Section) GetDraft() string {
+	if x != nil {
+		return x.Draft
+	}
+	return ""
+}
+
+func (x *Section) GetOffset() int64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+func (x *Section) GetSize() int64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
 type PlanMark struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// 1 to 256 bytes of text.
@@ -253,7 +335,7 @@ type PlanMark struct {
 
 func (x *PlanMark) Reset() {
 	*x = PlanMark{}
-	mi := &file_planner_proto_msgTypes[2]
+	mi := &file_planner_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -265,7 +347,7 @@ func (x *PlanMark) String() string {
 func (*PlanMark) ProtoMessage() {}
 
 func (x *PlanMark) ProtoReflect() protoreflect.Message {
-	mi := &file_planner_proto_msgTypes[2]
+	mi := &file_planner_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -278,7 +360,7 @@ func (x *PlanMark) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanMark.ProtoReflect.Descriptor instead.
 func (*PlanMark) Descriptor() ([]byte, []int) {
-	return file_planner_proto_rawDescGZIP(), []int{2}
+	return file_planner_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *PlanMark) GetKey() string {
@@ -301,14 +383,16 @@ type PlanResponse struct {
 	Actions []*PlanAction `protobuf:"bytes,1,rep,name=actions,proto3" json:"actions,omitempty"`
 	// What Host.Remembered will say for this recipient, from the moment at which the plan is
 	// carried out.
-	Remember      []*PlanMark `protobuf:"bytes,2,rep,name=remember,proto3" json:"remember,omitempty"`
+	Remember []*PlanMark `protobuf:"bytes,2,rep,name=remember,proto3" json:"remember,omitempty"`
+	// Lines for the trace of the message, 16 at most.
+	Notes         []string `protobuf:"bytes,3,rep,name=notes,proto3" json:"notes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PlanResponse) Reset() {
 	*x = PlanResponse{}
-	mi := &file_planner_proto_msgTypes[3]
+	mi := &file_planner_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -320,7 +404,7 @@ func (x *PlanResponse) String() string {
 func (*PlanResponse) ProtoMessage() {}
 
 func (x *PlanResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_planner_proto_msgTypes[3]
+	mi := &file_planner_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -333,7 +417,7 @@ func (x *PlanResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanResponse.ProtoReflect.Descriptor instead.
 func (*PlanResponse) Descriptor() ([]byte, []int) {
-	return file_planner_proto_rawDescGZIP(), []int{3}
+	return file_planner_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *PlanResponse) GetActions() []*PlanAction {
@@ -350,13 +434,21 @@ func (x *PlanResponse) GetRemember() []*PlanMark {
 	return nil
 }
 
+func (x *PlanResponse) GetNotes() []string {
+	if x != nil {
+		return x.Notes
+	}
+	return nil
+}
+
 var File_planner_proto protoreflect.FileDescriptor
 
 const file_planner_proto_rawDesc = "" +
 	"\n" +
-	"\rplanner.proto\x12\x11postern.plugin.v1\x1a\rpostern.proto\"C\n" +
+	"\rplanner.proto\x12\x11postern.plugin.v1\x1a\rpostern.proto\"Y\n" +
 	"\vPlanRequest\x124\n" +
-	"\amessage\x18\x01 \x01(\v2\x1a.postern.plugin.v1.MessageR\amessage\"\xa7\x02\n" +
+	"\amessage\x18\x01 \x01(\v2\x1a.postern.plugin.v1.MessageR\amessage\x12\x14\n" +
+	"\x05draft\x18\x02 \x01(\tR\x05draft\"\xde\x02\n" +
 	"\n" +
 	"PlanAction\x12/\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x1b.postern.plugin.v1.PlanKindR\x04kind\x12\x16\n" +
@@ -367,13 +459,20 @@ const file_planner_proto_rawDesc = "" +
 	"\x06reason\x18\x06 \x01(\tR\x06reason\x12\x16\n" +
 	"\x06header\x18\a \x01(\fR\x06header\x12\x12\n" +
 	"\x04body\x18\b \x01(\fR\x04body\x12\x16\n" +
-	"\x06create\x18\t \x01(\bR\x06create\"8\n" +
+	"\x06create\x18\t \x01(\bR\x06create\x125\n" +
+	"\bnew_body\x18\n" +
+	" \x01(\v2\x1a.postern.plugin.v1.SectionR\anewBody\"K\n" +
+	"\aSection\x12\x14\n" +
+	"\x05draft\x18\x01 \x01(\tR\x05draft\x12\x16\n" +
+	"\x06offset\x18\x02 \x01(\x03R\x06offset\x12\x12\n" +
+	"\x04size\x18\x03 \x01(\x03R\x04size\"8\n" +
 	"\bPlanMark\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x1a\n" +
-	"\blifetime\x18\x02 \x01(\x03R\blifetime\"\x80\x01\n" +
+	"\blifetime\x18\x02 \x01(\x03R\blifetime\"\x96\x01\n" +
 	"\fPlanResponse\x127\n" +
 	"\aactions\x18\x01 \x03(\v2\x1d.postern.plugin.v1.PlanActionR\aactions\x127\n" +
-	"\bremember\x18\x02 \x03(\v2\x1b.postern.plugin.v1.PlanMarkR\bremember*\x89\x01\n" +
+	"\bremember\x18\x02 \x03(\v2\x1b.postern.plugin.v1.PlanMarkR\bremember\x12\x14\n" +
+	"\x05notes\x18\x03 \x03(\tR\x05notes*\x89\x01\n" +
 	"\bPlanKind\x12\x14\n" +
 	"\x10PLAN_UNSPECIFIED\x10\x00\x12\r\n" +
 	"\tPLAN_KEEP\x10\x01\x12\x11\n" +
@@ -398,31 +497,33 @@ func file_planner_proto_rawDescGZIP() []byte {
 }
 
 var file_planner_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_planner_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_planner_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_planner_proto_goTypes = []any{
 	(PlanKind)(0),        // 0: postern.plugin.v1.PlanKind
 	(*PlanRequest)(nil),  // 1: postern.plugin.v1.PlanRequest
 	(*PlanAction)(nil),   // 2: postern.plugin.v1.PlanAction
-	(*PlanMark)(nil),     // 3: postern.plugin.v1.PlanMark
-	(*PlanResponse)(nil), // 4: postern.plugin.v1.PlanResponse
-	(*Message)(nil),      // 5: postern.plugin.v1.Message
-	(*Path)(nil),         // 6: postern.plugin.v1.Path
-	(*Status)(nil),       // 7: postern.plugin.v1.Status
+	(*Section)(nil),      // 3: postern.plugin.v1.Section
+	(*PlanMark)(nil),     // 4: postern.plugin.v1.PlanMark
+	(*PlanResponse)(nil), // 5: postern.plugin.v1.PlanResponse
+	(*Message)(nil),      // 6: postern.plugin.v1.Message
+	(*Path)(nil),         // 7: postern.plugin.v1.Path
+	(*Status)(nil),       // 8: postern.plugin.v1.Status
 }
 var file_planner_proto_depIdxs = []int32{
-	5, // 0: postern.plugin.v1.PlanRequest.message:type_name -> postern.plugin.v1.Message
+	6, // 0: postern.plugin.v1.PlanRequest.message:type_name -> postern.plugin.v1.Message
 	0, // 1: postern.plugin.v1.PlanAction.kind:type_name -> postern.plugin.v1.PlanKind
-	6, // 2: postern.plugin.v1.PlanAction.path:type_name -> postern.plugin.v1.Path
-	7, // 3: postern.plugin.v1.PlanAction.status:type_name -> postern.plugin.v1.Status
-	2, // 4: postern.plugin.v1.PlanResponse.actions:type_name -> postern.plugin.v1.PlanAction
-	3, // 5: postern.plugin.v1.PlanResponse.remember:type_name -> postern.plugin.v1.PlanMark
-	1, // 6: postern.plugin.v1.Planner.Plan:input_type -> postern.plugin.v1.PlanRequest
-	4, // 7: postern.plugin.v1.Planner.Plan:output_type -> postern.plugin.v1.PlanResponse
-	7, // [7:8] is the sub-list for method output_type
-	6, // [6:7] is the sub-list for method input_type
-	6, // [6:6] is the sub-list for extension type_name
-	6, // [6:6] is the sub-list for extension extendee
-	0, // [0:6] is the sub-list for field type_name
+	7, // 2: postern.plugin.v1.PlanAction.path:type_name -> postern.plugin.v1.Path
+	8, // 3: postern.plugin.v1.PlanAction.status:type_name -> postern.plugin.v1.Status
+	3, // 4: postern.plugin.v1.PlanAction.new_body:type_name -> postern.plugin.v1.Section
+	2, // 5: postern.plugin.v1.PlanResponse.actions:type_name -> postern.plugin.v1.PlanAction
+	4, // 6: postern.plugin.v1.PlanResponse.remember:type_name -> postern.plugin.v1.PlanMark
+	1, // 7: postern.plugin.v1.Planner.Plan:input_type -> postern.plugin.v1.PlanRequest
+	5, // 8: postern.plugin.v1.Planner.Plan:output_type -> postern.plugin.v1.PlanResponse
+	8, // [8:9] is the sub-list for method output_type
+	7, // [7:8] is the sub-list for method input_type
+	7, // [7:7] is the sub-list for extension type_name
+	7, // [7:7] is the sub-list for extension extendee
+	0, // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_planner_proto_init() }
@@ -437,7 +538,7 @@ func file_planner_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_planner_proto_rawDesc), len(file_planner_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   4,
+			NumMessages:   5,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

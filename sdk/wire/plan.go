@@ -21,6 +21,7 @@ const (
 	maxFolder    = 1024 // bytes
 	maxMark      = 256
 	longestMark  = 400 * 24 * time.Hour
+	maxPlanNotes = 16
 )
 
 // PlanRequest is the call for one recipient.
@@ -32,8 +33,12 @@ func PlanRequest(m *mail.Message, needs sdk.Need) (*proto.PlanRequest, error) {
 	return &proto.PlanRequest{Message: msg}, nil
 }
 
-// Plan reads a planner's answer and checks it against the contract and the manifest.
-func Plan(r *proto.PlanResponse, m sdk.Manifest) (*sdk.Plan, error) {
+// Plan reads a planner's answer and checks it against the contract and the manifest. There was
+// no draft.
+func Plan(r *proto.PlanResponse, m sdk.Manifest) (*sdk.Plan, error) { return PlanDraft(r, m, "") }
+
+// PlanDraft is [Plan] where the planner had a draft of that name.
+func PlanDraft(r *proto.PlanResponse, m sdk.Manifest, draft string) (*sdk.Plan, error) {
 	p := &sdk.Plan{}
 	if len(r.GetActions()) > maxActions || len(r.GetRemember()) > maxActions {
 		return nil, errors.New("there are too many actions or marks")
@@ -48,6 +53,12 @@ func Plan(r *proto.PlanResponse, m sdk.Manifest) (*sdk.Plan, error) {
 	for _, pm := range r.GetRemember() {
 		p.Remember = append(p.Remember, sdk.Mark{Key: pm.GetKey(), Lifetime: time.Duration(max(-1, min(pm.GetLifetime(), int64(longestMark/time.Second)))) * time.Second})
 	}
+	p.Notes = r.GetNotes()
+	for i, a := range p.Actions {
+		if !a.NewBody.IsZero() && (draft == "" || a.NewBody.Draft != draft) {
+			return nil, fmt.Errorf("action %d: its new body is not in the draft", i)
+		}
+	}
 	return p, CheckPlan(p, m)
 }
 
@@ -59,6 +70,9 @@ func planAction(pa *proto.PlanAction) (sdk.PlanAction, error) {
 	a := sdk.PlanAction{Kind: sdk.PlanKind(k), Folder: pa.Folder, Flags: pa.Flags, Create: pa.Create, Reason: pa.Reason, Body: pa.Body}
 	if len(pa.Header) > 0 {
 		a.Header = mail.NewHeader(pa.Header)
+	}
+	if s := pa.NewBody; s != nil {
+		a.NewBody = sdk.Section{Draft: s.Draft, Offset: s.Offset, Size: s.Size}
 	}
 	var err error
 	if a.Path, err = address(pa.Path); err != nil {
@@ -84,8 +98,15 @@ func CheckPlan(p *sdk.Plan, m sdk.Manifest) error {
 		return fmt.Errorf("there are more than %d redirects", maxRedirects)
 	case count[sdk.PlanVacation]+count[sdk.PlanNotify] > maxMessages:
 		return fmt.Errorf("there are more than %d replies and notifications", maxMessages)
-	case count[sdk.PlanReject] > 0 && len(p.Actions) > 1:
+	case count[sdk.PlanReject] > 0 && len(p.Actions) > 1+count[sdk.PlanNotify]:
 		return errors.New("a reject stands alone")
+	case len(p.Notes) > maxPlanNotes:
+		return fmt.Errorf("there are more than %d notes", maxPlanNotes)
+	}
+	for _, n := range p.Notes {
+		if !isLine(n, maxText) {
+			return errors.New("a note is not a line of text")
+		}
 	}
 	for _, mark := range p.Remember {
 		if mark.Key == "" || len(mark.Key) > maxMark {
@@ -127,10 +148,35 @@ func checkAction(a sdk.PlanAction, m sdk.Manifest) error {
 	default:
 		return fmt.Errorf("kind %d is unknown", a.Kind)
 	}
+	if err == nil && (a.Kind == sdk.PlanKeep || a.Kind == sdk.PlanRedirect) {
+		may, err = checkVersion(a, may)
+	} else if err == nil && !a.NewBody.IsZero() {
+		err = errors.New("only what is kept or redirected has a new body")
+	}
 	if m.May&may != may || m.Host&host != host {
 		return errors.New("the manifest does not declare the right to it")
 	}
 	return err
+}
+
+// checkVersion looks at what a message is kept or redirected as, and adds the rights to that.
+func checkVersion(a sdk.PlanAction, may sdk.Right) (sdk.Right, error) {
+	if block := a.Header.Block(); len(block) > 0 {
+		may |= sdk.MayEditHeader
+		if len(block) > proto.MaxHeader {
+			return may, fmt.Errorf("a header block has at most %d bytes", proto.MaxHeader)
+		}
+		if h, rest := mail.SplitMessage(block); !wireForm(block) || len(rest) > 0 || len(h.Block()) != len(block) {
+			return may, errors.New("the new header is no header block")
+		}
+	}
+	if s := a.NewBody; !s.IsZero() {
+		may |= sdk.MayReplaceBody
+		if s.Offset < 0 || s.Size < 0 {
+			return may, errors.New("the new body is no section of the draft")
+		}
+	}
+	return may, nil
 }
 
 func checkKeep(a sdk.PlanAction) error {

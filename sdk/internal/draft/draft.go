@@ -15,6 +15,7 @@ import (
 // Draft is the draft of one call.
 type Draft struct {
 	Path string // "": there is none
+	Size int64  // how much has been written, in bytes
 
 	file *os.File
 	buf  *bufio.Writer
@@ -63,6 +64,7 @@ func (d *Draft) Write(p []byte) (int, error) {
 		return 0, errors.Join(d.err, errClosed)
 	}
 	n, err := d.buf.Write(p)
+	d.Size += int64(n)
 	if err != nil {
 		d.err = err
 	}
