@@ -38,9 +38,9 @@ func declared(c *config.Config) []directory.Domain {
 	return out
 }
 
-func policyOptions(c *config.Config, dir policy.Directory, previous *policy.Policy, log *slog.Logger) policy.Options {
+func policyOptions(c *config.Config, dir policy.Directory, behind policy.Behind, previous *policy.Policy, log *slog.Logger) policy.Options {
 	o := policy.Options{
-		Hostname: c.Hostname, Directory: dir, Relay: c.Prefixes(c.Relay.Networks),
+		Hostname: c.Hostname, Directory: dir, Behind: behind, Relay: c.Prefixes(c.Relay.Networks),
 		Limits: policy.Limits{
 			MessageSize: int64(c.Limits.MessageSize), Recipients: c.Limits.Recipients, Connections: c.Limits.ConnectionsPerClient,
 			MessagesPerMinute: c.Limits.MessagesPerMinute, RecipientsPerHour: c.Limits.RecipientsPerHour,
@@ -52,6 +52,7 @@ func policyOptions(c *config.Config, dir policy.Directory, previous *policy.Poli
 			o.AnyRecipient = append(o.AnyRecipient, d.Name)
 		}
 	}
+	o.Callahead = callaheadDomains(c)
 	for _, r := range c.Access.Clients {
 		o.Clients = append(o.Clients, policy.ClientRule{Networks: c.Prefixes(r.Match), Reject: r.Action == "reject", Text: r.Text})
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/postern-mail/postern/core/callahead"
 	"github.com/postern-mail/postern/core/config"
 	"github.com/postern-mail/postern/core/directory"
 	"github.com/postern-mail/postern/core/pipeline"
@@ -131,7 +132,7 @@ func checkRelay(ctx context.Context, c *config.Config) error {
 	}
 	defer d.Close()
 	d.Declare(declared(c), c.Postmaster)
-	p, err := policy.New(policyOptions(c, d, nil, quietLog(c)))
+	p, err := policy.New(policyOptions(c, d, &callahead.Remembered{}, nil, quietLog(c)))
 	if err != nil {
 		return err
 	}

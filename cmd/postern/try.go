@@ -27,6 +27,7 @@ own. Nothing is queued, sent or kept. Everything else is as for a client of the 
 plugins at connect, HELO, MAIL and RCPT, the header, aliases, every plugin in its order, the next hops.
 Limits by time (messages a minute) are not applied, and recipients' plans (Sieve) are not made. A content
 filter that brings mail back (smtpfilter) can be tried only while no gateway has its listener.
+Servers behind the gateway are not asked about recipients (callahead): one of which nothing is known is taken.
 
 MESSAGE is a file with header and body, - is standard input. Unless --client says otherwise the client
 is a stranger at ` + stranger + `; name one in a relay network to try mail that goes out, or --user for

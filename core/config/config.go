@@ -61,6 +61,9 @@ type Config struct {
 	// Domains are the domains that the gateway is responsible for.
 	// Default: none.
 	Domains []Domain `toml:"domain"`
+	// Callahead is about domains with recipients = "callahead": what their servers are asked.
+	// Default: see each key.
+	Callahead Callahead `toml:"callahead"`
 	// DNS is about name resolution.
 	// Default: the resolver of the system.
 	DNS DNS `toml:"dns"`
@@ -266,7 +269,8 @@ type Domain struct {
 	// in order.
 	// Default: none, it is required.
 	Deliver Strings `toml:"deliver"`
-	// Recipients says which addresses exist: "directory" (accounts and aliases) or "any".
+	// Recipients says which addresses exist: "directory" (accounts and aliases), "callahead" (those
+	// too, and what the server in deliver takes: see [callahead]) or "any".
 	// Default: "directory"
 	Recipients string `toml:"recipients"`
 	// Directory is the plugin that knows which addresses exist and checks passwords, in the
@@ -278,6 +282,33 @@ type Domain struct {
 	// goes into the inbox.
 	// Default: "", the plugin sieve where it is listed and deliver is a mailbox; else nobody.
 	Planner string `toml:"planner"`
+}
+
+// Callahead is about domains with recipients = "callahead". The server behind such a domain is
+// asked about an address of which nothing is known, and what comes of mail for it is
+// remembered.
+type Callahead struct {
+	// Keep is how long an address is known after the server last took it: for so long it is
+	// taken also while that server is down.
+	// Default: "7d"
+	Keep Duration `toml:"keep"`
+	// Refresh is the age from which on the server is asked again, in the background.
+	// Default: "1d"
+	Refresh Duration `toml:"refresh"`
+	// KeepUnknown is how long an address that the server refused is refused without asking
+	// again.
+	// Default: "1h"
+	KeepUnknown Duration `toml:"keep_unknown"`
+	// Timeout is how long a client waits for the answer; then it gets 450. At most 2 minutes.
+	// Default: "10s"
+	Timeout Duration `toml:"timeout"`
+	// Concurrency is how many questions a server is asked at a time.
+	// Default: 5
+	Concurrency int `toml:"concurrency"`
+	// UnknownPerHour is how many addresses that do not exist a client may ask for in an hour;
+	// then it gets 450 for all that the server would have to be asked about. 0: no limit.
+	// Default: 50
+	UnknownPerHour int `toml:"unknown_per_hour"`
 }
 
 // DNS is about name resolution.

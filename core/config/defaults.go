@@ -15,6 +15,10 @@ func Defaults() *Config {
 			ConnectionsPerClient: 50,
 		},
 		Auth: Auth{SenderLogin: "strict"},
+		Callahead: Callahead{
+			Keep: Duration(7 * day), Refresh: Duration(day), KeepUnknown: Duration(time.Hour),
+			Timeout: Duration(10 * time.Second), Concurrency: 5, UnknownPerHour: 50,
+		},
 		Queue: Queue{
 			RetryFirst:                Duration(5 * time.Minute),
 			RetryMax:                  Duration(4 * time.Hour),

@@ -33,6 +33,7 @@ func (c *Config) problems() Problems {
 	v.oneOf("auth.sender_login", c.Auth.SenderLogin, "strict", "off")
 	v.smarthost()
 	v.domains()
+	v.callahead()
 	for i, s := range c.DNS.Servers {
 		v.hostPort(indexKey("dns.servers", i), s)
 	}
@@ -300,12 +301,24 @@ func (v *validator) domains() {
 				v.problem(key+".recipients", `has to be "directory": the plugin %q knows which addresses exist`, d.Directory)
 			}
 		}
-		if d.Recipients == "callahead" {
-			v.problem(key+".recipients", "callahead is not available in this version; use directory or any")
-		} else {
-			v.oneOf(key+".recipients", d.Recipients, "directory", "any")
+		v.oneOf(key+".recipients", d.Recipients, "directory", "callahead", "any")
+		for _, t := range d.Deliver {
+			if h, err := route.ParseHop(t); d.Recipients == "callahead" && err == nil && h.Scheme == route.SchemeMailbox {
+				v.problem(key+".recipients", "callahead needs a server that can be asked (smtp://, smtps:// or lmtp://) in deliver; %q is a mailbox plugin: use directory", t)
+			}
 		}
 	}
+}
+
+func (v *validator) callahead() {
+	c := &v.c.Callahead
+	if c.Refresh > c.Keep {
+		v.problem("callahead.refresh", "must be at most keep (%s)", c.Keep)
+	}
+	if t := time.Duration(c.Timeout); t < time.Second || t > 2*time.Minute { // RFC 5321 §4.5.3.2.3: clients wait five
+		v.problem("callahead.timeout", "must be from 1s to 2m")
+	}
+	v.atLeast("callahead.concurrency", c.Concurrency, 1)
 }
 
 // planner checks that a planner is a plugin that runs, and that there is a mailbox to plan for.
