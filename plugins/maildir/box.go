@@ -1,9 +1,7 @@
 package maildir
 
 import (
-	"context"
 	"errors"
-	"hash/maphash"
 	"io/fs"
 	"path/filepath"
 	"strings"
@@ -17,122 +15,45 @@ const (
 	maxStored = 10_000         // deliveries that are remembered
 )
 
-// boxes are the mailboxes and folders that were used lately.
+// boxes are the mailboxes and folders whose directories are there, durably.
 type boxes struct {
-	seed maphash.Seed
-	mu   sync.Mutex
-	m    map[string]*box
-	// stored are the deliveries of late, so that one that is repeated because its answer got
-	// lost is known even if a reader has moved the message meanwhile; order is for forgetting.
-	stored map[uint64]struct{}
-	order  []uint64
-	oldest int
+	mu sync.Mutex
+	m  map[string]struct{}
 }
 
-func newBoxes() boxes {
-	return boxes{seed: maphash.MakeSeed(), m: make(map[string]*box), stored: make(map[uint64]struct{})}
-}
+func newBoxes() boxes { return boxes{m: make(map[string]struct{})} }
 
-// delivery stands for a key in a mailbox.
-func (bs *boxes) delivery(root, key string) uint64 { return maphash.String(bs.seed, root+"\x00"+key) }
-
-func (bs *boxes) remember(root, key string) {
-	h := bs.delivery(root, key)
+func (bs *boxes) has(dir string) bool {
 	bs.mu.Lock()
 	defer bs.mu.Unlock()
-	if len(bs.order) < maxStored {
-		bs.order = append(bs.order, h)
-	} else {
-		delete(bs.stored, bs.order[bs.oldest])
-		bs.order[bs.oldest] = h
-		bs.oldest = (bs.oldest + 1) % maxStored
-	}
-	bs.stored[h] = struct{}{}
-}
-
-func (bs *boxes) remembered(root, key string) bool {
-	h := bs.delivery(root, key)
-	bs.mu.Lock()
-	defer bs.mu.Unlock()
-	_, ok := bs.stored[h]
+	_, ok := bs.m[dir]
 	return ok
 }
 
-func (bs *boxes) get(dir string) *box {
+func (bs *boxes) add(dir string) {
 	bs.mu.Lock()
 	defer bs.mu.Unlock()
-	if b := bs.m[dir]; b != nil {
-		return b
-	}
 	if len(bs.m) >= maxBoxes {
-		for old, b := range bs.m {
-			if b.idle() {
-				delete(bs.m, old) // any: its directories are looked at when it is used again
-				break
-			}
+		for old := range bs.m {
+			delete(bs.m, old) // any: it is looked at when it is used again
+			break
 		}
 	}
-	b := &box{dir: dir, busy: make(map[string]chan struct{})}
-	bs.m[dir] = b
-	return b
+	bs.m[dir] = struct{}{}
 }
 
-// A box is one mailbox or folder.
-type box struct {
-	dir string
-
-	mu   sync.Mutex
-	busy map[string]chan struct{} // keys being delivered; closed when that is over
-	open bool                     // its directories are there, durably
-}
-
-func (b *box) idle() bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return len(b.busy) == 0
-}
-
-// claim waits until nobody else delivers the key.
-func (b *box) claim(ctx context.Context, key string) (release func(), err error) {
-	for {
-		b.mu.Lock()
-		other, taken := b.busy[key]
-		if !taken {
-			mine := make(chan struct{})
-			b.busy[key] = mine
-			b.mu.Unlock()
-			return func() {
-				b.mu.Lock()
-				defer b.mu.Unlock()
-				delete(b.busy, key)
-				close(mine)
-			}, nil
-		}
-		b.mu.Unlock()
-		select {
-		case <-other:
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
+func (bs *boxes) forget(dirs ...string) {
+	bs.mu.Lock()
+	defer bs.mu.Unlock()
+	for _, dir := range dirs {
+		delete(bs.m, dir)
 	}
-}
-
-func (b *box) isOpen() bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.open
-}
-
-func (b *box) setOpen(open bool) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.open = open
 }
 
 // open makes sure that the directories are there. With create a folder that does not exist is
 // made; without it is errNoFolder.
-func (p *Plugin) open(b *box, root string, create bool) error {
-	if b.isOpen() {
+func (p *Plugin) open(dir, root string, create bool) error {
+	if p.boxes.has(dir) {
 		return nil
 	}
 	if err := p.makeDir(root); err != nil {
@@ -141,13 +62,13 @@ func (p *Plugin) open(b *box, root string, create bool) error {
 	if err := p.makeBox(root); err != nil {
 		return err
 	}
-	if b.dir != root {
-		if err := p.openFolder(b.dir, root, create); err != nil {
+	if dir != root {
+		if err := p.openFolder(dir, root, create); err != nil {
 			return err
 		}
 	}
-	p.sweep(b)
-	b.setOpen(true)
+	p.sweep(dir)
+	p.boxes.add(dir)
 	return nil
 }
 
@@ -212,8 +133,8 @@ func (p *Plugin) makeFolder(dir string) error {
 }
 
 // sweep removes what crashes left in tmp, best effort.
-func (p *Plugin) sweep(b *box) {
-	tmp := filepath.Join(b.dir, "tmp")
+func (p *Plugin) sweep(dir string) {
+	tmp := filepath.Join(dir, "tmp")
 	names, _ := p.disk.Names(tmp)
 	for _, name := range names {
 		if t, ok := seconds(name); ok && partOf(name) != "" && p.now().Sub(t) > keepTmp {

@@ -28,6 +28,11 @@ func (p *Plugin) Deliver(ctx context.Context, d *sdk.Delivery) error {
 	if err != nil {
 		return err
 	}
+	release, err := p.keys.Claim(ctx, name(root, d))
+	if err != nil {
+		return err
+	}
+	defer release()
 	err = p.deliver(ctx, root, dir, d)
 	if errors.Is(err, errNoFolder) {
 		slog.Warn("no such folder, kept in the inbox", "to", d.Recipient.String(), "folder", d.Folder, "key", d.Key)
@@ -40,19 +45,15 @@ func (p *Plugin) Deliver(ctx context.Context, d *sdk.Delivery) error {
 	return nil
 }
 
+// name names a delivery.
+func name(root string, d *sdk.Delivery) string { return root + "\x00" + d.Key }
+
 // deliver stores a message in one directory, once.
 func (p *Plugin) deliver(ctx context.Context, root, dir string, d *sdk.Delivery) error {
-	b := p.boxes.get(dir)
-	release, err := b.claim(ctx, d.Key)
-	if err != nil {
-		return err
-	}
-	defer release()
-	err = p.store(ctx, b, root, d)
+	err := p.store(ctx, dir, root, d)
 	if errors.Is(err, errBoxGone) {
-		p.boxes.get(root).setOpen(false)
-		b.setOpen(false)
-		err = p.store(ctx, b, root, d)
+		p.boxes.forget(root, dir)
+		err = p.store(ctx, dir, root, d)
 	}
 	return err
 }
@@ -66,16 +67,16 @@ func orGone(err error) error {
 }
 
 // store does the work: the order of what it does to the disk is the promise.
-func (p *Plugin) store(ctx context.Context, b *box, root string, d *sdk.Delivery) error {
-	create := d.Create || p.settings.CreateFolders || p.settings.special(filepath.Base(b.dir))
-	if err := p.open(b, root, create); err != nil {
+func (p *Plugin) store(ctx context.Context, dir, root string, d *sdk.Delivery) error {
+	create := d.Create || p.settings.CreateFolders || p.settings.special(filepath.Base(dir))
+	if err := p.open(dir, root, create); err != nil {
 		return err
 	}
 	part := keyPart(d.Key)
-	if stored, err := p.isStored(b, root, part, d); err != nil || stored {
+	if stored, err := p.isStored(dir, root, part, d); err != nil || stored {
 		return err
 	}
-	letters, err := p.letters(ctx, b.dir, d.Flags)
+	letters, err := p.letters(ctx, dir, d.Flags)
 	if err != nil {
 		return err
 	}
@@ -87,17 +88,17 @@ func (p *Plugin) store(ctx context.Context, b *box, root string, d *sdk.Delivery
 	defer taken.release()
 	// W is the length with CRLF line ends, which these are: readers need not count.
 	base := fmt.Sprintf("%d.%s.%s,S=%d,W=%d", p.now().Unix(), part, p.hostname, bytes, bytes)
-	tmp := filepath.Join(b.dir, "tmp", base)
+	tmp := filepath.Join(dir, "tmp", base)
 	if err := p.write(ctx, tmp, d.Message); err != nil {
 		p.disk.Remove(tmp)
 		return err
 	}
-	sub, name := "new", base
+	sub, final := "new", base
 	if letters != "" {
-		sub, name = "cur", base+":2,"+letters
+		sub, final = "cur", base+":2,"+letters
 	}
-	target := filepath.Join(b.dir, sub)
-	if err := p.disk.Rename(tmp, filepath.Join(target, name)); err != nil {
+	target := filepath.Join(dir, sub)
+	if err := p.disk.Rename(tmp, filepath.Join(target, final)); err != nil {
 		p.disk.Remove(tmp)
 		return orGone(err)
 	}
@@ -107,22 +108,22 @@ func (p *Plugin) store(ctx context.Context, b *box, root string, d *sdk.Delivery
 	if err := p.disk.SyncDir(target); err != nil {
 		return err
 	}
-	p.boxes.remember(root, part)
+	p.keys.Remember(name(root, d))
 	taken.warn(ctx, d.Recipient)
 	return nil
 }
 
 // isStored looks for the message if an earlier attempt may have stored it: there, or in
 // the inbox, if its folder did not exist then.
-func (p *Plugin) isStored(b *box, root, part string, d *sdk.Delivery) (bool, error) {
+func (p *Plugin) isStored(dir, root, part string, d *sdk.Delivery) (bool, error) {
 	if d.Fresh {
 		return false, nil
 	}
-	if p.boxes.remembered(root, part) {
+	if p.keys.Remembered(name(root, d)) {
 		return true, nil
 	}
-	stored, err := p.has(b.dir, part)
-	if err == nil && !stored && b.dir != root {
+	stored, err := p.has(dir, part)
+	if err == nil && !stored && dir != root {
 		stored, err = p.has(root, part)
 	}
 	return stored, err

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/postern-mail/postern/plugins/internal/once"
 	"github.com/postern-mail/postern/sdk"
 )
 
@@ -28,8 +29,9 @@ type Plugin struct {
 	disk       disk
 	now        func() time.Time
 	patience   time.Duration // with locks of others
-	buffers    sync.Pool // of *[]byte
+	buffers    sync.Pool     // of *[]byte
 	boxes      boxes
+	keys       *once.Keys
 	meters     meters
 	limits     limits
 }
@@ -43,7 +45,7 @@ var (
 
 // New returns a plugin that has yet to be configured.
 func New() *Plugin {
-	return &Plugin{disk: osDisk{}, now: time.Now, patience: lockWait, boxes: newBoxes(), meters: newMeters(), limits: newLimits()}
+	return &Plugin{disk: osDisk{}, now: time.Now, patience: lockWait, boxes: newBoxes(), keys: once.New(maxStored), meters: newMeters(), limits: newLimits()}
 }
 
 // Configure checks the settings.
