@@ -1,7 +1,7 @@
 // Package journal is the plugin that sends a report of every message, with the message
 // attached, to an archive. See README.md.
 //
-// It keeps nothing between messages. A report is a copy in the sense of the gateway: it is
+// It keeps nothing between messages but a key, by which it knows its reports. A report is a copy in the sense of the gateway: it is
 // durable together with the message and goes when that is refused. Nothing that a message
 // says can begin another line of a report, or end the attachment.
 package journal
@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -51,6 +52,7 @@ type Plugin struct {
 	targets  map[string]bool // all targets, folded
 	bounces  mail.Path
 	hostname string
+	seals    seals
 	now      func() time.Time
 }
 
@@ -100,6 +102,9 @@ func (p *Plugin) Configure(_ context.Context, c sdk.Config) error {
 		p.targets[p.domains[d].Fold().String()] = true
 	}
 	p.bounces = address("bounce_to", s.BounceTo)
+	if c.DataDir != "" {
+		p.seals.file = filepath.Join(c.DataDir, "journal", "key")
+	}
 	if len(faults) > 0 { // in one line: the host shows no other
 		return errors.New(strings.Join(faults, "; "))
 	}
@@ -119,11 +124,18 @@ func (p *Plugin) Filter(ctx context.Context, m *mail.Message) (*sdk.Verdict, err
 	if len(targets) == 0 || p.ours(&m.Envelope, fates) {
 		return sdk.Continue(), nil
 	}
+	key, err := p.seals.load()
+	if err != nil {
+		return nil, fmt.Errorf("the key that tells reports from other mail: %w", err)
+	}
+	if sealed(key, m.Header) {
+		return sdk.Continue().Note("reported", "no: it is a report"), nil
+	}
 	body, err := sdk.NewBody(ctx)
 	if err != nil {
 		return nil, err
 	}
-	r := report{m: m, fates: fates, hostname: p.hostname, from: p.bounces, time: p.now(), boundary: boundary()}
+	r := report{m: m, seal: seal(key, word(m.Envelope.ID)), fates: fates, hostname: p.hostname, from: p.bounces, time: p.now(), boundary: boundary()}
 	if err := r.write(body); err != nil {
 		return nil, fmt.Errorf("writing the report: %w", err)
 	}

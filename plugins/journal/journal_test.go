@@ -9,6 +9,8 @@ import (
 	"mime/multipart"
 	netmail "net/mail"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -149,7 +151,7 @@ Note: odd/note = line  Recipient: forged@x.test
 	if whole := string(m.Header.Block()) + string(m.Body.Inline); original != whole {
 		t.Errorf("original %q", original)
 	}
-	if header.Get("From") != "Journal <postmaster@example.org>" || header.Get("To") != "<archive@example.com>" || header.Get("Subject") != "Journal report 0c1f3k9w2m4xq" || header.Get("X-Postern-Journal") == "" {
+	if header.Get("From") != "Journal <postmaster@example.org>" || header.Get("To") != "<archive@example.com>" || header.Get("Subject") != "Journal report 0c1f3k9w2m4xq" || !strings.HasPrefix(header.Get("X-Journal-Report"), "0c1f3k9w2m4xq ") {
 		t.Errorf("header %v", header)
 	}
 	if _, err := header.Date(); err != nil {
@@ -281,5 +283,43 @@ func TestWireForm(t *testing.T) {
 				t.Errorf("%d and %q: %v, %v", size, end, got, err)
 			}
 		}
+	}
+}
+
+// A report that comes back, from an archive that forwards it say, is not reported, by whatever
+// process; a field that looks like ours is no way around the journal.
+func TestReportComesBack(t *testing.T) {
+	dir := t.TempDir()
+	process := func(dir string) *Plugin {
+		p := New()
+		if err := p.Configure(t.Context(), sdk.Config{Settings: []byte(`to = "archive@example.com"`), DataDir: dir, Postmaster: "postmaster@example.org"}); err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	_, v := copies(t, process(dir), message("a@a.test", "b@example.org"))
+	back := message("postmaster@example.org", "b@example.org")
+	back.Header = mail.NewHeader([]byte("Received: from archive\r\n" + v.Edits[0].Value))
+	if got, _ := copies(t, process(dir), back); got != nil {
+		t.Errorf("a report of a report: %v", got)
+	}
+	if got, _ := copies(t, process(t.TempDir()), back); len(got) != 1 {
+		t.Error("another gateway's report was not reported")
+	}
+	for _, forged := range []string{"", "x", "0c1f3k9w2m4xq", "0c1f3k9w2m4xq 00000000000000000000000000000000", back.Header.Get(sealField) + "0", "1" + back.Header.Get(sealField)} {
+		m := message("a@a.test", "b@example.org")
+		m.Header = mail.NewHeader([]byte(sealField + ": " + forged + "\r\n\r\n"))
+		if got, _ := copies(t, process(dir), m); len(got) != 1 {
+			t.Errorf("%q is a way around the journal", forged)
+		}
+	}
+	if info, err := os.Stat(filepath.Join(dir, "journal", "key")); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v", info, err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "journal", "key"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := sdktest.Filter(t, process(dir), Manifest(), back); err == nil || !strings.Contains(err.Error(), "is not a key") {
+		t.Errorf("an empty key: %v", err)
 	}
 }

@@ -24,6 +24,7 @@ type report struct {
 	hostname string
 	from     mail.Path
 	time     time.Time
+	seal     string
 	boundary string
 }
 
@@ -39,7 +40,7 @@ func (r *report) header(to mail.Path) mail.Header {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "From: Journal <%s>\r\nTo: <%s>\r\nSubject: Journal report %s\r\n", r.from, to, word(r.m.Envelope.ID))
 	fmt.Fprintf(&b, "Date: %s\r\nMessage-ID: <%s@%s>\r\n", r.time.Format(dateFormat), r.boundary, r.hostname)
-	fmt.Fprintf(&b, "X-Postern-Journal: %s\r\nAuto-Submitted: auto-generated\r\nMIME-Version: 1.0\r\n", word(r.m.Envelope.ID))
+	fmt.Fprintf(&b, "%s: %s\r\nAuto-Submitted: auto-generated\r\nMIME-Version: 1.0\r\n", sealField, r.seal)
 	fmt.Fprintf(&b, "Content-Type: multipart/mixed;\r\n\tboundary=\"%s\"\r\nContent-Transfer-Encoding: 8bit\r\n\r\n", r.boundary)
 	return mail.NewHeader(b.Bytes())
 }
