@@ -272,7 +272,7 @@ func TestAskedOnce(t *testing.T) {
 // five times, and asked again after five minutes; others go on counting.
 func TestDeadList(t *testing.T) {
 	said := logged(t)
-	r := newRig(t, "timeout = \"100ms\"\n[[list]]\nzone = \"dead.test\"\n[[list]]\nzone = \"fails.test\"\n"+one)
+	r := newRig(t, "timeout = \"300ms\"\n[[list]]\nzone = \"dead.test\"\n[[list]]\nzone = \"fails.test\"\n"+one)
 	for _, zone := range []string{"dead.test", "fails.test", "bl.test"} {
 		r.list(zone, map[string]string{"192.0.2.7": "127.0.0.2"})
 	}
