@@ -52,10 +52,11 @@ func (r *runner) execute(stdout, stderr *os.File) error {
 	// Some containers forbid network namespaces, and some that a child is held before its
 	// first instruction: then it goes on without.
 	held := !r.cage.Empty()
-	err = r.spawn(stdout, stderr, program, r.alone && !r.host.noNetns.Load(), held)
-	if forbidden(err) && r.alone {
+	alone := !r.online && os.Geteuid() == 0
+	err = r.spawn(stdout, stderr, program, alone && !r.host.noNetns.Load(), held)
+	if forbidden(err) && alone {
 		if err = r.spawn(stdout, stderr, program, false, held); err == nil && !r.host.noNetns.Swap(true) {
-			r.host.opt.Log.Warn("the kernel makes no network namespaces for us: plugins have the network whether or not they ask for it")
+			r.host.opt.Log.Warn("the kernel makes no network namespaces for us: plugins that do not ask for the network are kept from TCP at most", "tcp", !r.cutOff)
 		}
 	}
 	if forbidden(err) && held {
@@ -65,13 +66,13 @@ func (r *runner) execute(stdout, stderr *os.File) error {
 		r.cage.Remove()
 		return err
 	}
-	if r.who != nil || held {
+	if r.who != nil || held || r.spec.Files != nil {
 		uid := os.Geteuid()
 		if r.who != nil {
 			uid = int(r.who.Uid)
 		}
 		r.host.opt.Log.Info("plugin confined", "plugin", r.name, "pid", r.pid, "uid", uid, "memory_by", r.cage.MemoryBy,
-			"processes_by", r.cage.ProcessesBy, "network", !r.alone)
+			"processes_by", r.cage.ProcessesBy, "files_by", r.filesBy, "network", !r.cutOff)
 	}
 	return nil
 }
@@ -80,10 +81,10 @@ func forbidden(err error) bool {
 	return errors.Is(err, unix.EPERM) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EUSERS)
 }
 
-// spawn makes one attempt. With held the process gets into its cage before it begins.
-func (r *runner) spawn(stdout, stderr, program *os.File, alone, held bool) error {
-	r.alone = alone
-	r.cmd = &exec.Cmd{
+// command is how the process is started. With alone it has a network to itself, with held it
+// stands before its first instruction.
+func (r *runner) command(stdout, stderr, program *os.File, rules *confine.Rules, alone, held bool) *exec.Cmd {
+	cmd := &exec.Cmd{
 		Path:       r.argv[0],
 		Args:       r.argv,
 		Env:        r.env,
@@ -99,16 +100,32 @@ func (r *runner) spawn(stdout, stderr, program *os.File, alone, held bool) error
 		},
 	}
 	for _, l := range r.listeners {
-		r.cmd.ExtraFiles = append(r.cmd.ExtraFiles, l.file)
+		cmd.ExtraFiles = append(cmd.ExtraFiles, l.file)
 	}
 	if alone {
-		r.cmd.SysProcAttr.Cloneflags = unix.CLONE_NEWNET
+		cmd.SysProcAttr.Cloneflags = unix.CLONE_NEWNET
 	}
 	if program != nil { // the very file that was checked, whatever its name stands for now
-		r.cmd.Path = "/proc/self/fd/" + strconv.Itoa(3+len(r.cmd.ExtraFiles))
-		r.cmd.ExtraFiles = append(r.cmd.ExtraFiles, program)
+		cmd.Path = "/proc/self/fd/" + strconv.Itoa(3+len(cmd.ExtraFiles))
+		cmd.ExtraFiles = append(cmd.ExtraFiles, program)
 	}
-	var err error
+	if rules != nil { // they are the last, for the plugin does not get them
+		self := r.host.opt.SelfExe
+		cmd.Args = confine.Wrap(self, 3+len(cmd.ExtraFiles), cmd.Path, r.argv)
+		cmd.Path, cmd.ExtraFiles = self, append(cmd.ExtraFiles, rules.File())
+	}
+	return cmd
+}
+
+// spawn makes one attempt. With held the process gets into its cage before it begins.
+func (r *runner) spawn(stdout, stderr, program *os.File, alone, held bool) error {
+	rules, err := r.rules(program, !r.online && !alone)
+	if err != nil {
+		return err
+	}
+	defer rules.Close()
+	r.cutOff = alone || rules != nil && rules.Offline
+	r.cmd = r.command(stdout, stderr, program, rules, alone, held)
 	r.fork.do(func() {
 		if err = r.cmd.Start(); err != nil {
 			return

@@ -113,7 +113,7 @@ func (g *guardian) spawn() error {
 	}
 	defer outR.Close()
 	cmd := exec.Command(g.exe, "plugin", "guard")
-	cmd.Env = []string{"PATH=" + safePath}
+	cmd.Env = []string{"PATH=" + confine.SearchPath}
 	cmd.Stdin, cmd.Stdout = r, outW
 	// No death signal: it is to outlive the host, for a moment.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

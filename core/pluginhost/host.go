@@ -26,8 +26,12 @@ type Options struct {
 	// emptied at the start. It has to be on a disk with room for them, and where a plugin with a user
 	// of its own can enter. "": "drafts" in RunDir.
 	DraftDir string
+	// ContentDir is where the files of large messages are; for plugins whose files are
+	// restricted. "": no such plugin reads any.
+	ContentDir string
 	// SelfExe is the gateway's binary, "/proc/self/exe": it runs a built-in plugin as
-	// "plugin serve NAME" and the guard as "plugin guard" (see [Guard]).
+	// "plugin serve NAME", the guard as "plugin guard" (see [Guard]), and a plugin with rules
+	// to be put on it as "plugin confine" (see [confine.Exec]).
 	SelfExe string
 	// Hostname, Postmaster and DataDir are handed to plugins, Version is the gateway's.
 	Hostname, Postmaster, DataDir, Version string
@@ -68,6 +72,8 @@ type Spec struct {
 	Memory int64
 	// Processes is how many processes and threads there may be; 0: no limit.
 	Processes int
+	// Files are what it may open besides what every plugin needs; nil: whatever its user may.
+	Files *confine.Files
 	// Network says, of a built-in plugin, what its manifest says, which saves a start.
 	Network bool
 
@@ -88,7 +94,7 @@ func (s Spec) argv(self string) []string {
 func (s Spec) equal(t Spec) bool {
 	return s.Name == t.Name && s.Use == t.Use && s.Timeout == t.Timeout &&
 		slices.Equal(s.Command, t.Command) && string(s.Settings) == string(t.Settings) && s.program == t.program &&
-		s.SHA256 == t.SHA256 && s.Memory == t.Memory && s.Processes == t.Processes && s.Network == t.Network &&
+		s.SHA256 == t.SHA256 && s.Memory == t.Memory && s.Processes == t.Processes && s.Network == t.Network && s.Files.Equal(t.Files) &&
 		(s.User == nil) == (t.User == nil) && (s.User == nil || *s.User == *t.User)
 }
 

@@ -36,11 +36,16 @@ func TestMain(m *testing.M) {
 				os.Exit(1)
 			}
 			os.Exit(0)
+		case os.Args[2] == "confine":
+			fmt.Fprintln(os.Stderr, confine.Exec(os.Args[3:]))
 		case os.Args[2] == "serve":
 			servePlugin(os.Args[3])
 		case os.Args[2] == "child":
 			signal.Ignore(syscall.SIGTERM, syscall.SIGHUP)
 			time.Sleep(time.Hour)
+		case os.Args[2] == "humble":
+			humbleHost(os.Args[3], os.Args[4:])
+			os.Exit(0)
 		case os.Args[2] == "host":
 			hostThatDies(os.Args[3], os.Args[4])
 		}
@@ -185,6 +190,8 @@ func (f *filter) Filter(ctx context.Context, m *mail.Message) (*sdk.Verdict, err
 		if err != nil {
 			return nil, err
 		}
+	case "try":
+		return sdk.Continue(), tryTo(arg)
 	case "who":
 		groups, _ := os.Getgroups()
 		return sdk.Continue().Note("who", fmt.Sprint(os.Getuid(), os.Getgid(), groups)), nil

@@ -108,7 +108,7 @@ func (h *Host) connect(ctx context.Context, spec Spec, online bool) (*process, e
 		name:      spec.Name,
 		spec:      spec,
 		who:       who,
-		alone:     !online && os.Geteuid() == 0,
+		online:    online,
 		host:      h,
 		listeners: h.sockets.of(spec.Name),
 		out:       newOutput(log, limit, h.opt.Clock, "stdout"),
@@ -206,7 +206,7 @@ func (p *process) configure(ctx context.Context, h *Host) error {
 	if p.spec.Use != "" && p.desc.Manifest.Name != p.spec.Use {
 		return fmt.Errorf("the built-in plugin %q calls itself %q", p.spec.Use, p.desc.Manifest.Name)
 	}
-	if p.desc.Manifest.Network && p.run.alone {
+	if p.desc.Manifest.Network && p.run.cutOff {
 		h.online.Store(p.spec.Name+"\n"+p.spec.program, true)
 		return errOnline
 	}

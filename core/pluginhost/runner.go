@@ -21,8 +21,6 @@ import (
 	"github.com/postern-mail/postern/sdk/proto"
 )
 
-const safePath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-
 // maxNoise is how many bytes a plugin may print before its handshake.
 const maxNoise = 64 << 10
 
@@ -40,7 +38,9 @@ type runner struct {
 	name      string   // of the plugin
 	spec      Spec
 	who       *syscall.Credential // nil: the host's user
-	alone     bool                // without the network; false again if the kernel cannot
+	online    bool                // it may use the network
+	cutOff    bool                // it cannot, as far as the kernel sees to it
+	filesBy   string              // how its files are restricted, for the log
 	host      *Host
 	services  *hostServer // what the plugin may ask
 	listeners []handed    // for a service
@@ -80,7 +80,7 @@ func (r *runner) prepare(env []string, socketDir string) error {
 		return err
 	}
 	r.env = append(append(env, r.services.env()...),
-		"PATH="+safePath,
+		"PATH="+confine.SearchPath,
 		"LANG=C.UTF-8",
 		proto.EnvParentFD+"=3",
 		proto.EnvParentPID+"="+strconv.Itoa(os.Getpid()),
