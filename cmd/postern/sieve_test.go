@@ -111,3 +111,201 @@ func TestSieveCommands(t *testing.T) {
 		t.Errorf("without a running gateway: %s", out)
 	}
 }
+
+// A sender gets one reply in the period, with the null reverse-path; a script that files a copy of it has one.
+func TestSieveVacation(t *testing.T) {
+	t.Parallel()
+	g, s := sieving(t, basics, "")
+	g.script("alice@example.org", `require ["vacation", "fcc", "mailbox"];
+vacation :days 3 :subject "Unterwegs ä" :from "Alice Ä <alice@example.org>" :fcc "Sent" :create "Back on Monday.
+Grüße
+";
+`)
+	mail := func(from, more string) string {
+		return g.deliver(from, []string{"alice@example.org"}, "To: alice@example.org\r\nSubject: hello\r\nMessage-ID: <m1@example.net>\r\nReferences: <m0@example.net>\r\n"+more+"\r\nbody")
+	}
+	g.finished(mail("from@example.net", ""))
+	m := s.n(t, 1)[0]
+	if m.From != "" || len(m.To) != 1 || m.To[0] != "from@example.net" {
+		t.Errorf("envelope %q, %q", m.From, m.To)
+	}
+	for _, want := range []string{"Auto-Submitted: auto-replied (vacation)\r\n", "Message-ID: <sieve.", "From: =?utf-8?b?QWxpY2Ugw4Q=?= <alice@example.org>\r\n", "To: from@example.net\r\n",
+		"Subject: =?utf-8?b?VW50ZXJ3ZWdzIMOk?=\r\n", "In-Reply-To: <m1@example.net>\r\n", "References: <m0@example.net> <m1@example.net>\r\n",
+		"Content-Transfer-Encoding: quoted-printable\r\n", "\r\n\r\nBack on Monday.\r\nGr=C3=BC=C3=9Fe\r\n"} {
+		if !strings.Contains(m.Data, want) {
+			t.Errorf("not %q in\n%s", want, m.Data)
+		}
+	}
+	filed := string(maildirFiles(t, g.folder("Sent"), 1)[0])
+	if !strings.Contains(filed, "To: from@example.net\r\n") || !strings.HasSuffix(filed, "Back on Monday.\r\nGr=C3=BC=C3=9Fe\r\n") {
+		t.Errorf("filed is\n%s", filed)
+	}
+	maildirFiles(t, g.maildir("alice@example.org"), 1)
+	for _, again := range []string{mail("from@example.net", ""), mail("list@example.net", "List-Id: <x.example.net>\r\n"), mail("robot@example.net", "Auto-Submitted: auto-generated\r\n"),
+		mail("", ""), mail("alice@example.org", "")} {
+		g.log.wait(t, "delivered", has("id", again))
+	}
+	g.finished(mail("other@example.net", ""))
+	if got := s.n(t, 2); len(got) != 2 || got[1].To[0] != "other@example.net" {
+		t.Errorf("%d replies: %+v", len(got), got[1:])
+	}
+}
+
+// A redirect leaves traces; a loop ends.
+func TestSieveRedirects(t *testing.T) {
+	t.Parallel()
+	g, s := sieving(t, basics, "")
+	g.script("alice@example.org", `require ["copy", "editheader"]; addheader "X-Sorted" "yes"; redirect :copy "x@example.com";`)
+	g.finished(g.toAlice("hello"))
+	m := s.n(t, 1)[0]
+	if m.To[0] != "x@example.com" || !strings.Contains(m.Data, "X-Sieve-Redirected-From: alice@example.org\r\n") || !strings.Contains(m.Data, "\r\nX-Sorted: yes\r\n") {
+		t.Errorf("redirected: %+v", m)
+	}
+	kept := string(maildirFiles(t, g.maildir("alice@example.org"), 1)[0])
+	if !strings.Contains(kept, "\r\nX-Sorted: yes\r\n") {
+		t.Errorf("kept is\n%s", kept)
+	}
+	g.script("alice@example.org", `redirect "bob@example.org";`)
+	g.script("bob@example.org", `redirect "alice@example.org";`)
+	g.finished(g.toAlice("round and round"))
+	maildirFiles(t, g.maildir("alice@example.org"), 2)
+	g.drained()
+}
+
+// What a script makes of a message is what is kept, in each folder as it was then; also where it is large.
+func TestSieveChanges(t *testing.T) {
+	t.Parallel()
+	g, _ := sieving(t, basics, "")
+	g.script("alice@example.org", `require ["fileinto", "mailbox", "copy", "editheader", "replace", "enclose"];
+fileinto :copy :create "Before";
+deleteheader "X-Bad"; addheader "X-Good" "ä";
+fileinto :copy :create "Header";
+enclose :subject "inside" "look inside";
+`)
+	large := strings.Repeat(strings.Repeat("x", 70)+"\r\n", 4000)
+	id := g.deliver("from@example.net", []string{"alice@example.org"}, "Subject: hello\r\nX-Bad: 1\r\n\r\n"+strings.TrimSuffix(large, "\r\n"))
+	g.finished(id)
+	before := string(maildirFiles(t, g.folder("Before"), 1)[0])
+	if !strings.Contains(before, "X-Bad: 1\r\n") || !strings.HasSuffix(before, "\r\n\r\n"+large) {
+		t.Errorf("before are %d bytes", len(before))
+	}
+	header := string(maildirFiles(t, g.folder("Header"), 1)[0])
+	if strings.Contains(header, "X-Bad") || !strings.Contains(header, "X-Good: =?utf-8?B?w6Q=?=\r\n") || !strings.HasSuffix(header, "\r\n\r\n"+large) {
+		t.Errorf("with another header are %d bytes:\n%s", len(header), header[:500])
+	}
+	whole := string(maildirFiles(t, g.maildir("alice@example.org"), 1)[0])
+	if !strings.Contains(whole, "Content-Type: message/rfc822\r\n\r\n") || !strings.Contains(whole, "look inside") || !strings.Contains(whole, "\r\n\r\n"+large) || !strings.Contains(whole, "Subject: inside\r\n") {
+		t.Errorf("enclosed are %d bytes:\n%s", len(whole), whole[:1000])
+	}
+	g.drained()
+	g.stop()
+	files, _ := filepath.Glob(filepath.Join(g.dir, "data", "drafts", "*"))
+	if len(files) != 0 {
+		t.Errorf("drafts are left: %q", files)
+	}
+}
+
+// A reject is told to a sender who is known, and to nobody else.
+func TestSieveRejects(t *testing.T) {
+	t.Parallel()
+	g, s := sieving(t, basics, "")
+	g.script("alice@example.org", `require "reject"; reject "I do not read this";`)
+	g.log.wait(t, "failed", has("id", g.toAlice("hello")))
+	if m := s.n(t, 1)[0]; m.From != "" || m.To[0] != "from@example.net" || !strings.Contains(m.Data, "I do not read this") {
+		t.Errorf("report: %+v", m)
+	}
+	stranger, s2 := sieving(t, strings.Replace(basics, `networks = ["127.0.0.0/8"]`, "", 1), "")
+	stranger.script("alice@example.org", `require "ereject"; ereject "I do not read this";`)
+	line := stranger.log.wait(t, "planned", has("id", stranger.toAlice("hello")))
+	if !strings.HasPrefix(fmt.Sprint(line["reason"]), "discarded: rejected by the recipient") || len(s2.mail()) != 0 {
+		t.Errorf("the log says %v, sent were %d", line, len(s2.mail()))
+	}
+	stranger.drained()
+}
+
+// V-11: a script that fails keeps the message, and its owner is told once for each version of it.
+func TestV11SieveFault(t *testing.T) {
+	t.Parallel()
+	g, _ := sieving(t, basics, "")
+	box := g.maildir("alice@example.org")
+	faulty := "require \"fileinto\";\nfileinto \"Lists\";\nredirect \"a@example.com\";\nredirect \"b@example.com\";\nredirect \"c@example.com\";\nredirect \"d@example.com\";\nredirect \"e@example.com\";\n"
+	g.script("alice@example.org", faulty)
+	g.finished(g.toAlice("one"))
+	two := maildirFiles(t, box, 2) // and what she is told
+	told := string(two[0]) + string(two[1])
+	if !strings.Contains(told, "Subject: one\r\n") || !strings.Contains(told, "Subject: Your Sieve script \"main\" has a fault\r\n") ||
+		!strings.Contains(told, "Line 7: more than 4 redirects") || !strings.Contains(told, "Auto-Submitted: auto-generated\r\n") {
+		t.Errorf("got\n%s", told)
+	}
+	line := g.log.wait(t, "plugin says", nil)
+	fields, _ := line["fields"].(map[string]any)
+	if line["text"] != "script failed" || fields["line"] != "7" || fields["account"] != "alice@example.org" {
+		t.Errorf("the log says %v", line)
+	}
+	id := g.toAlice("two")
+	g.log.wait(t, "delivered", has("id", id))
+	maildirFiles(t, box, 3)
+	if story := g.log.count("plugin", has("id", id, "action", "note")); story != 1 {
+		t.Errorf("the trace has %d notes", story)
+	}
+	g.script("alice@example.org", faulty+"# another\n")
+	g.finished(g.toAlice("three"))
+	maildirFiles(t, box, 5)
+	g.drained()
+}
+
+// Scripts of the admin run before and after, as long as the message is kept.
+func TestSieveAroundOthers(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	file := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	g, _ := sieving(t, basics, fmt.Sprintf("before = %q\nafter = [%q]\n[plugin.settings.domain.\"example.org\"]\nbefore = %q\n",
+		file("before", `require ["editheader", "fileinto", "mailbox"]; addheader :last "X-Order" "before"; if header "Subject" "spam" { fileinto :create "Junk"; }`),
+		file("after", `require ["fileinto", "mailbox", "imap4flags"]; if header "X-Order" ["before"] { fileinto :create :flags "\\Flagged" "After"; }`),
+		file("domain", `require "editheader"; addheader :last "X-Order" "domain";`)))
+	g.script("alice@example.org", `require ["fileinto", "mailbox", "editheader"]; addheader :last "X-Order" "own"; if header "Subject" "mine" { fileinto :create "Mine"; }`)
+	g.finished(g.toAlice("spam"))
+	maildirFiles(t, g.folder("Junk"), 1)
+	g.finished(g.toAlice("mine"))
+	maildirFiles(t, g.folder("Mine"), 1)
+	g.finished(g.toAlice("other"))
+	g.drained()
+	after, _ := filepath.Glob(filepath.Join(g.folder("After"), "cur", "*:2,F"))
+	if len(after) != 1 {
+		t.Fatalf("after are %q", after)
+	}
+	m, err := os.ReadFile(after[0])
+	if err != nil || !strings.Contains(string(m), "X-Order: before\r\nX-Order: domain\r\nX-Order: own\r\n") {
+		t.Errorf("%v\n%s", err, m)
+	}
+}
+
+// V-12: a plan that was being carried out when the gateway died is carried out once.
+func TestV12SieveKilled(t *testing.T) {
+	t.Parallel()
+	g, s := sieving(t, basics, "")
+	g.script("alice@example.org", `require ["vacation", "copy"]; vacation "away"; redirect :copy "x@example.com";`)
+	s.busy()
+	g.finished(g.deliver("from@example.net", []string{"alice@example.org"}, "To: alice@example.org\r\nSubject: hello\r\n\r\nbody"))
+	g.kill()
+	s.restarted()
+	s.open()
+	config, err := os.ReadFile(g.file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g = startIn(t, g.dir, string(config))
+	g.must("queue", "retry", "--all")
+	s.n(t, 2)
+	g.drained()
+	if got := s.mail(); len(got) != 2 {
+		t.Errorf("sent were %d", len(got))
+	}
+	maildirFiles(t, g.maildir("alice@example.org"), 1)
+}

@@ -19,6 +19,7 @@ func (p *planning) fault(s step, f *engine.Error) error {
 	p.host.Log(p.ctx, slog.LevelWarn, "script failed", "account", p.owner.String(), "script", s.name, "line", f.Line, "in", f.Script, "reason", f.Message,
 		"id", p.m.Envelope.ID)
 	p.host.Count(p.ctx, "script_faults", 1)
+	p.plan.Note(oneLine("script "+s.name+" failed: "+f.Error(), 400))
 	if s.admin {
 		return nil
 	}

@@ -26,8 +26,11 @@ type planning struct {
 	edited  *engine.Message // the same if scripts have changed it; else nil
 	flags   []string        // of the last keep that had any
 	kept    bool
-	replied bool // a vacation reply is part of the plan
-	last    step // that has not kept the message
+	replied bool     // a vacation reply is part of the plan
+	copies  []copied // of what is sent, to be filed
+	draft   *sdk.Body
+	bodies  map[*byte]sdk.Section // what is in the draft already, by its first byte
+	last    step                  // that has not kept the message
 }
 
 // step is a script of the sequence.
@@ -56,7 +59,9 @@ func (p *Plugin) Plan(ctx context.Context, m *mail.Message) (*sdk.Plan, error) {
 			return nil, err
 		}
 	}
-	pl.finish()
+	if err := pl.finish(); err != nil {
+		return nil, err
+	}
 	return pl.plan, nil
 }
 
@@ -105,19 +110,18 @@ func (p *planning) run(s step) error {
 	if result.Fault != nil {
 		return p.fault(s, result.Fault)
 	}
-	if fault := p.take(s, result); fault != nil {
+	if err = p.take(s, result); errors.As(err, &fault) {
 		return p.fault(s, fault)
 	}
-	return nil
+	return err
 }
 
-// take adds what a script wants done, all of it or, with a fault, nothing.
-func (p *planning) take(s step, r *engine.Result) *engine.Error {
-	before := len(p.plan.Actions)
+// take adds what a script wants done, all of it or, with an [*engine.Error], nothing.
+func (p *planning) take(s step, r *engine.Result) error {
+	before, copies := slices.Clone(p.plan.Actions), len(p.copies)
 	kept, message, edited, flags, replied := false, p.message, p.edited, p.flags, p.replied
-	undo := func(f *engine.Error) *engine.Error {
-		p.plan.Actions = p.plan.Actions[:before]
-		p.replied = replied
+	undo := func(f *engine.Error) error {
+		p.plan.Actions, p.copies, p.replied = before, p.copies[:copies], replied
 		return f
 	}
 	for _, a := range r.Actions {
@@ -131,7 +135,9 @@ func (p *planning) take(s step, r *engine.Result) *engine.Error {
 			}
 			continue
 		}
-		if err := p.add(s, a); err != nil {
+		if err := p.add(s, a); errors.As(err, new(temporary)) {
+			return err
+		} else if err != nil {
 			return undo(&engine.Error{Line: a.Line, Message: err.Error()})
 		}
 	}
@@ -170,6 +176,7 @@ func (p *planning) add(s step, a engine.Action) error {
 			return fmt.Errorf("'%s' is no address to redirect to", a.Address)
 		}
 		p.plan.Redirect(to)
+		return p.version(a.Edited)
 	case engine.Reject, engine.EReject:
 		for _, o := range p.plan.Actions {
 			if o.Kind != sdk.PlanNotify {
@@ -207,7 +214,7 @@ func (p *planning) keep(a sdk.PlanAction, edited *engine.Message) error {
 	p.plan.Actions = slices.DeleteFunc(p.plan.Actions, func(o sdk.PlanAction) bool { return o.Kind == sdk.PlanKeep && o.Folder == a.Folder })
 	a.Kind, a.Flags = sdk.PlanKeep, validFlags(a.Flags)
 	p.plan.Actions = append(p.plan.Actions, a)
-	return nil
+	return p.version(edited)
 }
 
 // validFlags are those that a mailbox can set.
@@ -226,10 +233,11 @@ func validFlags(flags []string) []string {
 }
 
 // finish keeps what the last script keeps, and says so where nothing is left of the message.
-func (p *planning) finish() {
-	if p.kept && !slices.ContainsFunc(p.plan.Actions, func(o sdk.PlanAction) bool { return o.Kind == sdk.PlanReject }) {
-		p.keep(sdk.PlanAction{Flags: p.flags}, p.edited)
-		return
+func (p *planning) finish() error {
+	if p.kept {
+		if err := p.keep(sdk.PlanAction{Flags: p.flags}, p.edited); err != nil {
+			return err
+		}
 	}
 	stays := func(o sdk.PlanAction) bool {
 		return o.Kind == sdk.PlanKeep || o.Kind == sdk.PlanRedirect || o.Kind == sdk.PlanReject
@@ -237,4 +245,13 @@ func (p *planning) finish() {
 	if !slices.ContainsFunc(p.plan.Actions, stays) {
 		p.plan.Discard("discarded by the script " + oneLine(p.last.name, 200))
 	}
+	for _, c := range p.copies { // last: the message itself comes first
+		section, err := p.write(c.body)
+		if err != nil {
+			return err
+		}
+		p.plan.Actions = append(p.plan.Actions, c.action)
+		p.plan.WithBody(section)
+	}
+	return nil
 }

@@ -118,8 +118,3 @@ func (p *planning) message5322(submitted string, about ...string) *composed {
 const maxBody = 64 << 10
 
 var errLong = errors.New("the text of the reply is too long")
-
-// fileCopy files a copy of a message that is sent (RFC 8580).
-func (p *planning) fileCopy(f *engine.FileCopy, m *composed) error {
-	return nil
-}

@@ -15,6 +15,7 @@ func TestCheckPlan(t *testing.T) {
 	to := mail.MustPath("a@example.org")
 	header := mail.NewHeader([]byte("Subject: x\r\n\r\n"))
 	reject := mail.Permanent(550, 7, 1, "no")
+	body := sdk.Section{Draft: "d", Offset: 1, Size: 2}
 	times := func(n int, add func(*sdk.Plan)) *sdk.Plan {
 		p := &sdk.Plan{}
 		for range n {
@@ -51,6 +52,20 @@ func TestCheckPlan(t *testing.T) {
 		"8 messages":        {times(maxMessages, func(p *sdk.Plan) { p.Notify(to, header, nil) }), all, true},
 		"9 messages":        {times(maxMessages+1, func(p *sdk.Plan) { p.Notify(to, header, nil) }), all, false},
 		"no key":            {plan().AndRemember("", time.Hour), all, false},
+		"reject, notify":    {plan().Reject(reject).Notify(to, header, nil), all, true},
+		"two rejects":       {plan().Reject(reject).Reject(reject).Notify(to, header, nil), all, false},
+		"new header":        {plan().Keep("a").WithHeader(header), all, true},
+		"header, right":     {plan().Keep("a").WithHeader(header), sdk.Manifest{May: allRights &^ sdk.MayEditHeader}, false},
+		"header and body":   {plan().Keep("a").WithHeader(mail.NewHeader([]byte("Subject: x\r\n\r\nbody"))), all, false},
+		"header, bare LF":   {plan().Redirect(to).WithHeader(mail.NewHeader([]byte("Subject: x\n y\r\n\r\n"))), all, false},
+		"large header":      {plan().Keep("").WithHeader(mail.NewHeader([]byte("X: " + strings.Repeat("x", proto.MaxHeader) + "\r\n\r\n"))), all, false},
+		"new body":          {plan().Redirect(to).WithBody(body), all, true},
+		"body, right":       {plan().Redirect(to).WithBody(body), sdk.Manifest{May: allRights &^ sdk.MayReplaceBody}, false},
+		"body of a reply":   {plan().Vacation(header, nil).WithBody(body), all, false},
+		"body before it":    {plan().Keep("").WithBody(sdk.Section{Draft: "d", Offset: -1}), all, false},
+		"16 notes":          {times(maxPlanNotes, func(p *sdk.Plan) { p.Note("x") }), sdk.Manifest{}, true},
+		"17 notes":          {times(maxPlanNotes+1, func(p *sdk.Plan) { p.Note("x") }), sdk.Manifest{}, false},
+		"note of two lines": {plan().Note("a\nb"), sdk.Manifest{}, false},
 		"no time":           {plan().AndRemember("k", 0), all, false},
 		"unknown":           {&sdk.Plan{Actions: []sdk.PlanAction{{Kind: 99}}}, all, false},
 	} {
@@ -60,5 +75,11 @@ func TestCheckPlan(t *testing.T) {
 	}
 	if _, err := Plan(&proto.PlanResponse{Actions: []*proto.PlanAction{{Kind: 257}}}, all); err == nil { // 1 in eight bits
 		t.Error("kind 257 is known")
+	}
+	answer := &proto.PlanResponse{Actions: []*proto.PlanAction{{Kind: proto.PlanKind_PLAN_KEEP, NewBody: &proto.Section{Draft: "d"}}}}
+	for draft, ok := range map[string]bool{"d": true, "other": false, "": false} {
+		if _, err := PlanDraft(answer, all, draft); (err == nil) != ok {
+			t.Errorf("draft %q: %v", draft, err)
+		}
 	}
 }
