@@ -17,12 +17,11 @@ func Manifest() sdk.Manifest {
 		Version: "1.0",
 		Needs:   sdk.NeedBody,
 		May:     sdk.MayReject | sdk.MayDiscard | sdk.MayEditRcpt | sdk.MayEditHeader | sdk.MayReplaceBody,
-		Host: sdk.MaySubmit | sdk.MayLookup | sdk.MayKeepData | sdk.MayAskRemembered | sdk.MayLog | sdk.MayCount |
-			sdk.MayAuthenticate | sdk.MayUseCertificate,
+		Host:    sdk.MaySubmit | sdk.MayLookup | sdk.MayKeepData | sdk.MayAskRemembered | sdk.MayLog | sdk.MayCount,
 	}
 }
 
-// Plugin runs scripts. It implements [sdk.Planner], and [sdk.Service] for ManageSieve.
+// Plugin runs scripts. It implements [sdk.Planner].
 type Plugin struct {
 	settings   Settings
 	hostname   string
