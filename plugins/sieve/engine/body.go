@@ -73,6 +73,9 @@ func (x *run) content(types []string, line int) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	if x.msg.body.Size == 0 { // there is nothing to match, not even with the empty string
+		return nil, nil
+	}
 	var values []string
 	left := x.limits.BodySize
 	for p := range tree.All {

@@ -81,12 +81,9 @@ func (x *run) values(o mimeOptions, f field) []string {
 	if o.option == "" {
 		return []string{x.msg.value(f)}
 	}
-	raw := strings.TrimSpace(unfold(f.raw))
-	value, params, err := stdmime.ParseMediaType(raw)
-	if err != nil { // what it begins with is good all the same
-		value, _, _ = strings.Cut(raw, ";")
-		value = strings.ToLower(strings.TrimSpace(value))
-	}
+	raw := withoutComments(unfold(f.raw))
+	value, _, _ := strings.Cut(raw, ";")
+	value = strings.TrimSpace(value)
 	kind, sub, _ := strings.Cut(value, "/")
 	switch o.option {
 	case "type":
@@ -96,6 +93,7 @@ func (x *run) values(o mimeOptions, f field) []string {
 	case "contenttype":
 		return []string{value}
 	}
+	_, params, _ := stdmime.ParseMediaType(raw) // what cannot be read has no parameters
 	var list []string
 	for _, p := range o.params {
 		if v, ok := params[strings.ToLower(x.text(p))]; ok {
@@ -103,4 +101,35 @@ func (x *run) values(o mimeOptions, f field) []string {
 		}
 	}
 	return list
+}
+
+// withoutComments drops comments (RFC 5322 §3.2.2).
+func withoutComments(s string) string {
+	if strings.IndexByte(s, '(') < 0 {
+		return strings.TrimSpace(s)
+	}
+	var b strings.Builder
+	depth, quoted := 0, false
+	for i := 0; i < len(s); i++ {
+		c := s[i]
+		switch {
+		case c == '\\' && (quoted || depth > 0) && i+1 < len(s):
+			if i++; depth == 0 {
+				b.WriteString(s[i-1 : i+1])
+			}
+			continue
+		case c == '"' && depth == 0:
+			quoted = !quoted
+		case c == '(' && !quoted:
+			depth++
+			continue
+		case c == ')' && depth > 0:
+			depth--
+			continue
+		}
+		if depth == 0 {
+			b.WriteByte(c)
+		}
+	}
+	return strings.TrimSpace(b.String())
 }
