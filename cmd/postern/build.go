@@ -173,7 +173,7 @@ func pluginSpecs(c *config.Config) ([]pluginhost.Spec, error) {
 
 func hostOptions(c *config.Config, runDir string, log *slog.Logger) pluginhost.Options {
 	return pluginhost.Options{RunDir: runDir, SelfExe: "/proc/self/exe", Hostname: c.Hostname.String(), Postmaster: c.Postmaster.String(),
-		DataDir: c.DataDir, DNSServers: c.DNS.Servers, Version: version(), Log: log}
+		DataDir: c.DataDir, ContentDir: contentDir(c), DNSServers: c.DNS.Servers, Version: version(), Log: log}
 }
 
 // defaultPluginTime is the timeout of plugins that nobody listed.

@@ -16,6 +16,7 @@ import (
 
 	"github.com/postern-mail/postern/core/callahead"
 	"github.com/postern-mail/postern/core/config"
+	"github.com/postern-mail/postern/core/confine"
 	"github.com/postern-mail/postern/core/directory"
 	"github.com/postern-mail/postern/core/pipeline"
 	"github.com/postern-mail/postern/core/pluginhost"
@@ -192,6 +193,9 @@ func checkPlugins(ctx context.Context, c *config.Config) []checkLine {
 	var lines []checkLine
 	for _, s := range specs {
 		what := "plugin " + s.Name + " starts"
+		if s.Files != nil {
+			what += fmt.Sprintf(", restricted to its files by Landlock %d", confine.Landlock())
+		}
 		if i := slices.IndexFunc(c.Plugins, func(p config.Plugin) bool { return p.Name == s.Name }); i >= 0 {
 			_, filter := host.Filter(s.Name)
 			_, gate := host.Gate(s.Name)

@@ -18,6 +18,9 @@ import (
 // restrict tells the plugin host what the configuration lets a plugin do.
 func restrict(s *pluginhost.Spec, p config.Plugin) error {
 	s.SHA256, s.Memory, s.Processes = p.SHA256, int64(p.Memory), p.Processes
+	if p.Files != nil {
+		s.Files = &confine.Files{Read: p.Files.Read, Write: p.Files.Write}
+	}
 	if len(s.Command) == 0 {
 		s.Network = builtins[s.Use].manifest.Network
 	}

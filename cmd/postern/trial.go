@@ -81,6 +81,9 @@ func (t *trial) open(ctx context.Context, specs []pluginhost.Spec) error {
 	if err := (&dataCopy{}).tree(c.DataDir, t.dir, 0); err != nil {
 		return fmt.Errorf("data_dir: %w", err)
 	}
+	if err := moveFiles(specs, c.DataDir, t.dir); err != nil {
+		return err
+	}
 	own := *c
 	own.DataDir = t.dir
 	if t.directory, err = directory.Open(directory.Options{Path: directoryFile(&own), Hostname: c.Hostname, Postmaster: c.Postmaster}); err != nil {

@@ -42,6 +42,14 @@ func (c *Config) complete(dir string) {
 		if cmd := c.Plugins[i].Command; len(cmd) > 0 {
 			abs(&cmd[0])
 		}
+		if f := c.Plugins[i].Files; f != nil {
+			for k := range f.Read {
+				abs(&f.Read[k])
+			}
+			for k := range f.Write {
+				abs(&f.Write[k])
+			}
+		}
 	}
 	c.completePlanners()
 }

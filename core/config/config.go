@@ -447,9 +447,28 @@ type Plugin struct {
 	// Processes is how many processes and threads there may be.
 	// Default: 0, no limit.
 	Processes int `toml:"processes"`
+	// Files restricts what the plugin may open, whoever it runs as, with Linux's Landlock: only its
+	// own program and the files that command names, what programs of all kinds need (libraries,
+	// certificates, time zones, names of hosts), the bodies of messages, and what the table lists.
+	// An empty table is a restriction too. The plugin does not start where the kernel cannot do it.
+	// Unix sockets that have a path it can still connect to, where its user may.
+	// Default: not said, what its user may.
+	Files *Files `toml:"files"`
 	// Settings are the plugin's own: handed over as TOML and decoded strictly by it.
 	// Default: none.
 	Settings Settings `toml:"settings"`
+}
+
+// Files are what a plugin may open besides what it gets anyway. A directory stands for all that
+// is in it. What is listed has to be there when the plugin starts, and a file that takes the place
+// of another later is not allowed: list its directory.
+type Files struct {
+	// Read is what it may read and run.
+	// Default: []
+	Read Strings `toml:"read"`
+	// Write is what it may read and change; in a directory it makes and removes files too.
+	// Default: []
+	Write Strings `toml:"write"`
 }
 
 // OnFailure says what happens when a plugin fails: "tempfail", "reject", "accept" (marked

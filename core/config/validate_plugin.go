@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"os/user"
+	"path/filepath"
 	"strconv"
 	"strings"
 )
@@ -27,11 +28,27 @@ func (v *validator) confinement(key string, p Plugin) {
 	if p.User != "" {
 		v.user(key+".user", p.User)
 	}
+	if p.Files != nil {
+		v.paths(key+".files.read", p.Files.Read)
+		v.paths(key+".files.write", p.Files.Write)
+	}
 	if p.Memory != 0 && p.Memory < minMemory {
 		v.problem(key+".memory", "must be 0, for no limit, or at least %s", Size(minMemory))
 	}
 	if p.Processes < 0 || p.Processes > 0 && p.Processes < minProcesses {
 		v.problem(key+".processes", "must be 0, for no limit, or at least %d: threads count", minProcesses)
+	}
+}
+
+// paths wants names of files, and none that would restrict nothing.
+func (v *validator) paths(key string, list Strings) {
+	for i, path := range list {
+		switch {
+		case path == "":
+			v.problem(indexKey(key, i), "is empty; name a file or a directory")
+		case filepath.Clean(path) == "/":
+			v.problem(indexKey(key, i), "is everything, which would restrict nothing")
+		}
 	}
 }
 

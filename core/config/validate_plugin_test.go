@@ -37,6 +37,13 @@ func TestPluginConfinement(t *testing.T) {
 		{`processes = 16`, ""},
 		{`processes = 15`, "at least 16"},
 		{`processes = -1`, "from 0"},
+		{`files = {}`, ""},
+		{`files = {read = "/usr/share/dict", write = ["data/x"]}`, ""},
+		{`files = {read = ["/"]}`, "plugin[0].files.read[0]: is everything"},
+		{`files = {write = ["/srv", "/.."]}`, "plugin[0].files.write[1]: is everything"},
+		{`files = {write = ["/srv", ""]}`, "plugin[0].files.write[1]: is empty"},
+		{`files = {reads = []}`, `did you mean "read"?`},
+		{`files = "/srv"`, "must be a table, not a string"},
 	} {
 		_, err := Parse("postern.toml", []byte(plain+tt.keys+"\n"))
 		switch {
@@ -46,6 +53,25 @@ func TestPluginConfinement(t *testing.T) {
 			t.Errorf("%s: %v", tt.keys, err)
 		case tt.want != "" && !strings.Contains(err.Error(), "postern.toml:"+fmt.Sprint(strings.Count(plain+tt.keys, "\n")+1)):
 			t.Errorf("%s: the line is not named: %v", tt.keys, err)
+		}
+	}
+}
+
+// What is not said is no restriction, an empty table is; relative paths are from the file's
+// place.
+func TestPluginFiles(t *testing.T) {
+	for _, tt := range []struct{ keys, want string }{
+		{"", "<nil>"},
+		{"files = {}", "&{[] []}"},
+		{`files = {read = ["a/b", "/c/d/.."]}`, "&{[/etc/a/b /c/d/..] []}"},
+		{`files = {write = "data"}`, "&{[] [/etc/data]}"},
+	} {
+		c, err := Parse("/etc/postern.toml", []byte(plain+tt.keys+"\n"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := fmt.Sprint(c.Plugins[0].Files); got != tt.want {
+			t.Errorf("%s: %s, want %s", tt.keys, got, tt.want)
 		}
 	}
 }
