@@ -42,6 +42,10 @@ type Settings struct {
 	// Default: "spam" and "antivirus".
 	Spam      string `toml:"spam"`
 	Antivirus string `toml:"antivirus"`
+	// ManageSieve are the addresses where people manage their scripts themselves (RFC 5804), each
+	// "host:port". Scripts run in any case.
+	// Default: [], nowhere.
+	ManageSieve []string `toml:"managesieve"`
 	// Quota bounds the scripts of one account.
 	Quota struct {
 		Scripts    int   `toml:"scripts"`     // Default: 32
@@ -80,6 +84,9 @@ func SettingsOf(c sdk.Config) (Settings, error) {
 		return s, errors.New("settings: quota.script_size is from 1 to 1048576")
 	case s.Quota.Size < s.Quota.ScriptSize:
 		return s, errors.New("settings: quota.size is less than quota.script_size")
+	}
+	if err := checkAddresses(s.ManageSieve); err != nil {
+		return s, err
 	}
 	for name := range s.Domain {
 		if _, err := mail.ParseDomain(name); err != nil {

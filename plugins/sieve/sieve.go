@@ -17,11 +17,12 @@ func Manifest() sdk.Manifest {
 		Version: "1.0",
 		Needs:   sdk.NeedBody,
 		May:     sdk.MayReject | sdk.MayDiscard | sdk.MayEditRcpt | sdk.MayEditHeader | sdk.MayReplaceBody,
-		Host:    sdk.MaySubmit | sdk.MayLookup | sdk.MayKeepData | sdk.MayAskRemembered | sdk.MayLog | sdk.MayCount,
+		Host: sdk.MaySubmit | sdk.MayLookup | sdk.MayKeepData | sdk.MayAskRemembered | sdk.MayLog | sdk.MayCount |
+			sdk.MayAuthenticate | sdk.MayUseCertificate,
 	}
 }
 
-// Plugin runs scripts. It implements [sdk.Planner].
+// Plugin runs scripts. It implements [sdk.Planner], and [sdk.Service] for ManageSieve.
 type Plugin struct {
 	settings   Settings
 	hostname   string

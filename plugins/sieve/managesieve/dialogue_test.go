@@ -1,6 +1,9 @@
 package managesieve
 
 import (
+	"context"
+	"crypto/tls"
+	"errors"
 	"strings"
 	"testing"
 )
@@ -265,6 +268,13 @@ func TestAuthenticate(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Without a certificate there is nothing to be had.
+func TestNoCertificate(t *testing.T) {
+	serving(t, func(o *Options) {
+		o.TLS = func(context.Context) (*tls.Config, error) { return nil, errors.New("not yet") }
+	}).dial().talk("S: BYE (TRYLATER)*\nEND")
 }
 
 // Without log-ins nobody is left to believe that there are some.

@@ -25,7 +25,7 @@ func (s *session) startTLS() reply {
 	if s.out.Flush() != nil {
 		return reply{last: true}
 	}
-	t := tls.Server(s.link, s.server.opt.TLS)
+	t := tls.Server(s.link, s.tls)
 	ctx, cancel := context.WithTimeout(s.ctx, s.server.opt.Timeouts.Handshake)
 	defer cancel()
 	s.link.readBy(time.Now().Add(s.server.opt.Timeouts.Handshake))

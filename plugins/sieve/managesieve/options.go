@@ -78,7 +78,8 @@ type Exchange interface {
 type Options struct {
 	Scripts Scripts
 	Logins  Logins
-	TLS     *tls.Config
+	// TLS is asked for each client, before it is greeted.
+	TLS func(ctx context.Context) (*tls.Config, error)
 	// Implementation is the name of the server, with a version.
 	Implementation string
 	// Extensions are what scripts may require, Notify the kinds of URI that notifications go to.

@@ -223,7 +223,7 @@ func (l *lineLog) text() string {
 	return l.String()
 }
 
-func certificate(t testing.TB) *tls.Config {
+func certificate(t testing.TB) func(context.Context) (*tls.Config, error) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -234,7 +234,9 @@ func certificate(t testing.TB) *tls.Config {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}
+	return func(context.Context) (*tls.Config, error) {
+		return &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}, nil
+	}
 }
 
 // rig is a server that listens.

@@ -30,6 +30,7 @@ type session struct {
 	in     *input
 	out    *bufio.Writer
 	log    *slog.Logger
+	tls    *tls.Config
 
 	client     mail.Client // TLS is "" in the clear
 	mechanisms []string    // of SASL; none in the clear
@@ -74,12 +75,28 @@ func (s turns) Read(b []byte) (int, error) {
 func (s *session) run() {
 	s.log.Debug("managesieve connected")
 	defer s.log.Debug("managesieve disconnected")
-	s.link.writeBy()
-	s.greet()
-	for s.step() {
+	if s.begin() {
+		for s.step() {
+		}
 	}
 	s.out.Flush()
 	s.hangUp()
+}
+
+// begin greets the client. Without TLS nobody could do anything.
+func (s *session) begin() bool {
+	ctx, cancel := context.WithTimeout(s.ctx, s.server.opt.Timeouts.Work)
+	defer cancel()
+	var err error
+	s.tls, err = s.server.opt.TLS(ctx)
+	s.link.writeBy()
+	if err != nil {
+		s.log.Warn("managesieve: no certificate", "error", err)
+		writeReply(s.out, goodbye(CodeTryLater, "There is no TLS now"))
+		return false
+	}
+	s.greet()
+	return true
 }
 
 // hangUp ends the connection so that the client gets what was said last.
