@@ -13,6 +13,7 @@ import (
 	"github.com/postern-mail/postern/plugins/dkim"
 	"github.com/postern-mail/postern/plugins/dnsbl"
 	"github.com/postern-mail/postern/plugins/greylist"
+	"github.com/postern-mail/postern/plugins/imapappend"
 	"github.com/postern-mail/postern/plugins/journal"
 	"github.com/postern-mail/postern/plugins/mailauth"
 	"github.com/postern-mail/postern/plugins/maildir"
@@ -40,6 +41,7 @@ var builtins = map[string]builtin{
 	"dkim":        {make: func() any { return dkim.New() }, manifest: dkim.Manifest()},
 	"dnsbl":       {make: func() any { return dnsbl.New() }, manifest: dnsbl.Manifest()},
 	"greylist":    {make: func() any { return greylist.New() }, manifest: greylist.Manifest()},
+	"imapappend":  {make: func() any { return imapappend.New() }, manifest: imapappend.Manifest(), mailbox: true},
 	"journal":     {make: func() any { return journal.New() }, manifest: journal.Manifest()},
 	"mailauth":    {make: func() any { return mailauth.New() }, manifest: mailauth.Manifest()},
 	"maildir":     {make: func() any { return maildir.New() }, manifest: maildir.Manifest(), mailbox: true},
