@@ -58,8 +58,10 @@ func (in *Intake) batch(src source, s pipeline.Settlement) queue.Batch {
 			}
 			continue
 		}
-		e := in.entry(&src, v)
-		b.Add = append(b.Add, queue.Add{Entry: e, Records: in.records(src.rules, e, v)})
+		for _, v := range in.sentOn(&src, v) {
+			e := in.entry(&src, v)
+			b.Add = append(b.Add, queue.Add{Entry: e, Records: in.records(src.rules, e, v)})
+		}
 	}
 	return b
 }

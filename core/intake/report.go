@@ -53,15 +53,14 @@ func (in *Intake) Reports(e *queue.Entry, notices []Notice) ([]queue.Add, []trac
 }
 
 func (in *Intake) report(e *queue.Entry, told []dsn.Recipient) (queue.Add, bool) {
-	now := in.Clock()
+	rules, now := in.rules.Load(), in.Clock()
 	msg, err := dsn.Build(dsn.Options{Hostname: in.Hostname, Postmaster: in.Postmaster, Now: now}, dsn.Report{
-		ID: e.ID.String(), ReversePath: e.Envelope.ReversePath, EnvelopeID: e.Envelope.EnvelopeID, Return: e.Envelope.Return, UTF8: e.Envelope.UTF8,
+		ID: e.ID.String(), ReversePath: rules.sender(e.Envelope.ReversePath), EnvelopeID: e.Envelope.EnvelopeID, Return: e.Envelope.Return, UTF8: e.Envelope.UTF8,
 		Arrival: e.Received, Header: e.Header, Body: e.Body, Recipients: told})
 	if err != nil {
 		in.Log.Error("cannot write a delivery report", "id", e.ID.String(), "error", err)
 		return queue.Add{}, false
 	}
-	rules := in.rules.Load()
 	id := in.IDs.New(now)
 	r := &queue.Entry{ID: id, Family: id, Received: now, Header: msg.Header, Body: msg.Body}
 	r.Envelope = mail.Envelope{ID: id.String(), Origin: mail.Internal, UTF8: msg.UTF8,
