@@ -30,14 +30,6 @@ const messageTime = 60 * time.Second
 // smarthostLogin is the name of the smarthost's credentials.
 const smarthostLogin = "smarthost"
 
-func declared(c *config.Config) []directory.Domain {
-	var out []directory.Domain
-	for _, d := range c.Domains {
-		out = append(out, directory.Domain{Name: d.Name, Aliases: d.Aliases, Elsewhere: d.Directory != ""})
-	}
-	return out
-}
-
 func policyOptions(c *config.Config, dir policy.Directory, behind policy.Behind, previous *policy.Policy, log *slog.Logger) policy.Options {
 	o := policy.Options{
 		Hostname: c.Hostname, Directory: dir, Behind: behind, Relay: c.Prefixes(c.Relay.Networks),
@@ -236,7 +228,7 @@ func newPipeline(c *config.Config, host *pluginhost.Host, d *directory.Directory
 
 // intakeRules are the rules for messages that come in.
 func intakeRules(c *config.Config, p *pipeline.Pipeline, dirs *directories, table *route.Table) intake.Rules {
-	return intake.Rules{Pipeline: p, Expand: dirs.Expand, HeaderSize: int(c.Limits.HeaderSize), Hops: c.Limits.ReceivedHops, BodySize: int64(c.Limits.MessageSize),
+	return intake.Rules{Pipeline: p, Expand: dirs.Expand, Sender: dirs.Sender, HeaderSize: int(c.Limits.HeaderSize), Hops: c.Limits.ReceivedHops, BodySize: int64(c.Limits.MessageSize),
 		Quarantine: time.Duration(c.Quarantine.Keep),
 		Destination: func(to mail.Path) string {
 			r, err := table.Route(to)

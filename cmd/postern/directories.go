@@ -8,6 +8,7 @@ import (
 	"github.com/postern-mail/postern/core/config"
 	"github.com/postern-mail/postern/core/directory"
 	"github.com/postern-mail/postern/core/pluginhost"
+	"github.com/postern-mail/postern/core/policy"
 	"github.com/postern-mail/postern/sdk"
 	"github.com/postern-mail/postern/sdk/mail"
 )
@@ -54,8 +55,16 @@ func (d *directories) Resolve(ctx context.Context, p mail.Path) ([]mail.Path, er
 	return r.targets, nil
 }
 
-// Expand is Resolve for a message that is already accepted, as directory.Directory's is.
+// Expand is Resolve for a message that is already accepted, as directory.Directory's is. The
+// address is rewritten first: this is the one place where recipients are.
 func (d *directories) Expand(ctx context.Context, p mail.Path) ([]mail.Path, error) {
+	p, err := d.own.Rewrite(ctx, directory.RewriteRecipient, p)
+	if err != nil {
+		return nil, err
+	}
+	if len(d.plugins) == 0 {
+		return d.own.Expand(ctx, p)
+	}
 	targets, err := d.Resolve(ctx, p)
 	switch {
 	case errors.Is(err, directory.ErrNotFound):
@@ -71,6 +80,25 @@ func (d *directories) Expand(ctx context.Context, p mail.Path) ([]mail.Path, err
 		return []mail.Path{p}, nil
 	}
 	return targets, err
+}
+
+// Sender returns the reverse-path to use in the place of one that came in.
+func (d *directories) Sender(ctx context.Context, p mail.Path) (mail.Path, error) {
+	return d.own.Rewrite(ctx, directory.RewriteSender, p)
+}
+
+// extend tells the policy what it may ask besides.
+func (d *directories) extend(o *policy.Options) {
+	o.Rewrite = func(ctx context.Context, rcpt mail.Path) (mail.Path, error) {
+		return d.own.Rewrite(ctx, directory.RewriteRecipient, rcpt)
+	}
+	o.MaySend = func(ctx context.Context, e *mail.Envelope, rcpt mail.Path) error {
+		s := directory.Sender{Trusted: e.Client.Class != mail.Stranger, ReversePath: e.ReversePath}
+		if e.Client.User != "" {
+			s.Account, _ = mail.ParsePath(e.Client.User)
+		}
+		return d.own.MaySend(ctx, s, rcpt)
+	}
 }
 
 // Info is about the mailbox of an address of ours; nil: it has none. Of who is known to a

@@ -41,7 +41,9 @@ import (
 type gateway struct {
 	log     *slog.Logger
 	started time.Time
-	config  atomic.Pointer[config.Config]
+	config  atomic.Pointer[config.Config]      // with the stored domains
+	file    atomic.Pointer[config.Config]      // without
+	stored  atomic.Pointer[[]directory.Domain] // those domains
 
 	*keeping
 	directory *directory.Directory
@@ -101,10 +103,23 @@ func (g *gateway) build(ctx context.Context, c *config.Config, undo func(func())
 		return err
 	}
 	undo(func() { closeSockets(opened) })
-	if g.directory, err = directory.Open(directory.Options{Path: directoryFile(c), Hostname: c.Hostname, Postmaster: c.Postmaster}); err != nil {
+	if g.directory, err = directory.Open(directory.Options{Path: directoryFile(c), Hostname: c.Hostname, Postmaster: c.Postmaster, OnlyDeclared: true, Log: g.log}); err != nil {
 		return err
 	}
 	undo(func() { g.directory.Close() })
+	file := c
+	stored, err := g.directory.Domains(ctx)
+	if err != nil {
+		return err
+	}
+	if c, err = withDomains(file, stored); err != nil {
+		return err
+	}
+	g.file.Store(file)
+	g.stored.Store(&stored)
+	if specs, err = pluginSpecs(c); err != nil {
+		return err
+	}
 	if g.behind, err = newBehind(c, &g.client, g.log, g.clock); err != nil {
 		return err
 	}
@@ -179,7 +194,6 @@ func (g *gateway) steered(first *config.Config) *admin.Queue {
 // thrown away here.
 type prepared struct {
 	directories *directories
-	sending     *sendingOn
 	policy      *policy.Policy
 	routes      *route.Table
 	client      *smtpclient.Client
@@ -193,15 +207,12 @@ func (g *gateway) prepare(c *config.Config, opened map[string]*socket) (*prepare
 	own := g.ownAddresses(c, opened)
 	p := &prepared{directories: newDirectories(c, g.directory, g.host)}
 	var err error
-	if p.sending, err = newSendingOn(c, g.directory); err != nil {
-		return nil, err
-	}
 	if p.routes, err = routes(c, own); err != nil {
 		return nil, err
 	}
 	rules := policyOptions(c, p.directories, g.behind, g.policy.Load(), g.log)
 	rules.Room = room(g.rooms, p.routes)
-	rules.Returned = p.sending.returned
+	p.directories.extend(&rules)
 	if p.policy, err = policy.New(rules); err != nil {
 		return nil, err
 	}
@@ -256,9 +267,7 @@ func (g *gateway) serverOptions(c *config.Config, l config.Listener, p *prepared
 }
 
 func (g *gateway) intakeRules(c *config.Config, p *prepared) intake.Rules {
-	r := intakeRules(c, newPipeline(c, g.host, g.directory, g.trace, &g.convictions, g.log), p.directories, p.routes)
-	p.sending.extend(&r)
-	return r
+	return intakeRules(c, newPipeline(c, g.host, g.directory, g.trace, &g.convictions, g.log), p.directories, p.routes)
 }
 
 func deliveryRules(c *config.Config, p *prepared) delivery.Rules {
@@ -331,9 +340,17 @@ func (g *gateway) retire(replaced []*smtpd.Server) {
 }
 
 // Reload puts another configuration in force, or leaves everything as it is.
-func (g *gateway) Reload(ctx context.Context, c *config.Config) error {
+func (g *gateway) Reload(ctx context.Context, file *config.Config) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	stored, err := g.directory.Domains(ctx)
+	if err != nil {
+		return err
+	}
+	c, err := withDomains(file, stored)
+	if err != nil {
+		return err
+	}
 	if old := g.config.Load(); c.DataDir != old.DataDir || c.Hostname != old.Hostname {
 		return errors.New("hostname and data_dir cannot change while the gateway runs: restart it")
 	}
@@ -353,6 +370,8 @@ func (g *gateway) Reload(ctx context.Context, c *config.Config) error {
 		return err
 	}
 	g.adopt(c, p, opened)
+	g.file.Store(file)
+	g.stored.Store(&stored)
 	g.unpark()
 	return nil
 }
@@ -429,10 +448,15 @@ func (g *gateway) Run(ctx context.Context) {
 		g.delivery.Run(deliver, stop)
 		close(delivered)
 	}()
+	var following sync.WaitGroup
+	follow, unfollow := context.WithCancel(ctx)
+	defer unfollow()
+	following.Go(func() { g.followDomains(follow) })
 	var digests sync.WaitGroup
 	digests.Go(func() { g.digest.Run(ctx) })
 	<-ctx.Done()
 	g.log.Info("stopping")
+	following.Wait() // it may be in a reload
 	time.AfterFunc(grace, cut)
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -60,7 +60,7 @@ func root() *cobra.Command {
 	cmd.PersistentFlags().StringVarP(&file, "config", "c", defaultConfig(), "the configuration file")
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	cmd.AddCommand(serveCommand(&file), checkCommand(&file), sendCommand(&file), tryCommand(&file), queueCommand(&file), quarantineCommand(&file),
-		accountCommand(&file), dkimCommand(&file), sieveCommand(&file), pluginCommand(&file), versionCommand())
+		domainCommand(&file), accountCommand(&file), aliasCommand(&file), groupCommand(&file), rewriteCommand(&file), dkimCommand(&file), sieveCommand(&file), pluginCommand(&file), versionCommand())
 	cmd.CompletionOptions.HiddenDefaultCmd = true
 	return cmd
 }

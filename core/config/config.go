@@ -73,9 +73,6 @@ type Config struct {
 	// Queue is about retries.
 	// Default: see each key.
 	Queue Queue `toml:"queue"`
-	// SRS is about the reverse-path of mail that is sent on to other domains.
-	// Default: see there.
-	SRS SRS `toml:"srs"`
 	// Quarantine is about mail that plugins want held.
 	// Default: see each key.
 	Quarantine Quarantine `toml:"quarantine"`
@@ -285,6 +282,22 @@ type Domain struct {
 	// goes into the inbox.
 	// Default: "", the plugin sieve where it is listed and deliver is a mailbox; else nobody.
 	Planner string `toml:"planner"`
+	// Postmaster gets mail for postmaster at this domain, if there is no such account or alias.
+	// Default: "", the postmaster of the gateway.
+	Postmaster mail.Path `toml:"postmaster"`
+	// CatchAll are the addresses that get mail for those that do not exist here; so does an
+	// alias for "@" and the domain.
+	// Default: []
+	CatchAll []mail.Path `toml:"catch_all"`
+	// Quota is what a mailbox may hold that has no quota of its own.
+	// Default: "0B", no limit.
+	Quota Size `toml:"quota"`
+	// QuotaMessages is the same in messages.
+	// Default: 0, no limit.
+	QuotaMessages int `toml:"quota_messages"`
+
+	// Stored says that it is not from the file but from the directory.
+	Stored bool
 }
 
 // Callahead is about domains with recipients = "callahead". The server behind such a domain is

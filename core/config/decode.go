@@ -222,7 +222,7 @@ func describe(t reflect.Type) string {
 	case reflect.Int:
 		return "a whole number from 0 to 2147483647"
 	case reflect.Slice:
-		if t.Elem().Kind() == reflect.Struct && t.Elem() != reflect.TypeFor[mail.Domain]() {
+		if t.Elem().Kind() == reflect.Struct && t.Elem() != reflect.TypeFor[mail.Domain]() && t.Elem() != reflect.TypeFor[mail.Path]() {
 			return "an array of tables, written with [[ ]]"
 		}
 		return "an array"

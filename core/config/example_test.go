@@ -100,7 +100,7 @@ func keys(path string, v reflect.Value) []key {
 			out = append(out, key{p, `""`})
 		case el.Kind() == reflect.Struct:
 			out = append(out, keys(p, fv)...)
-		case el.Kind() == reflect.Slice && el.Elem().Kind() == reflect.Struct && el.Elem() != reflect.TypeFor[mail.Domain]():
+		case el.Kind() == reflect.Slice && el.Elem().Kind() == reflect.Struct && el.Elem() != reflect.TypeFor[mail.Domain]() && el.Elem() != reflect.TypeFor[mail.Path]():
 			out = append(out, keys(p, reflect.New(el.Elem()).Elem())...)
 		case el.Kind() == reflect.Map && el.Elem().Kind() == reflect.Struct:
 			out = append(out, keys(p+".office", reflect.New(el.Elem()).Elem())...)

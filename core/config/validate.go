@@ -42,7 +42,6 @@ func (c *Config) problems() Problems {
 	}
 	v.queue()
 	v.quarantine()
-	v.srs()
 	v.oneOf("log.format", c.Log.Format, "text", "json")
 	v.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
 	if c.Admin.Address != "" {
@@ -296,6 +295,14 @@ func (v *validator) domains() {
 			}
 		}
 		v.planner(key+".planner", d)
+		if !d.Postmaster.IsZero() && d.Postmaster.Domain.IsZero() {
+			v.problem(key+".postmaster", "needs a domain")
+		}
+		for j, p := range d.CatchAll {
+			if p.Domain.IsZero() {
+				v.problem(indexKey(key+".catch_all", j), "needs a local part and a domain")
+			}
+		}
 		if d.Directory != "" {
 			v.listed(key+".directory", d.Directory)
 			if d.Recipients != "directory" {

@@ -93,6 +93,21 @@ func (d *Directory) AddAccount(ctx context.Context, address mail.Path, password 
 	return about("account "+p.String(), d.transact(ctx, func(c *change) error { return c.addAccount(p, v) }))
 }
 
+// AddNewAccount adds an account with all that is known of it.
+func (d *Directory) AddNewAccount(ctx context.Context, a *NewAccount) error {
+	p, err := d.canonical(ctx, a.Address)
+	if err != nil {
+		return err
+	}
+	v := auth.NoPassword()
+	if a.Password != "" {
+		if v, err = auth.NewVerifier("", a.Password); err != nil {
+			return err
+		}
+	}
+	return about("account "+p.String(), d.transact(ctx, func(c *change) error { return c.addNew(p, a, v) }))
+}
+
 func (c *change) addAccount(p mail.Path, v auth.Verifier) error {
 	if p.Local == "" {
 		return errors.New("an account needs a local part")

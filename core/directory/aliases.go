@@ -220,8 +220,34 @@ func (d *Directory) Groups(ctx context.Context) ([]Group, error) {
 	return out, rows.Err()
 }
 
-func (d *Directory) aliases(ctx context.Context, query string) ([]Alias, error) {
-	rows, err := d.db.QueryContext(ctx, query)
+// LeadingTo lists the aliases and groups that name an address of ours themselves, by domain
+// and local part.
+func (d *Directory) LeadingTo(ctx context.Context, address mail.Path) ([]mail.Path, error) {
+	p, err := d.canonical(ctx, address)
+	if err != nil {
+		return nil, err
+	}
+	names := []mail.Domain{p.Domain}
+	if dom, err := d.domain(ctx, p.Domain); err == nil && dom != nil {
+		names = append(names, dom.Aliases...)
+	}
+	var out []mail.Path
+	for _, name := range names {
+		found, err := d.aliases(ctx, `SELECT local, domain, target FROM aliases WHERE lower(target) = ? ORDER BY domain, local`, mail.Path{Local: p.Local, Domain: name}.String())
+		if err != nil {
+			return nil, err
+		}
+		for _, a := range found {
+			if a.Address != p {
+				out = append(out, a.Address)
+			}
+		}
+	}
+	return out, nil
+}
+
+func (d *Directory) aliases(ctx context.Context, query string, args ...any) ([]Alias, error) {
+	rows, err := d.db.QueryContext(ctx, query, args...)
 	if err != nil {
 		return nil, fmt.Errorf("directory: aliases: %w", err)
 	}

@@ -77,7 +77,8 @@ func (d *Directory) AddDomain(ctx context.Context, dom Domain) error {
 
 // SetDomain changes a stored domain. f must not change its name.
 func (d *Directory) SetDomain(ctx context.Context, name mail.Domain, f func(*Domain) error) error {
-	return about("domain "+name.String(), d.change(ctx, func(tx *sql.Tx) error {
+	return about("domain "+name.String(), d.transact(ctx, func(c *change) error {
+		tx := c.tx
 		s, err := readDomains(ctx, tx)
 		if err != nil {
 			return err
@@ -100,6 +101,9 @@ func (d *Directory) SetDomain(ctx context.Context, name mail.Domain, f func(*Dom
 		}
 		if _, err := tx.ExecContext(ctx, `DELETE FROM domains WHERE alias_of = ?`, name.String()); err != nil {
 			return err
+		}
+		if len(dom.CatchAll) > 0 {
+			c.suspects = append(c.suspects, mail.Path{Domain: name})
 		}
 		return d.putDomain(ctx, tx, &dom)
 	}))

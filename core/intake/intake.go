@@ -46,10 +46,9 @@ type Rules struct {
 	// Expand returns what an accepted address stands for: itself, or what its alias or
 	// group leads to. An error that is no mail.Status is temporary.
 	Expand func(ctx context.Context, p mail.Path) ([]mail.Path, error)
-	// SendOn returns the reverse-path with which mail that an alias or a redirect leads to another
-	// address is sent on (SRS), SentBy who hears of mail that was sent on so. nil: nothing changes.
-	SendOn func(reverse, to mail.Path) mail.Path
-	SentBy func(reverse mail.Path) mail.Path
+	// Sender returns the reverse-path to use in the place of the one given; nil: it stays. An
+	// error is temporary.
+	Sender func(ctx context.Context, p mail.Path) (mail.Path, error)
 	// Destination is the key of the next hop for a recipient.
 	Destination func(p mail.Path) string
 	HeaderSize  int   // bytes; a larger header block is refused
@@ -181,8 +180,15 @@ func copyBuffered(w io.Writer, r io.Reader) (int64, error) {
 	return io.CopyBuffer(struct{ io.Writer }{w}, r, b[:])
 }
 
-// expand replaces the recipients by what their aliases lead to, each address once.
+// expand rewrites the reverse-path, and replaces the recipients by what they are rewritten to
+// and what their aliases lead to, each address once.
 func (m *receiving) expand(ctx context.Context) error {
+	if m.rules.Sender != nil && !m.env.ReversePath.IsZero() {
+		var err error
+		if m.env.ReversePath, err = m.rules.Sender(ctx, m.env.ReversePath); err != nil {
+			return fmt.Errorf("intake: sender: %w", err)
+		}
+	}
 	given := m.env.Recipients
 	m.env.Recipients = make([]mail.Recipient, 0, len(given))
 	m.owners = make([][]int, len(given))

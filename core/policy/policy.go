@@ -48,6 +48,12 @@ type Options struct {
 	// that the directory does not have.
 	Callahead []mail.Domain
 	Behind    Behind // required with Callahead
+	// Rewrite returns the address that mail for a recipient goes to instead; nil: it is not
+	// rewritten. An error means that the directory failed.
+	Rewrite func(ctx context.Context, rcpt mail.Path) (mail.Path, error)
+	// MaySend says whether the sender of an envelope may send to a recipient of ours, which may
+	// be a group; nil: everybody may. Errors are as of Directory.
+	MaySend func(ctx context.Context, e *mail.Envelope, rcpt mail.Path) error
 	// AnyRecipient are the names of those of our domains where every address is taken,
 	// because another server knows which exist.
 	AnyRecipient []mail.Domain
@@ -62,10 +68,6 @@ type Options struct {
 
 	Limits   Limits
 	Networks []NetworkLimits // of several that contain a client, the smallest network counts
-
-	// Returned says whether an address is one under which mail was sent on (SRS), and why it is not
-	// good if it is not. nil: there are none.
-	Returned func(rcpt mail.Path) (ours bool, s mail.Status)
 
 	// SenderLogin binds the reverse-path of a client that logged in to its account: the
 	// address itself, with or without +tag, and those that lead to it.
@@ -239,7 +241,7 @@ func (p *Policy) Recipient(ctx context.Context, e *mail.Envelope, rcpt mail.Path
 	case r != nil && r.Reject:
 		return refusal(r.Text, "Recipient address rejected")
 	}
-	if s := p.deliverable(ctx, e, rcpt); !s.IsZero() {
+	if s := p.rewritten(ctx, e, rcpt); !s.IsZero() {
 		return s
 	}
 	if !p.counters.recipients.take(state.ClientKey(e.Client.Addr), limits.RecipientsPerHour, time.Hour, p.Clock()) {
@@ -265,9 +267,6 @@ func (p *Policy) ruleFor(ctx context.Context, rcpt mail.Path) (*addressRule, err
 
 // deliverable says whether the client may send to rcpt.
 func (p *Policy) deliverable(ctx context.Context, e *mail.Envelope, rcpt mail.Path) mail.Status {
-	if ours, s := p.returned(e, rcpt); ours {
-		return s
-	}
 	postmaster := rcpt.Fold().Local == "postmaster"
 	if postmaster && rcpt.Domain == p.Hostname {
 		return mail.Status{}
@@ -283,7 +282,11 @@ func (p *Policy) deliverable(ctx context.Context, e *mail.Envelope, rcpt mail.Pa
 		return mail.Permanent(550, 7, 1, "Relaying denied")
 	case postmaster:
 		return mail.Status{} // RFC 5321 §4.5.1
-	case p.any[name]:
+	}
+	if s := p.permitted(ctx, e, rcpt); !s.IsZero() {
+		return s
+	}
+	if p.any[name] {
 		return routed(&e.Client, rcpt)
 	}
 	targets, s := p.listed(ctx, rcpt)
