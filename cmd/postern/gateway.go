@@ -194,6 +194,7 @@ func (g *gateway) steered(first *config.Config) *admin.Queue {
 // thrown away here.
 type prepared struct {
 	directories *directories
+	sending     *sendingOn
 	policy      *policy.Policy
 	routes      *route.Table
 	client      *smtpclient.Client
@@ -207,11 +208,15 @@ func (g *gateway) prepare(c *config.Config, opened map[string]*socket) (*prepare
 	own := g.ownAddresses(c, opened)
 	p := &prepared{directories: newDirectories(c, g.directory, g.host)}
 	var err error
+	if p.sending, err = newSendingOn(c, g.directory); err != nil {
+		return nil, err
+	}
 	if p.routes, err = routes(c, own); err != nil {
 		return nil, err
 	}
 	rules := policyOptions(c, p.directories, g.behind, g.policy.Load(), g.log)
 	rules.Room = room(g.rooms, p.routes)
+	rules.Returned = p.sending.returned
 	p.directories.extend(&rules)
 	if p.policy, err = policy.New(rules); err != nil {
 		return nil, err
@@ -267,7 +272,9 @@ func (g *gateway) serverOptions(c *config.Config, l config.Listener, p *prepared
 }
 
 func (g *gateway) intakeRules(c *config.Config, p *prepared) intake.Rules {
-	return intakeRules(c, newPipeline(c, g.host, g.directory, g.trace, &g.convictions, g.log), p.directories, p.routes)
+	r := intakeRules(c, newPipeline(c, g.host, g.directory, g.trace, &g.convictions, g.log), p.directories, p.routes)
+	p.sending.extend(&r)
+	return r
 }
 
 func deliveryRules(c *config.Config, p *prepared) delivery.Rules {

@@ -124,6 +124,12 @@ func (t *trial) assemble(content *spool.Spool, dirs *directories) error {
 		return err
 	}
 	o := policyOptions(c, dirs, t.behind, nil, t.log)
+	dirs.extend(&o)
+	sending, err := newSendingOn(c, t.directory)
+	if err != nil {
+		return err
+	}
+	o.Returned = sending.returned
 	unhurried(&o.Limits)
 	for i := range o.Networks {
 		unhurried(&o.Networks[i].Limits)
@@ -141,6 +147,7 @@ func (t *trial) assemble(content *spool.Spool, dirs *directories) error {
 	filters := pipeline.Options{Trace: untraced{}, Clock: time.Now, Witness: t, Allowed: allowance(c, t.directory, t.log)}
 	filters.Steps, filters.Timeout = steps(c, t.host), messageTime
 	t.rules = intakeRules(c, pipeline.New(filters), dirs, table)
+	sending.extend(&t.rules)
 	t.intake = intake.New(intake.Options{Hostname: c.Hostname.String(), Postmaster: c.Postmaster, IDs: &queue.IDs{}, Spool: content, Store: nowhere{},
 		Backoff: backoff(c), Trace: untraced{}, Log: t.log, Clock: time.Now}, t.rules)
 	return nil

@@ -73,6 +73,9 @@ type Config struct {
 	// Queue is about retries.
 	// Default: see each key.
 	Queue Queue `toml:"queue"`
+	// SRS is about the reverse-path of mail that is sent on to other domains.
+	// Default: see there.
+	SRS SRS `toml:"srs"`
 	// Quarantine is about mail that plugins want held.
 	// Default: see each key.
 	Quarantine Quarantine `toml:"quarantine"`

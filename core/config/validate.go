@@ -42,6 +42,7 @@ func (c *Config) problems() Problems {
 	}
 	v.queue()
 	v.quarantine()
+	v.srs()
 	v.oneOf("log.format", c.Log.Format, "text", "json")
 	v.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
 	if c.Admin.Address != "" {

@@ -49,6 +49,10 @@ type Rules struct {
 	// Sender returns the reverse-path to use in the place of the one given; nil: it stays. An
 	// error is temporary.
 	Sender func(ctx context.Context, p mail.Path) (mail.Path, error)
+	// SendOn returns the reverse-path with which mail that an alias or a redirect leads to another
+	// address is sent on (SRS), SentBy who hears of mail that was sent on so. nil: nothing changes.
+	SendOn func(reverse, to mail.Path) mail.Path
+	SentBy func(reverse mail.Path) mail.Path
 	// Destination is the key of the next hop for a recipient.
 	Destination func(p mail.Path) string
 	HeaderSize  int   // bytes; a larger header block is refused

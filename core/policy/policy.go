@@ -69,6 +69,10 @@ type Options struct {
 	Limits   Limits
 	Networks []NetworkLimits // of several that contain a client, the smallest network counts
 
+	// Returned says whether an address is one under which mail was sent on (SRS), and why it is not
+	// good if it is not. nil: there are none.
+	Returned func(rcpt mail.Path) (ours bool, s mail.Status)
+
 	// SenderLogin binds the reverse-path of a client that logged in to its account: the
 	// address itself, with or without +tag, and those that lead to it.
 	SenderLogin bool
@@ -267,6 +271,9 @@ func (p *Policy) ruleFor(ctx context.Context, rcpt mail.Path) (*addressRule, err
 
 // deliverable says whether the client may send to rcpt.
 func (p *Policy) deliverable(ctx context.Context, e *mail.Envelope, rcpt mail.Path) mail.Status {
+	if ours, s := p.returned(e, rcpt); ours {
+		return s
+	}
 	postmaster := rcpt.Fold().Local == "postmaster"
 	if postmaster && rcpt.Domain == p.Hostname {
 		return mail.Status{}
