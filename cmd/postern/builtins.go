@@ -15,6 +15,7 @@ import (
 	"github.com/postern-mail/postern/plugins/greylist"
 	"github.com/postern-mail/postern/plugins/imapappend"
 	"github.com/postern-mail/postern/plugins/journal"
+	"github.com/postern-mail/postern/plugins/ldap"
 	"github.com/postern-mail/postern/plugins/mailauth"
 	"github.com/postern-mail/postern/plugins/maildir"
 	"github.com/postern-mail/postern/plugins/milter"
@@ -43,6 +44,7 @@ var builtins = map[string]builtin{
 	"greylist":    {make: func() any { return greylist.New() }, manifest: greylist.Manifest()},
 	"imapappend":  {make: func() any { return imapappend.New() }, manifest: imapappend.Manifest(), mailbox: true},
 	"journal":     {make: func() any { return journal.New() }, manifest: journal.Manifest()},
+	"ldap":        {make: func() any { return ldap.New() }, manifest: ldap.Manifest()},
 	"mailauth":    {make: func() any { return mailauth.New() }, manifest: mailauth.Manifest()},
 	"maildir":     {make: func() any { return maildir.New() }, manifest: maildir.Manifest(), mailbox: true},
 	"milter":      {make: func() any { return milter.New() }, manifest: milter.Manifest()},
