@@ -21,7 +21,7 @@ import (
 // Settings of the plugin.
 type Settings struct {
 	// Rules, tried in order for each file; the first that fits decides about the file.
-	// Default: one that rejects programs and scripts.
+	// Default: programs and scripts are rejected, and messages in pieces.
 	Rules []Rule `toml:"rule"`
 	// MaxDepth is how many archives in archives are opened. Default: 5.
 	MaxDepth int `toml:"max_depth"`
@@ -66,8 +66,12 @@ func Defaults() Settings {
 
 // DefaultRules are the rules where there are none.
 func DefaultRules() []Rule {
-	return []Rule{{Name: "programs", Types: []string{"executable", "script", "shortcut"}, Action: "reject",
-		Names: strings.Fields("bat chm cmd com cpl exe hta jar js jse lnk msc msi msix msp ps1 psm1 reg scr sct settingcontent-ms vb vbe vbs wsc wsf wsh xll")}}
+	return []Rule{
+		{Name: "programs", Types: []string{"executable", "script", "shortcut"}, Action: "reject",
+			Names: strings.Fields("bat chm cmd com cpl exe hta jar js jse lnk msc msi msix msp ps1 psm1 reg scr sct settingcontent-ms vb vbe vbs wsc wsf wsh xll")},
+		// Only the reader who puts the pieces together sees what is in them (RFC 2046 §5.2.2).
+		{Name: "pieces", Types: []string{"message/partial"}, Action: "reject"},
+	}
 }
 
 // Manifest declares the plugin.

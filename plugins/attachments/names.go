@@ -5,11 +5,15 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"golang.org/x/text/unicode/norm"
 )
 
 // forms are what a name may become before a program decides by its extension what to do
 // with the file, in lower case: without folders, without what is invisible, without the
-// dots and spaces at the end that Windows drops, and up to a colon (NTFS streams).
+// dots and spaces at the end that Windows drops, and up to a colon (NTFS streams); also without
+// single quotes around it, with ASCII for wide characters, and without the spaces after its last
+// dot, as readers have it who unfold in their own way.
 func forms(names []string) []string {
 	var out []string
 	add := func(s string) {
@@ -26,8 +30,15 @@ func forms(names []string) []string {
 			}
 			return r
 		}, n)
+		n = norm.NFKC.String(n)
 		n = n[strings.LastIndexAny(strings.TrimRight(n, `/\ .`), `/\`)+1:]
 		add(trimEnd(n))
+		if q := strings.Trim(n, "'`"); q != n {
+			add(trimEnd(q))
+		}
+		if i := strings.LastIndexByte(n, '.'); i >= 0 {
+			add(trimEnd(n[:i+1] + strings.TrimLeftFunc(n[i+1:], unicode.IsSpace)))
+		}
 		if i := strings.IndexByte(n, ':'); i > 1 {
 			add(trimEnd(n[:i]))
 			add(trimEnd(n[i+1:]))
