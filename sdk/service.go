@@ -93,6 +93,10 @@ func (s *server) Activate(context.Context, *proto.ActivateRequest) (*proto.Activ
 		}
 		listeners = append(listeners, l)
 	}
+	for a, fd := range s.handed { // at its last start it wanted them: here they would listen on
+		syscall.Close(fd)
+		delete(s.handed, a)
+	}
 	ctx, cancel := context.WithCancel(WithHost(context.Background(), s.host))
 	r.cancel, r.done = cancel, make(chan struct{})
 	go s.serve(ctx, listeners, r.done)

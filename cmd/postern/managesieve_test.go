@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -255,13 +256,13 @@ func TestManageSieveReload(t *testing.T) {
 	g.log.waitFrom(t, n, "plugin stopped", has("plugin", "sieve"))
 	for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) { // the log line comes just before
 		c, err := net.Dial("tcp", addr)
-		if err != nil {
+		if errors.Is(err, syscall.ECONNREFUSED) {
 			break
 		}
-		c.Close()
-		if time.Now().After(deadline) {
-			t.Fatal("somebody still listens")
+		if err != nil || time.Now().After(deadline) {
+			t.Fatal("somebody still listens: ", err)
 		}
+		c.Close()
 	}
 	g.finished(g.toAlice("x"))
 	maildirFiles(t, g.maildir("alice@example.org"), 0)
