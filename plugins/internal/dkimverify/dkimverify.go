@@ -210,19 +210,12 @@ func (c *check) identity(i string) bool {
 
 // finish does the rest, with the keys and the hash of the body.
 func (c *check) finish(fields *dkimsig.Fields, keys *dkimsig.Keys, bodies *dkimsig.Bodies) {
-	signed := 0
-	for _, name := range c.Fields {
-		if name == "from" {
-			signed++
-		}
-	}
-	if signed == 0 {
+	if !slices.Contains(c.Fields, "from") {
 		c.end(PermError, "From is not signed") // RFC 6376 §6.1.1
 		return
 	}
-	if signed < fields.Count("from") {
-		// RFC 6376 §8.15: somebody may have added a From for people to see.
-		c.end(Policy, "a From field is not signed")
+	if name := c.added(fields); name != "" {
+		c.end(Policy, "a field "+name+" is not signed")
 		return
 	}
 	record, err := keys.Get(c.sig.QueryName())
@@ -249,6 +242,26 @@ func (c *check) finish(fields *dkimsig.Fields, keys *dkimsig.Keys, bodies *dkims
 		return
 	}
 	c.compare(record, fields, bodies)
+}
+
+// shown are fields that decide what people see, and are there once (RFC 5322 §3.6).
+var shown = []string{"from", "subject", "date", "to", "cc", "reply-to", "content-type", "content-transfer-encoding"}
+
+// added is the name of such a field that is signed, and is there once more than it is signed:
+// somebody may have added that for people to see (RFC 6376 §8.15). It is "" if there is none.
+func (c *check) added(fields *dkimsig.Fields) string {
+	for _, name := range shown {
+		signed := 0
+		for _, f := range c.Fields {
+			if f == name {
+				signed++
+			}
+		}
+		if signed > 0 && signed < fields.Count(name) {
+			return name
+		}
+	}
+	return ""
 }
 
 func (c *check) compare(record *dkimsig.Record, fields *dkimsig.Fields, bodies *dkimsig.Bodies) {
