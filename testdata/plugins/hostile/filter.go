@@ -96,6 +96,30 @@ func (p *plugin) do(ctx context.Context, m *mail.Message) (*sdk.Verdict, error) 
 		return sdk.Continue().ReplaceBody(b), err
 	case "giant": // 100 MB
 		return sdk.Continue().Note("n", strings.Repeat("x", 100_000_000)), nil
+	case "read": // a file, or a directory
+		f, err := os.Open(arg)
+		if err != nil {
+			return nil, err
+		}
+		f.Close()
+	case "write":
+		return sdk.Continue(), os.WriteFile(arg, []byte("pwned"), 0o600)
+	case "list":
+		_, err := os.ReadDir(arg)
+		return sdk.Continue(), err
+	case "run":
+		return sdk.Continue(), exec.Command(arg).Run()
+	case "body": // of the message, to its end
+		r, err := m.Body.Open()
+		if err != nil {
+			return nil, err
+		}
+		defer r.Close()
+		n, err := io.Copy(io.Discard, r)
+		if err == nil && n != m.Body.Size {
+			err = fmt.Errorf("%d bytes of %d", n, m.Body.Size)
+		}
+		return sdk.Continue(), err
 	case "stdout":
 		fmt.Println("stray print")
 		syscall.Write(1, []byte("1|1|unix|/tmp/other|grpc\n"))
