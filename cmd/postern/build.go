@@ -175,7 +175,7 @@ const defaultPluginTime = 20 * time.Second
 func steps(c *config.Config, host *pluginhost.Host) []pipeline.Step {
 	var out []pipeline.Step
 	for _, p := range c.Plugins {
-		f, ok := host.Filter(p.Name)
+		f, ok := filterOf(p, host)
 		if !ok {
 			continue
 		}

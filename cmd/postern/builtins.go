@@ -1,10 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"strings"
 
+	"github.com/postern-mail/postern/core/config"
+	"github.com/postern-mail/postern/core/pluginhost"
 	"github.com/postern-mail/postern/plugins/antivirus"
 	"github.com/postern-mail/postern/plugins/arc"
 	"github.com/postern-mail/postern/plugins/attachments"
@@ -31,6 +34,8 @@ type builtin struct {
 	make     func() any
 	manifest sdk.Manifest
 	mailbox  bool
+	// filters reports whether one with these settings is a filter; nil: it is, if it can be.
+	filters func(settings []byte) bool
 }
 
 var builtins = map[string]builtin{
@@ -48,9 +53,19 @@ var builtins = map[string]builtin{
 	"mailauth":    {make: func() any { return mailauth.New() }, manifest: mailauth.Manifest()},
 	"maildir":     {make: func() any { return maildir.New() }, manifest: maildir.Manifest(), mailbox: true},
 	"milter":      {make: func() any { return milter.New() }, manifest: milter.Manifest()},
-	"sieve":       {make: func() any { return sieve.New() }, manifest: sieve.Manifest()},
+	"sieve":       {make: func() any { return sieve.New() }, manifest: sieve.Manifest(), filters: sieve.Filters},
 	"smtpfilter":  {make: func() any { return smtpfilter.New() }, manifest: smtpfilter.Manifest()},
 	"spam":        {make: func() any { return spam.New() }, manifest: spam.Manifest()},
+}
+
+// filterOf is the filter that a listed plugin is; false if it is none.
+func filterOf(p config.Plugin, host *pluginhost.Host) (*pluginhost.Filter, bool) {
+	if len(p.Command) == 0 {
+		if b := builtins[cmp.Or(p.Use, p.Name)]; b.filters != nil && !b.filters(p.Settings.TOML) {
+			return nil, false
+		}
+	}
+	return host.Filter(p.Name)
 }
 
 func builtinNames() string { return strings.Join(slices.Sorted(maps.Keys(builtins)), ", ") }

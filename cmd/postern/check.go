@@ -246,7 +246,7 @@ func describeFailure(o config.OnFailure) string {
 func checkOrder(c *config.Config, host *pluginhost.Host) error {
 	signer := ""
 	for _, p := range c.Plugins {
-		f, ok := host.Filter(p.Name)
+		f, ok := filterOf(p, host)
 		if !ok {
 			continue
 		}

@@ -104,7 +104,7 @@ func TestPlannerExpands(t *testing.T) {
 		t.Errorf("%d messages were redirected", len(got))
 	}
 	for _, m := range got {
-		if m.From != "from@example.net" || !strings.HasPrefix(m.To[0][1:], "@example.com") ||
+		if !strings.HasSuffix(m.From, "=example.net=from@mx.example.org") || !strings.HasPrefix(m.To[0][1:], "@example.com") ||
 			!strings.HasPrefix(m.Data, "Received: from mx.example.org\r\n") || !strings.Contains(m.Data, "\r\nX-Sieve-Redirected-From: alice@example.org\r\nReceived: from client.example.net ") ||
 			!strings.HasSuffix(m.Data, "\r\n\r\nbody\r\n") {
 			t.Errorf("redirected: %+v", m)

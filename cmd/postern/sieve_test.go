@@ -309,3 +309,56 @@ func TestV12SieveKilled(t *testing.T) {
 	}
 	maildirFiles(t, g.maildir("alice@example.org"), 1)
 }
+
+// Scripts of the gateway decide before a message is accepted.
+func TestSieveGateway(t *testing.T) {
+	t.Parallel()
+	script := filepath.Join(t.TempDir(), "gateway.sieve")
+	if err := os.WriteFile(script, []byte(`require ["reject", "fileinto", "editheader", "copy", "envelope", "environment"];
+if header "Subject" "refuse" { reject "not here"; }
+elsif header "Subject" "drop" { discard; }
+elsif header "Subject" "hold" { fileinto "suspects"; }
+elsif header "Subject" "also" { redirect :copy "x@example.com"; }
+elsif header "Subject" "instead" { redirect "x@example.com"; }
+elsif allof (header "Subject" "bob", envelope "to" "bob@example.org") { redirect :copy "y@example.com"; }
+if environment "location" "MTA" { deleteheader "X-Bad"; addheader "X-Seen" "yes"; }
+`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	g, s := sieving(t, basics, fmt.Sprintf("gateway = %q\n", script))
+	box := g.maildir("alice@example.org")
+	c := dial(t, g.addr[0])
+	c.cmd(250, "EHLO client.example.net")
+	c.cmd(250, "MAIL FROM:<from@example.net>")
+	c.cmd(250, "RCPT TO:<alice@example.org>")
+	c.cmd(354, "DATA")
+	c.send("Subject: refuse\r\n\r\nbody\r\n.\r\n")
+	if text := c.expect(550); !strings.Contains(text, "not here") {
+		t.Errorf("refused with %q", text)
+	}
+	g.toAlice("drop")
+	if q := g.queue(); len(q) != 0 {
+		t.Errorf("left are %+v", q)
+	}
+	g.toAlice("hold")
+	if q := g.queue(); len(q) != 1 || q[0].State != "held" || !strings.Contains(q[0].Reason, "suspects") {
+		t.Errorf("the queue has %+v", q)
+	}
+	id := g.toAlice("also\r\nX-Bad: 1")
+	g.log.wait(t, "delivered", has("id", id, "to", "alice@example.org"))
+	m := string(maildirFiles(t, box, 1)[0])
+	if !strings.Contains(m, "X-Seen: yes\r\n") || strings.Contains(m, "X-Bad") {
+		t.Errorf("kept is\n%s", m)
+	}
+	if got := s.n(t, 1)[0]; got.To[0] != "x@example.com" || !strings.HasPrefix(got.From, "SRS0=") {
+		t.Errorf("sent: %+v", got)
+	}
+	g.toAlice("instead")
+	s.n(t, 2)
+	g.deliver("from@example.net", []string{"alice@example.org", "bob@example.org"}, "Subject: bob\r\n\r\nbody")
+	if got := s.n(t, 3)[2]; got.To[0] != "y@example.com" {
+		t.Errorf("sent: %+v", got)
+	}
+	maildirFiles(t, box, 2)
+	maildirFiles(t, g.maildir("bob@example.org"), 1)
+}

@@ -6,7 +6,7 @@ import (
 )
 
 // sentOn splits a version by the reverse-path with which its recipients get it: mail that an
-// alias or a redirect sends on to another domain has one of ours there (SRS). Copies have a
+// alias, a redirect or a plugin sends on to another domain has one of ours there (SRS). Copies have a
 // reverse-path of their own, and mail that plugins have yet to see keeps its own until then.
 func (in *Intake) sentOn(src *source, v *pipeline.Version) []*pipeline.Version {
 	if src.rules.SendOn == nil || v.Copy || src.copy || !v.Run.Complete || v.ReversePath.IsZero() {
@@ -16,7 +16,7 @@ func (in *Intake) sentOn(src *source, v *pipeline.Version) []*pipeline.Version {
 	index := make(map[mail.Path]int)
 	for _, r := range v.Recipients {
 		reverse := v.ReversePath
-		if !r.Recipient.Original.IsZero() || src.env.Origin == mail.Redirected {
+		if !r.Recipient.Original.IsZero() || r.From < 0 || src.env.Origin == mail.Redirected {
 			reverse = src.rules.SendOn(v.ReversePath, r.Recipient.Path)
 		}
 		i, ok := index[reverse]

@@ -51,11 +51,15 @@ func (p *planning) fault(s step, f *engine.Error) error {
 // adminScript is a script of the admin. Of an older one that is in force because its file has
 // faults now, or is gone, the log tells.
 func (p *Plugin) adminScript(ctx context.Context, name string) (*engine.Script, error) {
-	script, err := p.files.load(name)
+	return p.current(ctx, p.files, name)
+}
+
+func (p *Plugin) current(ctx context.Context, from *files, name string) (*engine.Script, error) {
+	script, err := from.load(name)
 	if script == nil {
 		return nil, err
 	}
-	if err != nil && p.files.tell(name) {
+	if err != nil && from.tell(name) {
 		p.host.Log(ctx, slog.LevelError, "a script of the admin cannot be used, the one before it stays", "file", name, "error", err)
 	}
 	return script, nil

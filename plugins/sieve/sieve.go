@@ -16,7 +16,7 @@ func Manifest() sdk.Manifest {
 		Name:    "sieve",
 		Version: "1.0",
 		Needs:   sdk.NeedBody,
-		May:     sdk.MayReject | sdk.MayDiscard | sdk.MayEditRcpt | sdk.MayEditHeader | sdk.MayReplaceBody,
+		May:     sdk.MayReject | sdk.MayDiscard | sdk.MayQuarantine | sdk.MayEditRcpt | sdk.MayEditHeader | sdk.MayReplaceBody,
 		Host: sdk.MaySubmit | sdk.MayLookup | sdk.MayKeepData | sdk.MayAskRemembered | sdk.MayLog | sdk.MayCount |
 			sdk.MayAuthenticate | sdk.MayUseCertificate,
 	}
@@ -31,6 +31,7 @@ type Plugin struct {
 	scripts    *Store
 	compiled   *cache
 	files      *files
+	gateway    *files
 	clock      func() time.Time
 	special    map[string]string // mailboxes by attribute, in lower case
 }
@@ -53,6 +54,9 @@ func (p *Plugin) Configure(ctx context.Context, c sdk.Config) error {
 	p.scripts = s.Store(c.Host)
 	p.compiled = newCache(s.EngineOptions())
 	p.files = newFiles(p.compiled, p.clock)
+	limited := s.EngineOptions()
+	limited.Extensions = gatewayExtensions()
+	p.gateway = newFiles(newCache(limited), p.clock)
 	p.special = specialUse()
 	for use, name := range s.SpecialUse {
 		if !strings.HasPrefix(use, `\`) {
@@ -60,7 +64,12 @@ func (p *Plugin) Configure(ctx context.Context, c sdk.Config) error {
 		}
 		p.special[strings.ToLower(use)] = name
 	}
-	all := append(append(append(fileList{}, s.Before...), s.After...), s.Gateway...)
+	for _, name := range s.Gateway {
+		if _, err := p.gateway.load(name); err != nil {
+			return fmt.Errorf("settings: gateway: %w", err)
+		}
+	}
+	all := append(append(fileList{}, s.Before...), s.After...)
 	for _, d := range s.Domain {
 		all = append(append(all, d.Before...), d.After...)
 	}
