@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/xdg-go/scram"
+
 	"github.com/postern-mail/postern/core/smtpclient/smtptest"
 )
 
@@ -226,6 +228,63 @@ func TestManageSieveCommands(t *testing.T) {
 		t.Errorf("bob has %q", list)
 	}
 	m.cmd("OK", "LOGOUT")
+}
+
+// SCRAM-SHA-256, as the gateway offers it: the password does not travel, and the server proves
+// itself before it says OK.
+func TestManageSieveScram(t *testing.T) {
+	t.Parallel()
+	_, addr := managing(t, basics)
+	login := func(m *manager, password string) (*scram.ClientConversation, string) {
+		t.Helper()
+		client, err := scram.SHA256.NewClient("alice@example.org", password, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := client.NewConversation()
+		first, _ := c.Step("")
+		fmt.Fprintf(m.conn, "AUTHENTICATE \"SCRAM-SHA-256\" %q\r\n", base64.StdEncoding.EncodeToString([]byte(first)))
+		for {
+			line, err := m.r.ReadString('\n')
+			if err != nil {
+				t.Fatal(err)
+			}
+			challenge, err := base64.StdEncoding.DecodeString(strings.Trim(line, "\"\r\n"))
+			if err != nil {
+				return c, line
+			}
+			response, err := c.Step(string(challenge))
+			if err != nil {
+				t.Fatal(err)
+			}
+			fmt.Fprintf(m.conn, "{%d+}\r\n%s\r\n", base64.StdEncoding.EncodedLen(len(response)), base64.StdEncoding.EncodeToString([]byte(response)))
+		}
+	}
+	m := manageSecure(t, addr)
+	if _, line := login(m, "wrong"); !strings.HasPrefix(line, "NO") {
+		t.Errorf("with a wrong password: %s", line)
+	}
+	if c, line := login(m, "secret of alice"); !strings.HasPrefix(line, "OK") || !c.Valid() {
+		t.Errorf("with the right one: %s, proven %t", line, c.Valid())
+	}
+	m.cmd("OK", "LISTSCRIPTS")
+}
+
+// OpenSSL's client knows STARTTLS of ManageSieve.
+func TestManageSieveOpenSSL(t *testing.T) {
+	t.Parallel()
+	peer(t, "openssl")
+	ca := smtptest.NewCA(t)
+	_, addr := managing(t, basics+certified(t, ca))
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "openssl", "s_client", "-starttls", "sieve", "-connect", addr, "-servername", "localhost", "-CAfile", ca.File,
+		"-verify_return_error", "-verify_hostname", "localhost", "-quiet")
+	cmd.Stdin = strings.NewReader("NOOP \"still here\"\r\nLOGOUT\r\n")
+	out, err := cmd.CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "\"SASL\" \"SCRAM-SHA-256 PLAIN LOGIN\"") || !strings.Contains(string(out), "OK (TAG \"still here\") \"Done\"") {
+		t.Errorf("%v\n%s", err, out)
+	}
 }
 
 // A reload changes the service: clients are told and come again, none is refused, and what they

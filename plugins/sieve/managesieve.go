@@ -20,15 +20,18 @@ import (
 
 var _ sdk.Service = (*Plugin)(nil)
 
-// checkAddresses checks the setting managesieve.
-func checkAddresses(addresses []string) error {
+// checkManageSieve checks what the settings say of it.
+func (s *Settings) checkManageSieve() error {
 	seen := make(map[string]bool)
-	for _, a := range addresses {
+	for _, a := range s.ManageSieve {
 		_, port, err := net.SplitHostPort(a) // of a unix socket the client's address is not known, which log-ins need
 		if _, perr := strconv.ParseUint(port, 10, 16); err != nil || perr != nil || seen[a] {
 			return fmt.Errorf(`settings: managesieve: %q is not an address like "127.0.0.1:4190", or is there twice`, a)
 		}
 		seen[a] = true
+	}
+	if s.ManageSieveConnections < 1 || s.ManageSievePerClient < 1 {
+		return errors.New("settings: managesieve_connections and managesieve_per_client are at least 1")
 	}
 	return nil
 }
@@ -85,8 +88,8 @@ func (p *Plugin) manageOptions() managesieve.Options {
 		Scripts: managed{p.scripts}, Logins: logins{p.host}, TLS: c.config,
 		Implementation: "Postern ManageSieve " + Manifest().Version,
 		Extensions:     extensions(p.scripts.Engine), Notify: []string{"mailto"}, Redirects: p.settings.Redirects,
-		MaxScript: p.scripts.Engine.Limits.ScriptSize,
-		Log:       slog.Default(),
+		MaxScript: p.scripts.Engine.Limits.ScriptSize, MaxConnections: p.settings.ManageSieveConnections, MaxPerClient: p.settings.ManageSievePerClient,
+		Log: slog.Default(),
 	}
 }
 

@@ -46,6 +46,11 @@ type Settings struct {
 	// "host:port". Scripts run in any case.
 	// Default: [], nowhere.
 	ManageSieve []string `toml:"managesieve"`
+	// ManageSieveConnections is how many connections there may be at a time, ManageSievePerClient
+	// how many of one address (IPv6: of one /64).
+	// Default: 256 and 32.
+	ManageSieveConnections int `toml:"managesieve_connections"`
+	ManageSievePerClient   int `toml:"managesieve_per_client"`
 	// Quota bounds the scripts of one account.
 	Quota struct {
 		Scripts    int   `toml:"scripts"`     // Default: 32
@@ -56,7 +61,7 @@ type Settings struct {
 
 // Defaults are the settings where nothing else is said.
 func Defaults() Settings {
-	s := Settings{Delimiter: "+", Redirects: 4, Spam: "spam", Antivirus: "antivirus"}
+	s := Settings{Delimiter: "+", Redirects: 4, Spam: "spam", Antivirus: "antivirus", ManageSieveConnections: 256, ManageSievePerClient: 32}
 	q := DefaultQuota()
 	s.Quota.Scripts, s.Quota.ScriptSize, s.Quota.Size = q.Scripts, q.ScriptSize, q.Size
 	return s
@@ -85,7 +90,7 @@ func SettingsOf(c sdk.Config) (Settings, error) {
 	case s.Quota.Size < s.Quota.ScriptSize:
 		return s, errors.New("settings: quota.size is less than quota.script_size")
 	}
-	if err := checkAddresses(s.ManageSieve); err != nil {
+	if err := s.checkManageSieve(); err != nil {
 		return s, err
 	}
 	for name := range s.Domain {
