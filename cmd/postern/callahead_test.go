@@ -290,3 +290,17 @@ func TestCallaheadCheck(t *testing.T) {
 		t.Errorf("exit code %d:\n%s", code, out)
 	}
 }
+
+// TestCallaheadStoredDomain: a domain in the directory may be one, from the moment that it is there.
+func TestCallaheadStoredDomain(t *testing.T) {
+	t.Parallel()
+	next, _ := behindSink(t, "carol")
+	g := start(t, basics)
+	if out, code := g.run("domain", "add", "corp.example", "--deliver", "maildir", "--recipients", "callahead"); code != 1 || !strings.Contains(out, "callahead needs a server") {
+		t.Errorf("exit code %d:\n%s", code, out)
+	}
+	g.must("domain", "add", "corp.example", "--deliver", "smtp://"+next.addr, "--recipients", "callahead")
+	g.log.wait(t, "domains of the directory are in force", nil)
+	g.mailTo().cmd(550, "RCPT TO:<nobody@corp.example>")
+	g.mailTo().cmd(250, "RCPT TO:<carol@corp.example>")
+}
