@@ -268,48 +268,58 @@ func (p *Plugin) ours(d mail.Domain) bool {
 	return false
 }
 
-// maxSubject bounds a subject to which something is added, in bytes.
-const maxSubject = 32 << 10
+const (
+	maxSubject  = 32 << 10 // bytes of a subject to which something is added
+	maxSubjects = 10       // that are marked from the top, and as many from the end
+	maxBefore   = 32       // bytes of "Re:" and the like before a prefix that is there already
+)
 
 // subject puts the prefix before the subject, unless it stands there already, as it does in
-// answers.
+// answers. Where there are several subjects, each is marked: readers show the first or the last.
 func (p *Plugin) subject(v *sdk.Verdict, h mail.Header, limit func()) {
-	if n := h.Count("Subject"); n > 1 {
-		v.Note("skipped", fmt.Sprintf("%d Subject fields", n))
-		return
-	}
-	raw, ok := rawValue(h, "Subject")
-	if !ok {
+	values := rawValues(h, "Subject")
+	if len(values) == 0 {
 		v.InsertHeader(-1, "Subject", strings.TrimSpace(p.encoded))
 		limit()
-		return
 	}
-	if len(raw) > maxSubject {
-		v.Note("skipped", "the Subject field is too long")
-		return
+	for i, raw := range values {
+		switch {
+		case i >= maxSubjects && i < len(values)-maxSubjects:
+			continue
+		case len(raw) > maxSubject:
+			v.Note("skipped", "the Subject field is too long")
+			continue
+		case p.marked(raw):
+			continue
+		}
+		value := p.encoded + raw
+		if first, _, _ := strings.Cut(raw, "\r\n"); len(first)+len(p.encoded) > 900 { // RFC 5322 §2.1.1
+			value = strings.TrimRight(p.encoded, " ") + "\r\n " + raw
+		}
+		if _, err := mail.FormatField("Subject", value); err != nil {
+			v.Note("skipped", "the Subject field is malformed")
+			continue
+		}
+		v.ChangeHeader(i, "Subject", value)
+		limit()
 	}
-	if shown, _ := words.DecodeWords(strings.ReplaceAll(raw, "\r\n", "")); strings.Contains(shown, p.prefix) {
-		return
-	}
-	value := p.encoded + raw
-	if first, _, _ := strings.Cut(raw, "\r\n"); len(first)+len(p.encoded) > 900 { // RFC 5322 §2.1.1
-		value = strings.TrimRight(p.encoded, " ") + "\r\n " + raw
-	}
-	if _, err := mail.FormatField("Subject", value); err != nil {
-		v.Note("skipped", "the Subject field is malformed")
-		return
-	}
-	v.ChangeHeader(0, "Subject", value)
-	limit()
 }
 
-// rawValue is the value of a field with its folding.
-func rawValue(h mail.Header, name string) (string, bool) {
+// marked reports whether a subject has the prefix already, where one sees it.
+func (p *Plugin) marked(raw string) bool {
+	shown, _ := words.DecodeWords(strings.ReplaceAll(raw, "\r\n", ""))
+	i := strings.Index(strings.TrimSpace(shown), p.prefix)
+	return i >= 0 && i <= maxBefore
+}
+
+// rawValues are the values of the fields of that name, from the top, with their folding.
+func rawValues(h mail.Header, name string) []string {
+	var out []string
 	for _, f := range h.Fields {
 		if strings.EqualFold(f.Name, name) {
 			_, v, _ := strings.Cut(string(f.Raw()), ":")
-			return strings.TrimSuffix(strings.TrimLeft(v, " \t"), "\r\n"), true
+			out = append(out, strings.TrimSuffix(strings.TrimLeft(v, " \t"), "\r\n"))
 		}
 	}
-	return "", false
+	return out
 }

@@ -59,7 +59,12 @@ func TestSubject(t *testing.T) {
 		{"[EXT]", "Subject: =?utf-8?q?=C3=A4?=\r\n", "Subject: [EXT] =?utf-8?q?=C3=A4?=\r\n"},
 		{"[Außen]", "Subject: =?utf-8?q?=C3=A4?=\r\n", "Subject: =?utf-8?q?[Au=C3=9Fen]_?= =?utf-8?q?=C3=A4?=\r\n"},
 		{"[Außen]", "Subject: Re: =?utf-8?b?W0F1w59lbl0=?= x\r\n", "Subject: Re: =?utf-8?b?W0F1w59lbl0=?= x\r\n"},
-		{"[EXT]", "Subject: one\r\nSubject: two\r\n", "Subject: one\r\nSubject: two\r\n"},
+		{"[EXT]", "Subject: one\r\nSubject: two\r\n", "Subject: [EXT] one\r\nSubject: [EXT] two\r\n"},
+		{"[EXT]", "Subject: [EXT] one\r\nTo: y\r\nSubject: two\r\n", "Subject: [EXT] one\r\nTo: y\r\nSubject: [EXT] two\r\n"},
+		{"[EXT]", strings.Repeat("Subject: x\r\n", 25), strings.Repeat("Subject: [EXT] x\r\n", 10) + strings.Repeat("Subject: x\r\n", 5) + strings.Repeat("Subject: [EXT] x\r\n", 10)},
+		{"[EXT]", "Subject: Re: AW: Fwd: Re: Re: Re: Re: [EXT] x\r\n", "Subject: Re: AW: Fwd: Re: Re: Re: Re: [EXT] x\r\n"},
+		{"[EXT]", "Subject: from the boss" + strings.Repeat(" ", 100) + "[EXT]\r\n", "Subject: [EXT] from the boss" + strings.Repeat(" ", 100) + "[EXT]\r\n"},
+		{"[EXT]", "Subject: " + strings.Repeat("x\r\n ", maxSubject/4+1) + "\r\nSubject: y\r\n", "Subject: " + strings.Repeat("x\r\n ", maxSubject/4+1) + "\r\nSubject: [EXT] y\r\n"},
 		{"[EXT]", "Subject: " + long + "\r\n", "Subject: [EXT]\r\n " + long + "\r\n"},
 		{"[EXT]", "Subject: raw \xe4\r\n", "Subject: [EXT] raw \xe4\r\n"},
 	} {
