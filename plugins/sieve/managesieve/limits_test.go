@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"strings"
 	"testing"
@@ -187,28 +188,75 @@ func TestFaults(t *testing.T) {
 	p.talk("S: BYE \"There is a control character\"\nEND")
 }
 
-// Connections, at their limits of one client and in all.
-func TestConnectionLimits(t *testing.T) {
-	for _, change := range []func(*Options){func(o *Options) { o.MaxPerClient = 3 }, func(o *Options) { o.MaxConnections = 3 }} {
-		r := serving(t, change)
-		var open []*peer
-		for range 3 {
-			open = append(open, r.dial().talk("S: ..."))
-		}
-		r.dial().talk("S: BYE (TRYLATER)*\nEND")
-		open[1].talk("C: LOGOUT\nS: OK*\nEND")
-		open[1].conn.Close()
-		for deadline := time.Now().Add(patience); ; { // the server may have to notice it yet
-			p := r.dial()
-			if got := p.line(0); !strings.HasPrefix(got, "BYE") {
-				break
-			}
-			if time.Now().After(deadline) {
-				t.Fatal("there is no room")
-			}
-		}
-		open[0].talk("C: NOOP\nS: OK*")
+// Connections of one client, at their limit.
+func TestConnectionsOfClient(t *testing.T) {
+	r := serving(t, func(o *Options) { o.MaxPerClient = 3 })
+	var open []*peer
+	for range 3 {
+		open = append(open, r.dial().talk("S: ..."))
 	}
+	r.dial().talk("S: BYE (TRYLATER) \"Too many connections from your address\"\nEND")
+	open[1].talk("C: LOGOUT\nS: OK*\nEND")
+	open[1].conn.Close()
+	for deadline := time.Now().Add(patience); ; { // the server may have to notice it yet
+		p := r.dial()
+		if got := p.line(0); !strings.HasPrefix(got, "BYE") {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("there is no room")
+		}
+	}
+	open[0].talk("C: NOOP\nS: OK*")
+}
+
+// Connections in all, at their limit: for one more, the oldest goes that has not logged in.
+func TestConnections(t *testing.T) {
+	r := serving(t, func(o *Options) { o.MaxConnections = 3 })
+	a := r.dial().talk("ALICE")
+	b := r.dial().talk("S: ...")
+	c := r.dial().talk("S: ...")
+	d := r.dial().talk("S: ...")
+	b.talk("S: BYE (TRYLATER) \"The server has to end this now\"\nEND")
+	b.conn.Close()
+	for _, p := range []*peer{c, d} { // still there
+		p.talk("C: STARTTLS\nS: OK*\nTLS\nS: ...\nC: AUTHENTICATE \"PLAIN\" \"" + plain("alice@example.org", "secret") + "\"\nS: OK*")
+	}
+	for deadline := time.Now().Add(patience); ; { // the server may have to notice yet that b has gone
+		p := r.dial()
+		if got := p.line(0); got == `BYE (TRYLATER) "Too many connections, try again later"` {
+			p.talk("END")
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("there is room for four")
+		}
+	}
+	a.talk("C: NOOP\nS: OK*")
+	c.talk("C: UNAUTHENTICATE\nS: OK*")
+	r.dial().talk("S: ...")
+	c.talk("S: BYE (TRYLATER)*\nEND")
+}
+
+// SASL exchanges of one client at a time. One more can come when one has ended, and no
+// exchange is begun for who has not said anything yet.
+func TestExchangeLimit(t *testing.T) {
+	r := serving(t, func(o *Options) { o.MaxPerClient = 100 })
+	secure := "S: ...\nC: STARTTLS\nS: OK*\nTLS\nS: ...\n"
+	var silent, waiting []*peer
+	for range 2 * maxExchangesEach {
+		silent = append(silent, r.dial().talk(secure+"C: AUTHENTICATE \"PLAIN\"\nS: \"\""))
+	}
+	for range maxExchangesEach {
+		waiting = append(waiting, r.dial().talk(secure+"C: AUTHENTICATE \"LOGIN\"\nS: \""+b64("Username:")+"\""))
+	}
+	for range maxFailures + 1 { // it is not the client's fault
+		silent[0].talk("C: \"" + plain("alice@example.org", "secret") + "\"\nS: NO (TRYLATER)*\nC: AUTHENTICATE \"PLAIN\"\nS: \"\"")
+	}
+	waiting[3].talk("C: \"*\"\nS: NO*")
+	silent[0].talk("C: \"" + plain("alice@example.org", "secret") + "\"\nS: OK*")
+	silent[1].talk("C: \"" + plain("alice@example.org", "secret") + "\"\nS: OK*")
+	waiting[0].talk("C: \"" + b64("alice@example.org") + "\"\nS: \"" + b64("Password:") + "\"\nC: \"" + b64("secret") + "\"\nS: OK*")
 }
 
 // T-01: what is said before TLS does not count after it, and is not kept for it.
@@ -236,6 +284,16 @@ func TestT01StartTLSInjection(t *testing.T) {
 	r.dial().talk("S: ...\n" + strings.Repeat("C: FOO\nS: NO*\n", maxFaultsBefore-1) + "C: STARTTLS\nS: OK*\nTLS\nS: ...\nC: FOO\nS: NO*")
 }
 
+// What is one client.
+func TestClientOf(t *testing.T) {
+	for address, want := range map[string]string{"192.0.2.1": "192.0.2.1/32", "2001:db8:1:2:3::4": "2001:db8:1:2::/64"} {
+		if got := clientOf(netip.MustParseAddr(address)).String(); got != want {
+			t.Errorf("%s is %s", address, got)
+		}
+	}
+	clientOf(netip.Addr{})
+}
+
 // Time, of each kind.
 func TestTimeouts(t *testing.T) {
 	const short = 100 * time.Millisecond
@@ -247,7 +305,7 @@ func TestTimeouts(t *testing.T) {
 		"no log-in":        {Timeouts{Login: short}, "S: ...\n" + tooLong},
 		"half a command":   {Timeouts{Login: short}, "S: ...\nC\"NOO\"\n" + tooLong},
 		"command":          {Timeouts{Command: short}, "S: ...\nC\"NOOP {10+}\\r\\n12345\"\n" + tooLong},
-		"challenge":        {Timeouts{Command: short * 5}, "S: ...\nC: STARTTLS\nS: OK*\nTLS\nS: ...\nC: AUTHENTICATE \"PLAIN\"\nS: \"\"\n" + tooLong},
+		"challenge":        {Timeouts{Response: short}, "S: ...\nC: STARTTLS\nS: OK*\nTLS\nS: ...\nC: AUTHENTICATE \"PLAIN\"\nS: \"\"\n" + tooLong},
 		"idle":             {Timeouts{Idle: short}, "ALICE\n" + tooLong},
 		"idle at times":    {Timeouts{Login: short * 20, Idle: patience}, "ALICE\nC: NOOP\nS: OK*"},
 		"no handshake":     {Timeouts{Handshake: short}, "S: ...\nC: STARTTLS\nS: OK*\nEND"},

@@ -8,10 +8,12 @@ import (
 	"time"
 )
 
-// link is a connection whose waiting ends when the server does.
+// link is a connection whose waiting can be ended by others.
 type link struct {
 	net.Conn
 	timeout time.Duration // for writing
+	since   time.Time
+	known   atomic.Bool // the client has logged in
 	mu      sync.Mutex
 	ended   time.Time // zero: not
 }
@@ -19,7 +21,7 @@ type link struct {
 // longAgo is a deadline that has passed.
 var longAgo = time.Unix(1, 0)
 
-// farewell is how long clients may take to hear that the server ends.
+// farewell is how long clients may take to hear that this is the end.
 const farewell = 5 * time.Second
 
 // readBy sets the deadline for reading.

@@ -75,6 +75,17 @@ func (s *session) authenticate(c *command) reply {
 			return s.failed(no("The initial response is malformed, or the mechanism has none"))
 		}
 	}
+	if initial == nil && !serverFirst(mechanism) { // nobody else has to wait for it
+		var r reply
+		if initial, r = s.challenge(nil); initial == nil {
+			return r
+		}
+	}
+	client := clientOf(s.client.Addr)
+	if room, roomEach := s.server.exchanges.enter(client); !room || !roomEach {
+		return noCode(CodeTryLater, "Too many log-ins at a time")
+	}
+	defer s.server.exchanges.leave(client)
 	x, err := s.server.opt.Logins.Login(s.ctx, mechanism, s.client)
 	if err != nil {
 		return s.refused(mechanism, err)
@@ -94,30 +105,41 @@ func (s *session) converse(mechanism string, x Exchange, response []byte) reply 
 		}
 		if done && !x.Account().IsZero() {
 			s.account, s.failures, s.faults = x.Account(), 0, 0
+			s.link.known.Store(true)
 			s.in.skip = max(maxSkip, 4*int64(s.server.opt.MaxScript))
 			s.log.Info("managesieve log-in", "account", s.account.String(), "mechanism", mechanism)
 			return ok("You have logged in")
 		}
-		s.link.writeBy()
-		s.out.WriteString(quote(base64.StdEncoding.EncodeToString(challenge)) + "\r\n")
-		s.readBy(time.Now())
-		a, err := s.in.response()
-		var fault syntaxError
-		switch {
-		case errors.As(err, &fault):
-			return s.failed(no(string(fault)))
-		case err != nil:
-			return s.lost(err)
-		case string(a.text) == "*":
-			return s.failed(no("You have cancelled it"))
-		}
-		s.link.writeBy()
-		var bad bool
-		if response, bad = decode(a); bad {
-			return s.failed(no("The response is malformed"))
+		var r reply
+		if response, r = s.challenge(challenge); response == nil {
+			return r
 		}
 	}
 	return s.failed(no("The exchange does not end"))
+}
+
+// challenge returns the client's response to a challenge, nil if there is none: then the reply
+// is how the command ends.
+func (s *session) challenge(challenge []byte) (response []byte, r reply) {
+	s.link.writeBy()
+	s.out.WriteString(quote(base64.StdEncoding.EncodeToString(challenge)) + "\r\n")
+	s.link.readBy(time.Now().Add(s.server.opt.Timeouts.Response))
+	a, err := s.in.response()
+	s.link.writeBy()
+	var fault syntaxError
+	switch {
+	case errors.As(err, &fault):
+		return nil, s.failed(no(string(fault)))
+	case err != nil:
+		return nil, s.lost(err)
+	case string(a.text) == "*":
+		return nil, s.failed(no("You have cancelled it"))
+	}
+	response, bad := decode(a)
+	if bad {
+		return nil, s.failed(no("The response is malformed"))
+	}
+	return response, reply{}
 }
 
 // decode returns the data of a response, which is not nil.
@@ -158,6 +180,7 @@ func (s *session) failed(r reply) reply {
 // unauthenticate is RFC 5804 §2.14.1.
 func (s *session) unauthenticate(*command) reply {
 	s.account = mail.Path{}
+	s.link.known.Store(false)
 	s.in.skip = maxSkip
 	s.loginBy = time.Now().Add(s.server.opt.Timeouts.Login)
 	return ok("You have logged out")

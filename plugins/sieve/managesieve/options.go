@@ -89,8 +89,8 @@ type Options struct {
 	Redirects int
 	// MaxScript is the longest script that is taken, in bytes. Default: 1 MiB.
 	MaxScript int
-	// MaxConnections is how many there are at a time, MaxPerClient of one address (IPv6: of
-	// one /64). Defaults: 256 and 32.
+	// MaxConnections is how many there are at a time (for more, the oldest one without a
+	// log-in has to go), MaxPerClient of one address (IPv6: of one /64). Defaults: 256 and 32.
 	MaxConnections int
 	MaxPerClient   int
 	Timeouts       Timeouts
@@ -104,9 +104,10 @@ type Timeouts struct {
 	// Idle is for the next command of a client that has. RFC 5804 §1.2 wants 30 minutes at
 	// least, which is the default.
 	Idle time.Duration
-	// Command is for all of a command, once it has begun, and for a response to a challenge.
-	// Default: 5 minutes.
+	// Command is for all of a command, once it has begun. Default: 5 minutes.
 	Command time.Duration
+	// Response is for the answer to a challenge. Default: 30 seconds.
+	Response time.Duration
 	// Write is for the client to take an answer. Default: 1 minute.
 	Write time.Duration
 	// Handshake is for that of TLS. Default: 30 seconds.
@@ -130,7 +131,7 @@ func (o Options) withDefaults() Options {
 	for _, d := range []struct {
 		v *time.Duration
 		d time.Duration
-	}{{&t.Login, 5 * time.Minute}, {&t.Idle, 30 * time.Minute}, {&t.Command, 5 * time.Minute}, {&t.Write, time.Minute},
+	}{{&t.Login, 5 * time.Minute}, {&t.Idle, 30 * time.Minute}, {&t.Command, 5 * time.Minute}, {&t.Response, 30 * time.Second}, {&t.Write, time.Minute},
 		{&t.Handshake, 30 * time.Second}, {&t.Work, 20 * time.Second}, {&t.Stop, 20 * time.Second}} {
 		if *d.v == 0 {
 			*d.v = d.d

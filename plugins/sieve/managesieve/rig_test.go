@@ -279,8 +279,8 @@ func serving(t testing.TB, change func(*Options)) *rig {
 		case <-time.After(patience):
 			t.Error("Serve does not end")
 		}
-		if len(s.links) != 0 || len(s.clients) != 0 || s.memory.left.Load() != scriptMemory {
-			t.Errorf("left are %d connections of %d clients and %d bytes", len(s.links), len(s.clients), scriptMemory-s.memory.left.Load())
+		if n := len(s.links) + s.clients.all + len(s.clients.each) + s.exchanges.all + len(s.exchanges.each); n != 0 || s.memory.left.Load() != scriptMemory {
+			t.Errorf("left are %v, %v, %v and %d bytes", s.links, &s.clients, &s.exchanges, scriptMemory-s.memory.left.Load())
 		}
 	})
 	t.Cleanup(r.end)

@@ -13,23 +13,33 @@ import (
 
 // Server talks to clients.
 type Server struct {
-	opt    Options
-	memory budget
+	opt       Options
+	memory    budget
+	clients   crowd // with a connection
+	exchanges crowd // with a SASL exchange
 
-	mu      sync.Mutex
-	links   map[*link]bool
-	clients map[netip.Prefix]int // connections
+	mu    sync.Mutex
+	links map[*link]bool
 }
 
 // scriptMemory is what scripts on their way may take in all, in bytes.
 const scriptMemory = 32 << 20
+
+// SASL exchanges at a time, in all and of one client. Each is a call to who knows the passwords
+// for as long as the client takes to answer, and must not keep others from calling.
+const (
+	maxExchanges     = 64
+	maxExchangesEach = 8
+)
 
 // New returns a server.
 func New(o Options) (*Server, error) {
 	if err := o.check(); err != nil {
 		return nil, err
 	}
-	s := &Server{opt: o.withDefaults(), links: make(map[*link]bool), clients: make(map[netip.Prefix]int)}
+	o = o.withDefaults()
+	s := &Server{opt: o, links: make(map[*link]bool), clients: crowd{most: o.MaxConnections, mostEach: o.MaxPerClient},
+		exchanges: crowd{most: maxExchanges, mostEach: maxExchangesEach}}
 	s.memory.left.Store(scriptMemory)
 	return s, nil
 }
@@ -98,16 +108,19 @@ func (s *Server) accept(ctx context.Context, l net.Listener, sessions *sync.Wait
 // serve talks to one client.
 func (s *Server) serve(ctx context.Context, conn net.Conn) {
 	defer conn.Close()
-	l := &link{Conn: conn, timeout: s.opt.Timeouts.Write}
+	l := &link{Conn: conn, timeout: s.opt.Timeouts.Write, since: time.Now()}
 	at, _ := netip.ParseAddrPort(conn.RemoteAddr().String())
 	from := netip.AddrPortFrom(at.Addr().Unmap().WithZone(""), at.Port())
-	if refused := s.enter(l, clientOf(from.Addr())); refused != "" {
+	client := clientOf(from.Addr())
+	if refused := s.enter(client); refused != "" {
 		l.writeBy()
 		fmt.Fprintf(conn, "BYE (%s) %q\r\n", CodeTryLater, refused)
 		s.opt.Log.Warn("managesieve connection refused", "client", from.Addr().String(), "reason", refused)
 		return
 	}
-	defer s.leave(l, clientOf(from.Addr()))
+	defer s.clients.leave(client)
+	s.note(l, true)
+	defer s.note(l, false)
 	if ctx.Err() != nil { // it came while we were ending
 		l.end()
 	}
@@ -121,35 +134,43 @@ func (s *Server) serve(ctx context.Context, conn net.Conn) {
 }
 
 // enter counts a connection. It says why it cannot be had, if it cannot.
-func (s *Server) enter(l *link, client netip.Prefix) (refused string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch {
-	case len(s.links) >= s.opt.MaxConnections:
-		return "Too many connections, try again later"
-	case s.clients[client] >= s.opt.MaxPerClient:
-		return "Too many connections from your address"
+func (s *Server) enter(client netip.Prefix) (refused string) {
+	room, roomEach := s.clients.enter(client)
+	if roomEach && !room && s.makeRoom() { // that one is about to leave
+		room, roomEach = s.clients.squeeze(client, 2*s.opt.MaxConnections)
 	}
-	s.links[l] = true
-	s.clients[client]++
+	switch {
+	case !roomEach:
+		return "Too many connections from your address"
+	case !room:
+		return "Too many connections, try again later"
+	}
 	return ""
 }
 
-func (s *Server) leave(l *link, client netip.Prefix) {
+// makeRoom ends the oldest connection that has not logged in, if there is one: who opens many
+// and says nothing does not keep others away.
+func (s *Server) makeRoom() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.links, l)
-	if s.clients[client]--; s.clients[client] == 0 {
-		delete(s.clients, client)
+	var oldest *link
+	for l := range s.links {
+		if !l.known.Load() && !l.hasEnded() && (oldest == nil || l.since.Before(oldest.since)) {
+			oldest = l
+		}
 	}
+	if oldest != nil {
+		oldest.end()
+	}
+	return oldest != nil
 }
 
-// clientOf is what counts as one client: an address, of IPv6 a /64, which is one customer.
-func clientOf(a netip.Addr) netip.Prefix {
-	bits := a.BitLen()
-	if a.Is6() {
-		bits = 64
+func (s *Server) note(l *link, there bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if there {
+		s.links[l] = true
+	} else {
+		delete(s.links, l)
 	}
-	p, _ := a.Prefix(bits)
-	return p
 }

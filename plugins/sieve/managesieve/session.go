@@ -185,7 +185,7 @@ func (s *session) lost(err error) reply {
 	case errors.As(err, &gone):
 		return goodbye(gone.code, gone.text)
 	case s.link.hasEnded():
-		return goodbye(CodeTryLater, "The server ends or begins anew")
+		return goodbye(CodeTryLater, "The server has to end this now")
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return goodbye("", "That took too long")
 	}

@@ -1,8 +1,15 @@
 package managesieve
 
 import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/postern-mail/postern/sdk/mail"
 )
 
 // When the server ends, commands under way end, and clients are told.
@@ -17,7 +24,7 @@ func TestStop(t *testing.T) {
 		defer close(ended)
 		r.end()
 	}()
-	over := "S: BYE (TRYLATER) \"The server ends or begins anew\"\nEND"
+	over := "S: BYE (TRYLATER) \"The server has to end this now\"\nEND"
 	idle.talk(over)
 	half.talk(over)
 	handshake.talk("END")
@@ -45,5 +52,60 @@ func TestStopForced(t *testing.T) {
 	r.end()
 	if _, err := p.r.ReadString('\n'); err == nil {
 		t.Error("the connection has not been cut off")
+	}
+}
+
+// broken is a [Scripts] that panics.
+type broken struct{ Scripts }
+
+func (broken) List(context.Context, mail.Path) ([]Script, error) { panic("no scripts at all") }
+
+// A panic ends one session, and no other.
+func TestPanic(t *testing.T) {
+	r := serving(t, func(o *Options) { o.Scripts = broken{o.Scripts} })
+	other, p := r.dial().talk("ALICE"), r.dial().talk("ALICE\nC: LISTSCRIPTS")
+	if rest, _ := io.ReadAll(p.r); len(rest) > 0 {
+		t.Errorf("the server says %q", rest)
+	}
+	other.talk("C: NOOP\nS: OK*")
+	if !strings.Contains(r.log.text(), "no scripts at all") {
+		t.Errorf("the log has\n%s", r.log.text())
+	}
+}
+
+// tired is a listener that fails a few times before it works.
+type tired struct {
+	net.Listener
+	failures int
+}
+
+func (l *tired) Accept() (net.Conn, error) {
+	if l.failures--; l.failures >= 0 {
+		return nil, errors.New("too many open files")
+	}
+	return l.Listener.Accept()
+}
+
+// A listener that fails now works later; one that is closed ends the server.
+func TestListenerFails(t *testing.T) {
+	s, err := New(Options{Scripts: &memory{}, Logins: users{}, TLS: certificate(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error)
+	go func() { done <- s.Serve(t.Context(), []net.Listener{&tired{l, 2}}) }()
+	(&rig{t: t, addr: l.Addr().String()}).dial().talk("S: ...\nC: LOGOUT\nS: OK*\nEND")
+	l.Close()
+	if err := <-done; !errors.Is(err, net.ErrClosed) {
+		t.Errorf("Serve returns %v", err)
+	}
+	for _, o := range []Options{{Scripts: &memory{}, Logins: users{}}, {Scripts: &memory{}, Logins: users{}, TLS: certificate(t), MaxScript: -1}} {
+		if _, err := New(o); err == nil {
+			t.Error("there is a server that cannot work")
+		}
 	}
 }
