@@ -127,7 +127,7 @@ func (p *Plugin) verdict(ctx context.Context, m *mail.Message, r *result) *sdk.V
 			tell(v, r, spam, g.required, only)
 		}
 		if spam {
-			flag(v, r, only)
+			flag(v, m.Header, r, only)
 		}
 	}
 	return v

@@ -96,18 +96,28 @@ func tell(v *sdk.Verdict, r *result, spam bool, required float64, only []int) {
 	add("X-Spam-Score", decimal(r.score))
 }
 
-// flag marks spam.
-func flag(v *sdk.Verdict, r *result, only []int) {
-	v.AddHeader("X-Spam-Flag", "YES")
-	if only != nil {
-		v.Only(only...)
-	}
-	if r.action == rewriteSubject && r.subject != "" {
-		v.ChangeHeader(0, "Subject", encodeSubject(r.subject))
+// flag marks spam. Of several subjects none stays but the one that marks it: readers show the
+// first or the last.
+func flag(v *sdk.Verdict, h mail.Header, r *result, only []int) {
+	limit := func() {
 		if only != nil {
 			v.Only(only...)
 		}
 	}
+	v.AddHeader("X-Spam-Flag", "YES")
+	limit()
+	if r.action != rewriteSubject || r.subject == "" {
+		return
+	}
+	if h.Count("Subject") <= 1 {
+		v.ChangeHeader(0, "Subject", encodeSubject(r.subject))
+		limit()
+		return
+	}
+	v.RemoveHeader(-1, "Subject")
+	limit()
+	v.InsertHeader(-1, "Subject", encodeSubject(r.subject))
+	limit()
 }
 
 func decimal(f float64) string { return strconv.FormatFloat(f, 'f', 1, 64) }

@@ -151,6 +151,25 @@ func TestActions(t *testing.T) {
 	}
 }
 
+// A second subject does not hide the mark.
+func TestSecondSubject(t *testing.T) {
+	t.Parallel()
+	p := plugin(t, says(t, judged("rewrite subject", 8, `,"subject":"[spam] one"`))+"headers = false\n[domains]\n\"lax.test\" = {tag = \"off\"}\n")
+	m := message("subject: one\r\nFrom: a@example.net\r\nSubject: two\r\nSubject: three\r\n\r\ntext\r\n", "a@example.org", "b@lax.test")
+	v, err := sdktest.Filter(t, p, Manifest(), m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []string{
+		"continue\nX-Spam-Flag: YES\r\nFrom: a@example.net\r\nSubject: [spam] one\r\n\r\n",
+		"continue\nsubject: one\r\nFrom: a@example.net\r\nSubject: two\r\nSubject: three\r\n\r\n",
+	} {
+		if got := show(t, v, m, i); got != want {
+			t.Errorf("recipient %d:\n got %q\nwant %q", i, got, want)
+		}
+	}
+}
+
 // Recipients of several domains have outcomes and fields of their own.
 func TestDomains(t *testing.T) {
 	t.Parallel()
