@@ -195,7 +195,9 @@ func TestConnectionsOfClient(t *testing.T) {
 	for range 3 {
 		open = append(open, r.dial().talk("S: ..."))
 	}
-	r.dial().talk("S: BYE (TRYLATER) \"Too many connections from your address\"\nEND")
+	for range 5 {
+		r.dial().talk("S: BYE (TRYLATER) \"Too many connections from your address\"\nEND")
+	}
 	open[1].talk("C: LOGOUT\nS: OK*\nEND")
 	open[1].conn.Close()
 	for deadline := time.Now().Add(patience); ; { // the server may have to notice it yet
@@ -208,6 +210,10 @@ func TestConnectionsOfClient(t *testing.T) {
 		}
 	}
 	open[0].talk("C: NOOP\nS: OK*")
+	r.end()
+	if n := strings.Count(r.log.text(), "managesieve connections refused"); n != 1 {
+		t.Errorf("the log hears of it %d times", n)
+	}
 }
 
 // Connections in all, at their limit: for one more, the oldest goes that has not logged in.

@@ -18,8 +18,10 @@ type Server struct {
 	clients   crowd // with a connection
 	exchanges crowd // with a SASL exchange
 
-	mu    sync.Mutex
-	links map[*link]bool
+	mu      sync.Mutex
+	links   map[*link]bool
+	refused int       // connections that the log has yet to hear of
+	toldAt  time.Time // when it last did
 }
 
 // scriptMemory is what scripts on their way may take in all, in bytes.
@@ -115,7 +117,7 @@ func (s *Server) serve(ctx context.Context, conn net.Conn) {
 	if refused := s.enter(client); refused != "" {
 		l.writeBy()
 		fmt.Fprintf(conn, "BYE (%s) %q\r\n", CodeTryLater, refused)
-		s.opt.Log.Warn("managesieve connection refused", "client", from.Addr().String(), "reason", refused)
+		s.logRefusal(from.Addr(), refused)
 		return
 	}
 	defer s.clients.leave(client)
@@ -163,6 +165,18 @@ func (s *Server) makeRoom() bool {
 		oldest.end()
 	}
 	return oldest != nil
+}
+
+// logRefusal logs what is refused, not more often than the log wants to hear.
+func (s *Server) logRefusal(client netip.Addr, reason string) {
+	const often = 10 * time.Second
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.refused++
+	if now := time.Now(); now.Sub(s.toldAt) >= often {
+		s.opt.Log.Warn("managesieve connections refused", "client", client.String(), "reason", reason, "count", s.refused)
+		s.refused, s.toldAt = 0, now
+	}
 }
 
 func (s *Server) note(l *link, there bool) {
