@@ -313,9 +313,9 @@ func TestTimeouts(t *testing.T) {
 		"command":          {Timeouts{Command: short}, "S: ...\nC\"NOOP {10+}\\r\\n12345\"\n" + tooLong},
 		"challenge":        {Timeouts{Response: short}, "S: ...\nC: STARTTLS\nS: OK*\nTLS\nS: ...\nC: AUTHENTICATE \"PLAIN\"\nS: \"\"\n" + tooLong},
 		"idle":             {Timeouts{Idle: short}, "ALICE\n" + tooLong},
-		"idle at times":    {Timeouts{Login: short * 20, Idle: patience}, "ALICE\nC: NOOP\nS: OK*"},
+		"idle at times":    {Timeouts{Login: short * 30, Idle: patience}, "ALICE\nC: NOOP\nS: OK*"},
 		"no handshake":     {Timeouts{Handshake: short}, "S: ...\nC: STARTTLS\nS: OK*\nEND"},
-		"log-in once more": {Timeouts{Login: short * 20}, "ALICE\nC: UNAUTHENTICATE\nS: OK*\n" + tooLong},
+		"log-in once more": {Timeouts{Login: short * 30}, "ALICE\nC: UNAUTHENTICATE\nS: OK*\n" + tooLong},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
