@@ -362,3 +362,45 @@ if environment "location" "MTA" { deleteheader "X-Bad"; addheader "X-Seen" "yes"
 	maildirFiles(t, box, 2)
 	maildirFiles(t, g.maildir("bob@example.org"), 1)
 }
+
+// In front of another server a folder is the detail of the address there, or the inbox where that
+// server has no such folder.
+func TestSieveInFrontOfAServer(t *testing.T) {
+	t.Parallel()
+	s := newSink(t)
+	g := start(t, basics+fmt.Sprintf(`
+[[domain]]
+name = "example.org"
+deliver = "smtp://%s"
+recipients = "any"
+planner = "sieve"
+folders = "detail"
+[[plugin]]
+name = "sieve"
+`, s.addr))
+	g.script("alice@example.org", `require ["fileinto", "vacation"];
+if header "Subject" "lists" { fileinto "Lists/Go"; } elsif header "Subject" "wide" { fileinto "ä"; } elsif header "Subject" "none" { fileinto "None"; } elsif header "Subject" "drop" { discard; }`)
+	s.script(func(verb, line string) string {
+		if verb == "RCPT" && strings.Contains(line, "+None@") {
+			return "550 5.1.1 no such folder"
+		}
+		return ""
+	})
+	for i, step := range []struct{ subject, to string }{{"lists", "alice+Lists/Go@example.org"}, {"wide", "alice@example.org"}, {"none", "alice@example.org"}, {"hello", "alice@example.org"}} {
+		g.toAlice(step.subject)
+		if got := s.n(t, i+1)[i]; got.To[0] != step.to || got.From != "from@example.net" {
+			t.Errorf("%s: %+v", step.subject, got)
+		}
+	}
+	g.finished(g.toAlice("drop"))
+	id := g.deliver("from@example.net", []string{"alice@example.org", "bob@example.org"}, "Subject: lists\r\n\r\nbody")
+	g.log.wait(t, "delivered", has("id", id, "to", "bob@example.org"))
+	g.drained()
+	var to []string
+	for _, m := range s.mail()[4:] {
+		to = append(to, m.To...)
+	}
+	if strings.Join(to, " ") != "alice+Lists/Go@example.org bob@example.org" {
+		t.Errorf("sent to %q", to)
+	}
+}

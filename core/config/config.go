@@ -285,6 +285,10 @@ type Domain struct {
 	// goes into the inbox.
 	// Default: "", the plugin sieve where it is listed and deliver is a mailbox; else nobody.
 	Planner string `toml:"planner"`
+	// Folders says where mail goes that a planner files into a folder, at a server behind us:
+	// "inbox" or "detail" (to user+folder).
+	// Default: "inbox"
+	Folders string `toml:"folders"`
 	// Postmaster gets mail for postmaster at this domain, if there is no such account or alias.
 	// Default: "", the postmaster of the gateway.
 	Postmaster mail.Path `toml:"postmaster"`

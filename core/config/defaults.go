@@ -50,7 +50,7 @@ func (l *Listener) setDefaults(table map[string]any) {
 }
 
 func (r *AccessRule) setDefaults(map[string]any)  { *r = AccessRule{Action: "reject"} }
-func (d *Domain) setDefaults(map[string]any)      { *d = Domain{Recipients: "directory"} }
+func (d *Domain) setDefaults(map[string]any)      { *d = Domain{Recipients: "directory", Folders: "inbox"} }
 func (d *Destination) setDefaults(map[string]any) { *d = Destination{TLS: "opportunistic"} }
 
 func (p *Plugin) setDefaults(map[string]any) {

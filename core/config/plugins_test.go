@@ -12,7 +12,9 @@ func TestPluginsOfDomains(t *testing.T) {
 		{"deliver = 'maildir'\ndirectory = 'bcc'", ""},
 		{"deliver = 'maildir'\nplanner = 'sieve'", `there is no plugin "sieve"`},
 		{"deliver = 'maildir'\ndirectory = 'ldap'", `there is no plugin "ldap"`},
-		{"deliver = 'smtp://192.0.2.1:25'\nplanner = 'bcc'", "needs a mailbox plugin"},
+		{"deliver = 'smtp://192.0.2.1:25'\nplanner = 'bcc'\nfolders = 'detail'", ""},
+		{"deliver = 'smtp://192.0.2.1:25'\nfolders = 'both'", `domain[0].folders`},
+		{"deliver = 'maildir'\nplanner = 'none'", ""},
 		{"deliver = 'maildir'\nrecipients = 'any'\ndirectory = 'bcc'", `has to be "directory"`},
 	} {
 		_, err := Parse("postern.toml", []byte("hostname = 'mx.example.org'\ndata_dir = '/tmp'\n[[listener]]\naddress = '127.0.0.1:0'\nrole = 'mx'\n[[domain]]\nname = 'example.org'\n"+

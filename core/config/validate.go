@@ -296,6 +296,9 @@ func (v *validator) domains() {
 			}
 		}
 		v.planner(key+".planner", d)
+		if d.Folders != "" {
+			v.oneOf(key+".folders", d.Folders, "inbox", "detail")
+		}
 		if !d.Postmaster.IsZero() && d.Postmaster.Domain.IsZero() {
 			v.problem(key+".postmaster", "needs a domain")
 		}
@@ -330,17 +333,12 @@ func (v *validator) callahead() {
 	v.atLeast("callahead.concurrency", c.Concurrency, 1)
 }
 
-// planner checks that a planner is a plugin that runs, and that there is a mailbox to plan for.
+// planner checks that a planner is a plugin that runs.
 func (v *validator) planner(key string, d Domain) {
 	if d.Planner == "" {
 		return
 	}
 	v.listed(key, d.Planner)
-	for _, t := range d.Deliver {
-		if h, err := route.ParseHop(t); err == nil && h.Scheme != route.SchemeMailbox {
-			v.problem(key, "needs a mailbox plugin in deliver; %q is another server, which has rules of its own", t)
-		}
-	}
 }
 
 // listed checks that a plugin is listed.

@@ -117,8 +117,8 @@ func (d *Delivery) transport(ctx context.Context, rules Rules, l queue.Lease) []
 // hand gives one share to its transport.
 func (d *Delivery) hand(ctx context.Context, rules Rules, s share, l *queue.Lease) []result {
 	e := l.Entry
-	results := make([]result, len(s.numbers))
 	if s.route.Transport == route.Mailbox {
+		results := make([]result, len(s.numbers))
 		for i, n := range s.numbers {
 			// The attempts begun are counted durably, this one included.
 			fresh := l.Records[s.places[i]].Attempts <= 1
@@ -126,12 +126,7 @@ func (d *Delivery) hand(ctx context.Context, rules Rules, s share, l *queue.Leas
 		}
 		return results
 	}
-	job := &smtpclient.Job{Route: s.route, Envelope: &e.Envelope, Recipients: s.numbers, Header: e.Header, Body: e.Body,
-		BeforeDot: func(ctx context.Context) error { return ctx.Err() }} // a lost lease ends ctx
-	for i, r := range d.SMTP.Attempt(ctx, job) {
-		results[i].Result = r
-	}
-	return results
+	return d.remote(ctx, rules, s, e)
 }
 
 // outcome turns what the transport said of the recipients of a lease into results, with the

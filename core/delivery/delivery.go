@@ -48,12 +48,15 @@ type Options struct {
 
 // Rules are what a reload may change.
 type Rules struct {
-	Route        func(mail.Path) (route.Route, error) // an error is a mail.Status
-	Planner      func(mail.Path) string               // the planner of a local recipient, "" for none; nil: none at all
-	Total        int                                  // attempts at once
-	PerNextHop   int                                  // attempts at once to one destination
-	Lifetime     time.Duration                        // how long a message is tried
-	DelayWarning time.Duration                        // age at which the sender is told; 0: never
+	Route   func(mail.Path) (route.Route, error) // an error is a mail.Status
+	Planner func(mail.Path) string               // the planner of a local recipient, "" for none; nil: none at all
+	// Subaddress is the address of a folder of a recipient at a server behind us; false: it has
+	// none, and mail for it goes to the recipient himself.
+	Subaddress   func(to mail.Path, folder string) (mail.Path, bool)
+	Total        int           // attempts at once
+	PerNextHop   int           // attempts at once to one destination
+	Lifetime     time.Duration // how long a message is tried
+	DelayWarning time.Duration // age at which the sender is told; 0: never
 }
 
 func (r *Rules) planner(to mail.Path) string {

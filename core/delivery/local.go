@@ -9,31 +9,43 @@ import (
 	"github.com/postern-mail/postern/sdk/mail"
 )
 
-// local does what a local recipient wants done.
-func (d *Delivery) local(ctx context.Context, rules Rules, mailbox string, e *queue.Entry, n int, fresh bool) (r result) {
-	r.final = true
-	var keep queue.Keep
+// planned asks what a recipient wants done, if somebody plans for him and nobody has been asked
+// before. done says that r is the whole answer; else the message is to be kept as keep says.
+func (d *Delivery) planned(ctx context.Context, rules Rules, e *queue.Entry, n int) (keep queue.Keep, r result, done bool) {
+	to := e.Envelope.Recipients[n].Path
+	planner := ""
 	if e.Keep != nil {
-		keep = *e.Keep
-	} else if planner := rules.planner(e.Envelope.Recipients[n].Path); planner != "" {
-		out, err := d.Expand.Plan(ctx, planner, e, n)
-		if out := d.convicted(planner, e, n, err); out != nil {
-			r.Status, r.expanded = out.Record.Status, out
-			return r
+		return *e.Keep, r, false
+	} else if planner = rules.planner(to); planner == "" {
+		return keep, r, false
+	}
+	out, err := d.Expand.Plan(ctx, planner, e, n)
+	if out := d.convicted(planner, e, n, err); out != nil {
+		r.Status, r.expanded = out.Record.Status, out
+		return keep, r, true
+	}
+	if err != nil {
+		d.Log.Warn("no plan for a recipient", "id", e.ID.String(), "plugin", planner, "to", to.String(), "error", err)
+		r.Status = mail.Temporary(451, 3, 0, "Recipient's rules cannot be carried out now")
+		return keep, r, true
+	}
+	if out.Record.State != 0 {
+		r.final, r.Status, r.expanded = true, out.Record.Status, out
+		if r.Status.IsZero() {
+			r.Status = mail.OK(250, 0, 0, "Carried out the recipient's rules")
 		}
-		if err != nil {
-			d.Log.Warn("no plan for a recipient", "id", e.ID.String(), "plugin", planner, "to", e.Envelope.Recipients[n].Path.String(), "error", err)
-			r.Status = mail.Temporary(451, 3, 0, "Recipient's rules cannot be carried out now")
-			return r
-		}
-		if out.Record.State != 0 {
-			r.Status, r.expanded = out.Record.Status, out
-			if r.Status.IsZero() {
-				r.Status = mail.OK(250, 0, 0, "Carried out the recipient's rules")
-			}
-			return r
-		}
-		keep, r.events = out.Keep, out.Events
+		return keep, r, true
+	}
+	r.events = out.Events
+	return out.Keep, r, false
+}
+
+// local does what a local recipient wants done.
+func (d *Delivery) local(ctx context.Context, rules Rules, mailbox string, e *queue.Entry, n int, fresh bool) result {
+	keep, r, done := d.planned(ctx, rules, e, n)
+	r.final = true
+	if done {
+		return r
 	}
 	var err error
 	r.Status, err = d.Mailbox.Deliver(ctx, mailbox, e, n, keep, fresh)
