@@ -6,7 +6,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/postern-mail/postern/core/confine"
 	"github.com/postern-mail/postern/core/pluginhost"
 	"github.com/postern-mail/postern/sdk"
 )
@@ -35,12 +34,6 @@ func pluginCommand(file *string) *cobra.Command {
 			sdk.Serve(b.make(), b.manifest)
 			return nil
 		},
-	}, &cobra.Command{
-		Use:                "confine FD -- PATH ARGV...",
-		Hidden:             true,
-		Short:              "Restrict what a plugin may open, and become the plugin; the gateway does this",
-		DisableFlagParsing: true, // what follows is the plugin's
-		RunE:               func(_ *cobra.Command, a []string) error { return confine.Exec(a) },
 	}, &cobra.Command{
 		Use:    "guard",
 		Hidden: true,

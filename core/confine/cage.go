@@ -121,8 +121,7 @@ func (c *Cage) limitProcesses(l Limits, name string) error {
 func (c *Cage) Empty() bool { return len(c.Groups) == 0 && len(c.rlimits) == 0 }
 
 // Hold puts a process into the cage that was started with [syscall.SysProcAttr.Ptrace]: it
-// stands before its first instruction, and goes on when it is in. Only the thread that forked
-// it can do that.
+// stands before its first instruction until [Release].
 func (c *Cage) Hold(pid int) error {
 	var ws unix.WaitStatus
 	for {
@@ -135,11 +134,11 @@ func (c *Cage) Hold(pid int) error {
 		}
 		break
 	}
-	if err := c.Add(pid); err != nil {
-		return err
-	}
-	return unix.PtraceDetach(pid)
+	return c.Add(pid)
 }
+
+// Release lets a held process go. Only the thread that forked it can do that.
+func Release(pid int) error { return unix.PtraceDetach(pid) }
 
 // Add puts a process into the cage.
 func (c *Cage) Add(pid int) error {

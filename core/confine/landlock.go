@@ -11,9 +11,9 @@ import (
 )
 
 // Rules are what a process, with all that it starts, may open and reach, whoever it runs as.
-// The kernel's Landlock sees to it: what is not allowed is refused. The process puts them on
-// itself just before it becomes the plugin's program; see [Exec]. They say nothing of files
-// that are handed over open, and they do not keep anybody from connecting to a unix socket
+// The kernel's Landlock sees to it: what is not allowed is refused. They are put on the
+// thread that starts the process; see [Rules.Restrict]. They say nothing of files that are handed
+// over open, and they do not keep anybody from connecting to a unix socket
 // that has a path: only a user of its own does. Of the network they know TCP alone, and not
 // Multipath TCP: that is against accidents, where there can be no network namespace.
 type Rules struct {
@@ -135,9 +135,6 @@ func (r *Rules) Gaps() string {
 	}
 	return "it can empty files that it may not open, and cannot move files between directories: Linux 6.2 has both"
 }
-
-// File is what [Exec] has to be given.
-func (r *Rules) File() *os.File { return r.set }
 
 // Close frees them; what was restricted stays so. nil is closed already.
 func (r *Rules) Close() {

@@ -6,25 +6,30 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"sync"
 	"testing"
 )
-
-// The test binary becomes other programs, as the gateway's does.
-func TestMain(m *testing.M) {
-	if len(os.Args) > 2 && os.Args[1] == "plugin" && os.Args[2] == "confine" {
-		fmt.Fprintln(os.Stderr, Exec(os.Args[3:]))
-		os.Exit(1)
-	}
-	os.Exit(m.Run())
-}
 
 // under runs a shell script under rules and returns what it printed.
 func under(t *testing.T, r *Rules, script string) string {
 	t.Helper()
-	argv := Wrap("/proc/self/exe", 3, "/bin/sh", []string{"sh", "-c", script})
-	cmd := &exec.Cmd{Path: argv[0], Args: argv, ExtraFiles: []*os.File{r.File()}}
-	out, _ := cmd.CombinedOutput()
+	cmd := exec.Command("/bin/sh", "-c", script)
+	var out []byte
+	var err error
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // for good: it ends with the goroutine
+		if err = r.Restrict(); err == nil {
+			out, _ = cmd.CombinedOutput()
+		}
+	}()
+	<-done
+	if err != nil {
+		t.Fatal(err)
+	}
 	return string(out)
 }
 
@@ -81,32 +86,31 @@ func TestNoRules(t *testing.T) {
 	none.Close()
 }
 
-// Exec does nothing by halves: whatever is wrong, the program does not run.
-func TestExecRefuses(t *testing.T) {
+// Only the thread is restricted, and what it starts.
+func TestRestrictIsForAThread(t *testing.T) {
 	t.Parallel()
-	null, err := os.Open("/dev/null")
+	require(t, Landlock() > 0, "the kernel has no Landlock")
+	r, err := NewRules(true, false)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer null.Close()
-	for _, tt := range []struct {
-		args []string
-		want string
-	}{
-		{nil, "usage"},
-		{[]string{"3", "--", "/bin/echo"}, "usage"},
-		{[]string{"3", "-", "/bin/echo", "echo", "ran"}, "usage"},
-		{[]string{"x", "--", "/bin/echo", "echo", "ran"}, "not a file descriptor"},
-		{[]string{"2", "--", "/bin/echo", "echo", "ran"}, "not a file descriptor"},
-		{[]string{"3", "--", "/bin/echo", "echo", "ran"}, "Landlock rules cannot be applied"}, // no rules
-		{[]string{"9", "--", "/bin/echo", "echo", "ran"}, "Landlock rules cannot be applied"}, // not open
-	} {
-		cmd := exec.Command("/proc/self/exe", append([]string{"plugin", "confine"}, tt.args...)...)
-		cmd.ExtraFiles = []*os.File{null}
-		out, err := cmd.CombinedOutput()
-		if err == nil || !strings.Contains(string(out), tt.want) || strings.Contains(string(out), "ran\n") {
-			t.Errorf("%q: %v, %s", tt.args, err, out)
+	defer r.Close()
+	if err := errors.Join(r.AllowSystem(), r.AllowProgram([]string{"/bin/sh"}, nil)); err != nil {
+		t.Fatal(err)
+	}
+	if got := under(t, r, "read -r line < /etc/passwd || echo refused"); !strings.Contains(got, "refused") {
+		t.Errorf("%q", got)
+	}
+	for range 20 { // on whatever thread
+		var wg sync.WaitGroup
+		for range 8 {
+			wg.Go(func() {
+				if _, err := os.ReadFile("/etc/passwd"); err != nil {
+					t.Error(err)
+				}
+			})
 		}
+		wg.Wait()
 	}
 }
 

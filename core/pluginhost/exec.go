@@ -83,7 +83,7 @@ func forbidden(err error) bool {
 
 // command is how the process is started. With alone it has a network to itself, with held it
 // stands before its first instruction.
-func (r *runner) command(stdout, stderr, program *os.File, rules *confine.Rules, alone, held bool) *exec.Cmd {
+func (r *runner) command(stdout, stderr, program *os.File, alone, held bool) *exec.Cmd {
 	cmd := &exec.Cmd{
 		Path:       r.argv[0],
 		Args:       r.argv,
@@ -109,11 +109,6 @@ func (r *runner) command(stdout, stderr, program *os.File, rules *confine.Rules,
 		cmd.Path = "/proc/self/fd/" + strconv.Itoa(3+len(cmd.ExtraFiles))
 		cmd.ExtraFiles = append(cmd.ExtraFiles, program)
 	}
-	if rules != nil { // they are the last, for the plugin does not get them
-		self := r.host.opt.SelfExe
-		cmd.Args = confine.Wrap(self, 3+len(cmd.ExtraFiles), cmd.Path, r.argv)
-		cmd.Path, cmd.ExtraFiles = self, append(cmd.ExtraFiles, rules.File())
-	}
 	return cmd
 }
 
@@ -125,40 +120,65 @@ func (r *runner) spawn(stdout, stderr, program *os.File, alone, held bool) error
 	}
 	defer rules.Close()
 	r.cutOff = alone || rules != nil && rules.Offline
-	r.cmd = r.command(stdout, stderr, program, rules, alone, held)
-	r.fork.do(func() {
-		if err = r.cmd.Start(); err != nil {
-			return
+	r.cmd = r.command(stdout, stderr, program, alone, held)
+	fork := r.fork
+	if rules != nil {
+		// Rules are put on a thread, and what it starts has them too. It is good for nothing
+		// else afterwards, and stays as long as the process.
+		fork = newForker()
+		if fork.do(func() { err = rules.Restrict() }); err != nil {
+			fork.close()
+			return err
 		}
-		pid := r.cmd.Process.Pid
-		if s, serr := confine.Find(pid); serr == nil {
-			r.start = s.Start
-		}
-		r.dir.record(pid, r.start, r.mark)
-		r.guard.add(pid, r.start)
-		if len(r.cage.Groups) > 0 {
-			r.dir.recordGroups(pid, r.cage.Groups)
-			r.guard.addCage(r.cage.Groups)
-		}
-		if err = r.lock(pid, held); err != nil {
-			syscall.Kill(pid, syscall.SIGKILL)
-			r.cmd.Wait()
-			r.dir.forget(pid)
-			r.guard.remove(pid)
-			r.guard.removeCage(r.cage.Groups)
-			return
-		}
-		r.mu.Lock()
-		r.pid = pid
-		r.mu.Unlock()
-	})
+	}
+	if fork.do(func() { err = r.cmd.Start() }); err == nil {
+		err = r.settle(fork, held)
+	}
+	switch {
+	case rules == nil:
+	case err != nil:
+		fork.close()
+	default:
+		r.own = fork
+	}
 	return err
 }
 
-// lock puts the process into its cage.
-func (r *runner) lock(pid int, held bool) error {
-	if held {
-		return r.cage.Hold(pid)
+// settle notes a process that was just started and puts it into its cage. After an error it
+// is dead.
+func (r *runner) settle(fork *forker, held bool) error {
+	pid := r.cmd.Process.Pid
+	if s, err := confine.Find(pid); err == nil {
+		r.start = s.Start
 	}
-	return r.cage.Add(pid)
+	r.dir.record(pid, r.start, r.mark)
+	r.guard.add(pid, r.start)
+	if len(r.cage.Groups) > 0 {
+		r.dir.recordGroups(pid, r.cage.Groups)
+		r.guard.addCage(r.cage.Groups)
+	}
+	if err := r.lock(fork, pid, held); err != nil {
+		syscall.Kill(pid, syscall.SIGKILL)
+		r.cmd.Wait()
+		r.dir.forget(pid)
+		r.guard.remove(pid)
+		r.guard.removeCage(r.cage.Groups)
+		return err
+	}
+	r.mu.Lock()
+	r.pid = pid
+	r.mu.Unlock()
+	return nil
+}
+
+// lock puts the process into its cage.
+func (r *runner) lock(fork *forker, pid int, held bool) error {
+	if !held {
+		return r.cage.Add(pid)
+	}
+	err := r.cage.Hold(pid)
+	if err == nil {
+		fork.do(func() { err = confine.Release(pid) })
+	}
+	return err
 }

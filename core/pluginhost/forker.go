@@ -1,25 +1,42 @@
 package pluginhost
 
-import "runtime"
+import (
+	"os"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+)
 
 // A forker starts processes from one OS thread that lives as long as the forker. The death
 // signal of a child (PR_SET_PDEATHSIG) fires when the thread that forked it ends, and Go
 // ends threads as it likes: only a locked one stays.
 type forker struct {
-	jobs chan func()
-	done chan struct{}
+	jobs  chan func()
+	done  chan struct{}
+	moved chan struct{} // closed when it has its thread
 }
 
 func newForker() *forker {
-	f := &forker{jobs: make(chan func()), done: make(chan struct{})}
-	go func() {
-		runtime.LockOSThread()
-		defer close(f.done)
-		for job := range f.jobs {
-			job()
-		}
-	}()
+	f := &forker{jobs: make(chan func()), done: make(chan struct{}), moved: make(chan struct{})}
+	go f.run()
 	return f
+}
+
+func (f *forker) run() {
+	runtime.LockOSThread()
+	if unix.Gettid() == os.Getpid() {
+		// The process's first thread never ends, and what is put on it shows as the host's. While
+		// we have it another goroutine has to run elsewhere.
+		go f.run()
+		<-f.moved
+		runtime.UnlockOSThread()
+		return
+	}
+	close(f.moved)
+	defer close(f.done)
+	for job := range f.jobs {
+		job()
+	}
 }
 
 // do runs job on the thread and waits for it.

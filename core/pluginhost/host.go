@@ -30,8 +30,7 @@ type Options struct {
 	// restricted. "": no such plugin reads any.
 	ContentDir string
 	// SelfExe is the gateway's binary, "/proc/self/exe": it runs a built-in plugin as
-	// "plugin serve NAME", the guard as "plugin guard" (see [Guard]), and a plugin with rules
-	// to be put on it as "plugin confine" (see [confine.Exec]).
+	// "plugin serve NAME" and the guard as "plugin guard" (see [Guard]).
 	SelfExe string
 	// Hostname, Postmaster and DataDir are handed to plugins, Version is the gateway's.
 	Hostname, Postmaster, DataDir, Version string

@@ -36,8 +36,6 @@ func TestMain(m *testing.M) {
 				os.Exit(1)
 			}
 			os.Exit(0)
-		case os.Args[2] == "confine":
-			fmt.Fprintln(os.Stderr, confine.Exec(os.Args[3:]))
 		case os.Args[2] == "serve":
 			servePlugin(os.Args[3])
 		case os.Args[2] == "child":

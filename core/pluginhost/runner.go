@@ -40,6 +40,7 @@ type runner struct {
 	who       *syscall.Credential // nil: the host's user
 	online    bool                // it may use the network
 	cutOff    bool                // it cannot, as far as the kernel sees to it
+	own       *forker             // whose thread has its rules; nil: there are none
 	filesBy   string              // how its files are restricted, for the log
 	host      *Host
 	services  *hostServer // what the plugin may ask
@@ -163,6 +164,9 @@ func (r *runner) wait(readers *sync.WaitGroup) {
 	r.out.Close()
 	r.err.Close()
 	r.helloW.Close()
+	if r.own != nil {
+		r.own.close()
+	}
 	close(r.exited)
 }
 
