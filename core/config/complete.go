@@ -56,21 +56,24 @@ func (c *Config) complete(dir string) {
 
 // completePlanners lets the plugin sieve, if it is listed, plan for mailboxes.
 func (c *Config) completePlanners() {
-	i := slices.IndexFunc(c.Plugins, func(p Plugin) bool {
+	for i := range c.Domains {
+		c.completePlanner(&c.Domains[i])
+	}
+}
+
+func (c *Config) completePlanner(d *Domain) {
+	sieve := slices.IndexFunc(c.Plugins, func(p Plugin) bool {
 		return len(p.Command) == 0 && (p.Use == "sieve" || p.Use == "" && p.Name == "sieve")
 	})
-	for k := range c.Domains {
-		d := &c.Domains[k]
-		mailbox := func(t string) bool {
-			h, err := route.ParseHop(t)
-			return err == nil && h.Scheme == route.SchemeMailbox
-		}
-		switch {
-		case d.Planner == "none":
-			d.Planner = ""
-		case d.Planner == "" && i >= 0 && len(d.Deliver) > 0 && !slices.ContainsFunc(d.Deliver, func(t string) bool { return !mailbox(t) }):
-			d.Planner = c.Plugins[i].Name
-		}
+	elsewhere := slices.ContainsFunc(d.Deliver, func(t string) bool {
+		h, err := route.ParseHop(t)
+		return err != nil || h.Scheme != route.SchemeMailbox
+	})
+	switch {
+	case d.Planner == "none":
+		d.Planner = ""
+	case d.Planner == "" && sieve >= 0 && len(d.Deliver) > 0 && !elsewhere:
+		d.Planner = c.Plugins[sieve].Name
 	}
 }
 

@@ -1,6 +1,11 @@
 package config
 
-import "testing"
+import (
+	"strings"
+	"testing"
+
+	"github.com/postern-mail/postern/sdk/mail"
+)
 
 // The plugin sieve plans for mailboxes wherever it is listed, and for others when it is named.
 func TestPlannerOfDomains(t *testing.T) {
@@ -20,6 +25,10 @@ func TestPlannerOfDomains(t *testing.T) {
 			t.Errorf("%q: %v", tt.domain, err)
 		} else if got := c.Domains[0].Planner; got != tt.want {
 			t.Errorf("%q with %q: planner %q, want %q", tt.domain, tt.plugin, got, tt.want)
+		} else if again, err := c.WithDomains([]Domain{{Name: mail.MustPath("x@example.net").Domain, Deliver: c.Domains[0].Deliver}, {Name: mail.MustPath("x@example.com").Domain,
+			Deliver: c.Domains[0].Deliver, Planner: "none"}}); err != nil || again.Domains[0].Planner != tt.want || again.Domains[2].Planner != "" ||
+			!strings.Contains(tt.domain, "planner") && again.Domains[1].Planner != tt.want {
+			t.Errorf("%q with %q, stored: %v, %+v", tt.domain, tt.plugin, err, again)
 		}
 	}
 }

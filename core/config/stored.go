@@ -15,6 +15,7 @@ func (c *Config) WithDomains(stored []Domain) (*Config, error) {
 		if d.Recipients == "" {
 			d.Recipients = "directory"
 		}
+		all.completePlanner(&d)
 		all.Domains = append(all.Domains, d)
 	}
 	if err := all.problems().sorted(); err != nil {
