@@ -2,7 +2,7 @@
 // aliases, groups and catch-alls, and how addresses are rewritten; in one SQLite file.
 //
 // It promises: what a change returned from is durable; another process (the command line)
-// may change the file while the gateway runs, and the gateway sees it within a tenth of a
+// may change the file while the gateway runs, and the gateway sees it within a hundredth of a
 // second; local parts are compared without regard to case; a password is kept only as a
 // SCRAM-SHA-256 verifier. Domains that the configuration declares are given to it with
 // [Directory.Declare] and are not stored. It refuses to know how mail is delivered and what

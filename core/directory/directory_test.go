@@ -386,7 +386,7 @@ func TestFailure(t *testing.T) {
 	}
 }
 
-// TestOtherProcess: what another process changes is seen a tenth of a second later.
+// TestOtherProcess: what another process changes is seen a hundredth of a second later.
 func TestOtherProcess(t *testing.T) {
 	if path := os.Getenv("POSTERN_TEST_DIRECTORY"); path != "" {
 		d := open(t, path)

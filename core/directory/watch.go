@@ -10,7 +10,7 @@ import (
 
 // checkEvery is how long a change made by another process may go unseen. Asking SQLite each
 // time would cost more than most answers do.
-const checkEvery = 100 * time.Millisecond
+const checkEvery = 10 * time.Millisecond
 
 // watcher notices that the file was changed, by this process or another, and numbers its
 // versions. It has a connection of its own, because PRAGMA data_version tells a connection
