@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	goldap "github.com/go-ldap/ldap/v3"
+
 	"github.com/postern-mail/postern/sdk"
 	"github.com/postern-mail/postern/sdk/mail"
 	"github.com/postern-mail/postern/sdk/sdktest"
@@ -181,9 +183,6 @@ func TestCheckPassword(t *testing.T) {
 		{"nobody@corp.example", "secret of carol", ""},
 		{"c.smith@corp.example", "secret of carol", ""}, // an alias does not log in
 		{"carol+tag@corp.example", "secret of carol", ""},
-		{`"*)(uid=carol"@corp.example`, "secret of carol", ""}, // C-04
-		{`"*"@corp.example`, "secret of carol", ""},
-		{`"carol@corp.example)(|(uid=*)"@corp.example`, "secret of carol", ""},
 	} {
 		got, err := p.CheckPassword(context.Background(), mail.MustPath(c.login), c.password)
 		if err != nil {
@@ -200,6 +199,78 @@ func TestCheckPassword(t *testing.T) {
 	ambiguous := configured(t, settings(quote(s.LDAPI))+`login_filter = "(|(uid=dave)(mail=%a))"`+"\n")
 	if got, err := ambiguous.CheckPassword(context.Background(), mail.MustPath("carol@corp.example"), "secret of carol"); err == nil || got != (mail.Path{}) {
 		t.Errorf("a login of two: %v, %v", got, err)
+	}
+}
+
+// TestC04Injection: what has a meaning in filters has none in an address.
+func TestC04Injection(t *testing.T) {
+	s := peertest.StartSlapd(t, people)
+	for _, more := range []string{"", `filter = "(|(uid=%u)(mail=%a))"` + "\n" + `login_filter = "(|(uid=%u)(mail=%a))"` + "\n"} {
+		p := configured(t, settings(quote(s.LDAPI))+more)
+		for _, local := range []string{"*", "*)(uid=*", "*)(uid=carol", "carol)(|(uid=*)", "c*", "carol\x00", `\63arol`, `\2a`, "carol)(objectClass=*", "' or 1=1", "../carol",
+			"carol,ou=people,dc=corp,dc=example", "(&)", "carol\r\n", "*)(|(mail=*", "\xffcarol", "carol@corp.example)(|(uid=*)"} {
+			address := mail.Path{Local: local, Domain: mail.MustDomain("corp.example")}
+			if targets, err := p.Resolve(context.Background(), address); err != nil || len(targets) > 0 {
+				t.Errorf("%q is %v, %v", local, targets, err)
+			}
+			for _, password := range []string{"secret of carol", "", "*"} {
+				if account, err := p.CheckPassword(context.Background(), address, password); err != nil || account != (mail.Path{}) {
+					t.Errorf("%q logs in as %v, %v", local, account, err)
+				}
+			}
+		}
+	}
+}
+
+// TestReferrals: they are not followed, and where all is elsewhere that is no answer.
+func TestReferrals(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	followed := make(chan bool, 1)
+	go func() {
+		if c, err := l.Accept(); err == nil {
+			c.Close()
+			followed <- true
+		}
+	}()
+	s := peertest.StartSlapd(t, people+fmt.Sprintf("\ndn: ou=away,dc=corp,dc=example\nobjectClass: referral\nobjectClass: extensibleObject\nou: away\nref: ldap://%s/ou=away,dc=corp,dc=example\n", l.Addr()))
+	if got := resolve(t, configured(t, settings(quote(s.LDAPI))), "carol@corp.example"); got != "carol@corp.example" {
+		t.Errorf("beside a referral: %q", got)
+	}
+	away := configured(t, strings.Replace(settings(quote(s.LDAPI)), `base = "`, `base = "ou=away,`, 1))
+	if targets, err := away.Resolve(context.Background(), mail.MustPath("carol@corp.example")); err == nil {
+		t.Errorf("at a referral: %v", targets)
+	}
+	select {
+	case <-followed:
+		t.Error("a referral was followed")
+	default:
+	}
+}
+
+// TestOtherName: a certificate of somebody else is none.
+func TestOtherName(t *testing.T) {
+	s := peertest.StartSlapd(t, people)
+	roots, err := readCAs(s.CA)
+	if err != nil {
+		t.Fatal(err)
+	}
+	set := Defaults()
+	set.BindDN = peertest.SlapdReader
+	request := goldap.NewSearchRequest("dc=corp,dc=example", goldap.ScopeBaseObject, 0, 1, 5, false, "(objectClass=*)", nil, nil)
+	for host, ok := range map[string]bool{"localhost": true, "ldap.corp.example": false} {
+		for _, secure := range []bool{true, false} {
+			url := map[bool]string{true: s.LDAPS, false: s.LDAP}[secure]
+			set.StartTLS = !secure
+			_, address, _ := strings.Cut(url, "://")
+			srv := newServer(place{network: "tcp", address: address, host: host, tls: secure}, &set, roots, peertest.SlapdPassword)
+			if _, err := srv.search(t.Context(), request); (err == nil) != ok {
+				t.Errorf("%s as %s: %v", url, host, err)
+			}
+		}
 	}
 }
 
