@@ -78,13 +78,18 @@ func (k *Knowledge) begin(r *Rules, to route.Route, p mail.Path, waits bool) *qu
 	if k.closed || !waits && (h.asking >= r.Concurrency || k.o.Clock().Before(h.rests)) {
 		return nil
 	}
-	q := &question{done: make(chan struct{})}
+	if !waits {
+		h.asking++
+	}
+	q := &question{done: make(chan struct{}), answer: unasked}
 	key := p.Fold()
 	k.flying[key] = q
 	k.work.Go(func() {
 		ctx, cancel := context.WithTimeout(k.ctx, r.Timeout)
 		defer cancel()
-		q.answer = k.ask(ctx, r, h, to, p)
+		if !waits || k.enter(ctx, r, h) {
+			q.answer = k.ask(ctx, h, to, p)
+		}
 		k.mu.Lock()
 		delete(k.flying, key)
 		k.mu.Unlock()
@@ -135,11 +140,8 @@ func (k *Knowledge) rested(key string) {
 	}
 }
 
-// ask asks a next hop, notes the answer and returns what it means for a client.
-func (k *Knowledge) ask(ctx context.Context, r *Rules, h *hop, to route.Route, p mail.Path) mail.Status {
-	if !k.enter(ctx, r, h) {
-		return unasked
-	}
+// ask asks a next hop at which there is room, notes the answer and returns what it means for a client.
+func (k *Knowledge) ask(ctx context.Context, h *hop, to route.Route, p mail.Path) mail.Status {
 	domain := domainKey{p.Domain, to.Key}
 	takes, ok := k.store.domain(domain)
 	madeUp := !ok || !within(k.o.Clock(), takes.checked, takesAllFor)

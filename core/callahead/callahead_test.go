@@ -438,3 +438,24 @@ func TestCloseEndsQuestions(t *testing.T) {
 	r.open()
 	r.want("alice@corp.example", "", 1)
 }
+
+// TestRefreshesAreBounded: what is asked in the background takes no more room than there is, and is left
+// for later where there is none.
+func TestRefreshesAreBounded(t *testing.T) {
+	r := newRig(t)
+	for i := range 20 {
+		r.Learn(mail.MustPath(fmt.Sprintf("user%d@corp.example", i)), taken)
+	}
+	r.later(r.rules.Refresh)
+	r.server.hold = make(chan struct{})
+	for i := range 20 {
+		if got := r.ask(fmt.Sprintf("user%d@corp.example", i)); got != "" {
+			t.Errorf("user%d: %q", i, got)
+		}
+	}
+	close(r.server.hold)
+	r.work.Wait()
+	if n := r.server.questions(); n != r.rules.Concurrency {
+		t.Errorf("%d questions, want %d", n, r.rules.Concurrency)
+	}
+}

@@ -201,7 +201,7 @@ func (s *store) get(ctx context.Context, p mail.Path) (fact, bool, error) {
 	f.checked = time.Unix(checked, 0)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if newer, ok := s.waiting[p]; ok {
+	if newer, ok := s.recent.Get(p); ok { // put meanwhile
 		return newer, true, nil
 	}
 	s.recent.Set(p, f)
@@ -256,6 +256,7 @@ func (s *store) write() {
 	defer close(s.done)
 	tick := time.NewTicker(flushEvery)
 	defer tick.Stop()
+	failing := false
 	for last := false; !last; {
 		select {
 		case <-tick.C:
@@ -263,9 +264,11 @@ func (s *store) write() {
 		case <-s.quit:
 			last = true
 		}
-		if err := s.flush(context.Background()); err != nil {
+		err := s.flush(context.Background())
+		if err != nil && !failing { // it is tried again every second
 			s.log.Error("what is known of recipients cannot be written", "error", err)
 		}
+		failing = err != nil
 	}
 }
 
