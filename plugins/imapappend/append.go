@@ -134,7 +134,7 @@ func (a *appending) prepare(c *conn, name string) error {
 // append sends the message.
 func (a *appending) append(c *conn, name string) error {
 	h := a.d.Message.Header
-	if err := h.Append(keyField, a.id); err != nil {
+	if err := h.Insert(deliveryFields(h), keyField, a.id); err != nil {
 		return err
 	}
 	h.Separate()
@@ -161,6 +161,19 @@ func (a *appending) append(c *conn, name string) error {
 		return err
 	}
 	return errors.Join(werr, cerr)
+}
+
+// deliveryFields is how many fields of final delivery the header begins with: ours is one more
+// of them.
+func deliveryFields(h mail.Header) int {
+	n := 0
+	for i, f := range h.Fields {
+		if !strings.EqualFold(f.Name, "Return-Path") && !strings.EqualFold(f.Name, "Delivered-To") {
+			break
+		}
+		n = i + 1
+	}
+	return n
 }
 
 // arrived is when the gateway got the message: the date of its own Received field.

@@ -131,7 +131,7 @@ func TestStores(t *testing.T) {
 			t.Errorf("%s: %d messages", name, len(got))
 			continue
 		}
-		want := strings.Replace(string(dl.Message.Header.Block()), "\r\n\r\n", "\r\nX-Postern-Delivery: <k-"+name+"@mx.example.org>\r\n\r\n", 1) + "line\r\n.dot\r\n\r\nno end"
+		want := strings.Replace(string(dl.Message.Header.Block()), "\r\nReceived", "\r\nX-Postern-Delivery: <k-"+name+"@mx.example.org>\r\nReceived", 1) + "line\r\n.dot\r\n\r\nno end"
 		if got[0].text != want {
 			t.Errorf("%s: got\n%q, want\n%q", name, got[0].text, want)
 		}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/postern-mail/postern/sdk/mail"
@@ -32,7 +33,7 @@ func (p *Plugin) expireMailbox(ctx context.Context, root string, address mail.Pa
 		folders []string
 		days    int
 		key     string
-	}{{p.settings.Trash, p.settings.TrashDays, "trash_days"}, {p.settings.Junk, p.settings.JunkDays, "junk_days"}} {
+	}{{p.settings.Trash, p.settings.TrashDays, "trash_expiry"}, {p.settings.Junk, p.settings.JunkDays, "junk_expiry"}} {
 		for _, name := range kind.folders {
 			folder, _ := p.settings.folder(name)
 			if fi, err := os.Lstat(filepath.Join(root, folder)); err != nil || !fi.IsDir() {
@@ -48,12 +49,10 @@ func (p *Plugin) expireMailbox(ctx context.Context, root string, address mail.Pa
 			}
 			days := kind.days
 			if v, ok := own[kind.key]; ok {
-				n, err := strconv.Atoi(v)
-				if err != nil || n < 0 {
+				if days, ok = parseDays(v); !ok {
 					slog.Warn("setting of an account is no number of days", "to", address.String(), "key", kind.key)
 					continue
 				}
-				days = n
 			}
 			if days > 0 {
 				removed += p.expireFolder(ctx, root, folder, time.Duration(days)*24*time.Hour)
@@ -61,6 +60,15 @@ func (p *Plugin) expireMailbox(ctx context.Context, root string, address mail.Pa
 		}
 	}
 	return removed
+}
+
+// parseDays reads "30d", "30" or "never".
+func parseDays(v string) (int, bool) {
+	if v == "never" {
+		return 0, true
+	}
+	n, err := strconv.Atoi(strings.TrimSuffix(v, "d"))
+	return n, err == nil && n >= 0 && n < 100_000
 }
 
 // ownSettings are those of an account; none for who has none.

@@ -23,8 +23,8 @@ func TestExpiry(t *testing.T) {
 	account := func(local string, settings map[string]string) {
 		host.Accounts[mail.MustPath(local+"@example.org")] = sdk.Account{Info: &sdk.AccountInfo{Settings: settings}}
 	}
-	account("own", map[string]string{"junk_days": "30", "trash_days": "0"})
-	account("odd", map[string]string{"junk_days": "soon"})
+	account("own", map[string]string{"junk_expiry": "30d", "trash_expiry": "never"})
+	account("odd", map[string]string{"junk_expiry": "soon"})
 	for _, local := range []string{"ann", "own", "odd", "x%2fy"} {
 		for _, folder := range []string{"", "Trash", "Junk", "Papierkorb/alt", "Trash/Sub", "Other"} {
 			d := sized(folder, 100)
