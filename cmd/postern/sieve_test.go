@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/postern-mail/postern/sdk/sdktest"
 )
 
 // sieving is a gateway with mailboxes, two accounts and scripts, and a sink for all other
@@ -221,6 +223,14 @@ func TestSieveRejects(t *testing.T) {
 		t.Errorf("the log says %v, sent were %d", line, len(s2.mail()))
 	}
 	stranger.drained()
+	// A plugin vouches for the reverse-path, as mailauth does.
+	vouched, s3 := sieving(t, strings.Replace(basics, `networks = ["127.0.0.0/8"]`, "", 1),
+		fmt.Sprintf("[[plugin]]\nname = \"puppet\"\ncommand = %q\n[plugin.settings]\ndo = [\"note authenticated spf\"]\n", sdktest.Build(t, "../../testdata/plugins/puppet")))
+	vouched.script("alice@example.org", `require "reject"; reject "I do not read this";`)
+	vouched.log.wait(t, "failed", has("id", vouched.toAlice("hello")))
+	if m := s3.n(t, 1)[0]; m.From != "" || m.To[0] != "from@example.net" {
+		t.Errorf("report: %+v", m)
+	}
 }
 
 // V-11: a script that fails keeps the message, and its owner is told once for each version of it.

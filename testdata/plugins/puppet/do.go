@@ -18,6 +18,7 @@ import (
 //	insert INDEX NAME VALUE     change INDEX NAME [VALUE]     remove INDEX NAME
 //	rcpt+ ADDRESS               rcpt- ADDRESS                 from ADDRESS
 //	copy ADDRESS REVERSE-PATH   verdict ACTION
+//	note NAME VALUE
 //	body upper                  the message's body in capitals
 //	body lf | cr | nul          what no body may have
 //	body half                   the process ends in the middle of a large body
@@ -40,6 +41,11 @@ func do(ctx context.Context, v *sdk.Verdict, m *mail.Message, command string) er
 	verb, arg, _ := strings.Cut(command, " ")
 	if verb == "verdict" {
 		return judge(v, only, arg)
+	}
+	if verb == "note" {
+		name, value, _ := strings.Cut(arg, " ")
+		v.Note(name, value)
+		return nil
 	}
 	if verb == "body" {
 		b, err := sdk.NewBody(ctx)
