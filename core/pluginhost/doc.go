@@ -19,7 +19,8 @@
 //     (see guard.go). What a previous host still left behind is ended at the next start,
 //     found by pid and start time or by a random mark in its environment, never by name.
 //   - A plugin gets no environment but its own, no standard input, a socket directory that
-//     only its user can enter, and as much of the log as its share.
+//     only its user can enter, and as much of the log as its share. What else it may do its
+//     Spec says, and core/confine sees to it; the network it has if its manifest asks for it.
 //
 // On disk there is RunDir, which nobody else may use meanwhile: "lock", one file "p<pid>"
 // per process (its pid, start time, boot and mark), and socket directories; and
