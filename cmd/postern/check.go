@@ -69,6 +69,7 @@ func check(ctx context.Context, c *config.Config, out io.Writer) error {
 	for _, line := range checkPlugins(ctx, c) {
 		report(line.what, line.err)
 	}
+	report("domains of the directory", checkStoredDomains(ctx, c)) // the last: it is done as the owner of the data
 	if faults > 0 {
 		return errors.New(count(faults, "fault"))
 	}

@@ -76,6 +76,22 @@ func readStored(ctx context.Context, c *config.Config) (*config.Config, error) {
 // storedEvery is how soon a gateway notices that a domain was added, changed or removed.
 const storedEvery = 100 * time.Millisecond
 
+// checkStoredDomains says whether a gateway could work with the domains that are stored.
+func checkStoredDomains(ctx context.Context, c *config.Config) error {
+	if err := becomeOwner(c.DataDir); err != nil {
+		return err
+	}
+	all, err := readStored(ctx, c)
+	if err != nil {
+		return err
+	}
+	if _, err := pluginSpecs(all); err != nil {
+		return err
+	}
+	_, err = routes(all, nil)
+	return err
+}
+
 // followDomains puts changes of the stored domains in force, until ctx ends.
 func (g *gateway) followDomains(ctx context.Context) {
 	tick := time.NewTicker(storedEvery)

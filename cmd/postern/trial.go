@@ -54,6 +54,10 @@ func newTrial(ctx context.Context, c *config.Config) (*trial, error) {
 	if err := becomeOwner(c.DataDir); err != nil { // plugins run as they do in the gateway
 		return nil, err
 	}
+	c, err := readStored(ctx, c)
+	if err != nil {
+		return nil, err
+	}
 	specs, err := pluginSpecs(c)
 	if err != nil {
 		return nil, err
