@@ -117,7 +117,7 @@ func afterAt(s string) []string {
 		}
 		s = rest
 		var d []byte
-		for rest = trimSpace(rest); ; rest = trimSpace(rest) {
+		for rest = strings.TrimLeft(rest, " \t\r\n\""); ; rest = trimSpace(rest) {
 			n := 0
 			for n < len(rest) && ofDomain(rest[n]) {
 				n++
@@ -128,7 +128,7 @@ func afterAt(s string) []string {
 				break
 			}
 		}
-		out = append(out, string(d))
+		out = append(out, strings.ToValidUTF8(string(d), ""))
 	}
 }
 
