@@ -3,10 +3,10 @@
 // also finds and ends processes with everything that they started, however that got away.
 //
 // It promises:
-//   - What cannot be confined as asked is an error before the process runs its first
-//     instruction, never a plugin with more rights than the configuration says.
-//   - What cannot be promised is said: [Rules] have their limits, older kernels theirs
-//     ([Rules.Gaps]). Network namespaces are the caller's: a flag where the process is forked.
+//   - What cannot be confined at all is an error. Where the kernel has less than the best, what
+//     is done instead can be asked for the log ([Cage.MemoryBy], [Rules.Gaps]).
+//   - All of it holds from the process's first instruction on, if it can be held before that
+//     ([Cage.Hold]); rules always do. Network namespaces are the caller's: a flag of its fork.
 //   - Nothing is ended or removed by name alone: a process is known by its pid and start time
 //     or by a random mark in its environment, a control group by the prefix that only
 //     [NewCage] gives.

@@ -11,11 +11,13 @@ import (
 )
 
 // Rules are what a process, with all that it starts, may open and reach, whoever it runs as.
-// The kernel's Landlock sees to it: what is not allowed is refused. They are put on the
-// thread that starts the process; see [Rules.Restrict]. They say nothing of files that are handed
-// over open, nor of what files there are and how large (stat(2)), and they do not keep anybody from connecting to a unix socket
-// that has a path: only a user of its own does. Of the network they know TCP alone, and not
-// Multipath TCP: that is against accidents, where there can be no network namespace.
+// The kernel's Landlock sees to it: what is not allowed is refused. They are put on the thread
+// that starts the process; see [Rules.Restrict].
+//
+// They say nothing of files that are handed over open, nor of what files there are and how
+// large (stat(2)), and they do not keep anybody from connecting to a unix socket that has a
+// path: only a user of its own does. Of the network they know TCP alone, and not Multipath TCP:
+// that is against accidents, where there can be no network namespace.
 type Rules struct {
 	// ABI is the version of Landlock that they are written for.
 	ABI int
