@@ -51,6 +51,7 @@ func decodeEnvelope(e *proto.Envelope) mail.Envelope {
 		EnvelopeID:  e.EnvelopeId,
 		Client:      decodeClient(e.Client),
 		Notes:       e.Notes,
+		Size:        e.Size,
 	}
 	if len(e.Recipients) > 0 {
 		env.Recipients = make([]mail.Recipient, len(e.Recipients))

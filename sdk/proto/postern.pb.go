@@ -1175,7 +1175,10 @@ type Envelope struct {
 	Client     *Client `protobuf:"bytes,10,opt,name=client,proto3" json:"client,omitempty"`
 	// What gates said at earlier stages: "plugin/name". Of a message they are in
 	// Message.notes instead.
-	Notes         map[string]string `protobuf:"bytes,11,rep,name=notes,proto3" json:"notes,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Notes map[string]string `protobuf:"bytes,11,rep,name=notes,proto3" json:"notes,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// What the client declared at MAIL (RFC 1870), in bytes, for gates at MAIL and RCPT; 0:
+	// nothing, and of a message that is in.
+	Size          int64 `protobuf:"varint,12,opt,name=size,proto3" json:"size,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1285,6 +1288,13 @@ func (x *Envelope) GetNotes() map[string]string {
 		return x.Notes
 	}
 	return nil
+}
+
+func (x *Envelope) GetSize() int64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
 }
 
 // Body is what follows the blank line after the header, in wire form (CRLF, not
@@ -2591,7 +2601,7 @@ const file_postern_proto_rawDesc = "" +
 	"\bprotocol\x18\x06 \x01(\tR\bprotocol\x12\x10\n" +
 	"\x03tls\x18\a \x01(\tR\x03tls\x12\x1a\n" +
 	"\blistener\x18\b \x01(\tR\blistener\x12.\n" +
-	"\x05class\x18\t \x01(\x0e2\x18.postern.plugin.v1.ClassR\x05class\"\xf7\x03\n" +
+	"\x05class\x18\t \x01(\x0e2\x18.postern.plugin.v1.ClassR\x05class\"\x8b\x04\n" +
 	"\bEnvelope\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x121\n" +
 	"\x06origin\x18\x02 \x01(\x0e2\x19.postern.plugin.v1.OriginR\x06origin\x12:\n" +
@@ -2608,7 +2618,8 @@ const file_postern_proto_rawDesc = "" +
 	"envelopeId\x121\n" +
 	"\x06client\x18\n" +
 	" \x01(\v2\x19.postern.plugin.v1.ClientR\x06client\x12<\n" +
-	"\x05notes\x18\v \x03(\v2&.postern.plugin.v1.Envelope.NotesEntryR\x05notes\x1a8\n" +
+	"\x05notes\x18\v \x03(\v2&.postern.plugin.v1.Envelope.NotesEntryR\x05notes\x12\x12\n" +
+	"\x04size\x18\f \x01(\x03R\x04size\x1a8\n" +
 	"\n" +
 	"NotesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +

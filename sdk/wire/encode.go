@@ -86,6 +86,7 @@ func envelope(e *mail.Envelope) *proto.Envelope {
 		EnvelopeId:  text(e.EnvelopeID),
 		Client:      client(&e.Client),
 		Notes:       notes(e.Notes),
+		Size:        e.Size,
 	}
 	if len(e.Recipients) > 0 {
 		pe.Recipients = make([]*proto.Recipient, len(e.Recipients))
