@@ -31,6 +31,7 @@ func TestCheckPlan(t *testing.T) {
 	}{
 		"nothing":           {plan(), sdk.Manifest{}, true},
 		"keep":              {plan().Keep("a/b", `\Seen`, "$x"), sdk.Manifest{}, true},
+		"made folder":       {plan().File("a/b"), sdk.Manifest{}, true},
 		"two lines":         {plan().Keep("a\nb"), all, false},
 		"flag":              {plan().Keep("", "a b"), all, false},
 		"long folder":       {plan().Keep(strings.Repeat("x", maxFolder+1)), all, false},
