@@ -31,7 +31,7 @@ const (
 	batchFacts  = 1000    // written at once, if not all a second
 	maxWaiting  = 10_000  // facts to be written; more are forgotten: the disk does not keep up
 	flushEvery  = time.Second
-	pruneTo     = 0.9 // of the most there may be, when there are more
+	pruneTo     = 0.99 // of the most there may be, when there are more
 )
 
 // schema is of version 1 of the file; a file of another version is begun anew, for it is a

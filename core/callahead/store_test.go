@@ -48,7 +48,7 @@ func TestBound(t *testing.T) {
 		}
 		return left
 	}
-	for n, want := range map[int][2]int{99: {50, 49}, 100: {50, 50}, 101: {51, 39}, 300: {90, 0}} {
+	for n, want := range map[int][2]int{99: {50, 49}, 100: {50, 50}, 101: {51, 48}, 300: {99, 0}} {
 		if left := fill(n); left["true"] != want[0] || left["false"] != want[1] {
 			t.Errorf("of %d are left %v, want %v", n, left, want)
 		}
