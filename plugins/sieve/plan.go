@@ -80,14 +80,26 @@ func (p *planning) steps() ([]step, error) {
 		return nil, err
 	}
 	if ok {
-		steps = append(steps, step{name: script.Name, hash: script.Hash, make: func() (*engine.Script, error) {
-			return p.compiled.get(script.Hash, func() ([]byte, error) { return p.scripts.Text(p.ctx, p.owner, script) })
-		}})
+		steps = append(steps, step{name: script.Name, hash: script.Hash, make: func() (*engine.Script, error) { return p.own(script) }})
 	}
 	for _, name := range after {
 		steps = append(steps, file(name))
 	}
 	return steps, nil
+}
+
+// own compiles the owner's script. A text that cannot be had is a fault of it, unless it has been
+// replaced meanwhile.
+func (p *planning) own(script Script) (*engine.Script, error) {
+	s, err := p.compiled.get(script.Hash, func() ([]byte, error) { return p.scripts.Text(p.ctx, p.owner, script) })
+	if errors.Is(err, ErrNoScript) || errors.Is(err, ErrDamaged) {
+		now, _, nerr := p.scripts.Active(p.ctx, p.owner)
+		if nerr == nil && now.id == script.id {
+			return nil, &engine.Error{Message: "its text is damaged: put it again"}
+		}
+		return nil, errors.Join(err, nerr)
+	}
+	return s, err
 }
 
 // run runs one script and takes over what it wants done. An error means that there can be no
@@ -101,7 +113,7 @@ func (p *planning) run(s step) error {
 	case err != nil && s.admin: // it was there when the gateway started
 		return fmt.Errorf("script %s: %w", s.name, err)
 	case err != nil:
-		return err // also when it has been replaced meanwhile: there is another one
+		return err
 	}
 	result, err := script.Run(p.ctx, p.message, p.env(s))
 	if err != nil {

@@ -173,6 +173,31 @@ func TestPlanSequence(t *testing.T) {
 	}
 }
 
+// A text that is gone or damaged keeps the mail, and the owner is told.
+func TestPlanDamaged(t *testing.T) {
+	p, h := configured(t, "", "discard;")
+	script, _, err := p.scripts.Active(t.Context(), alice)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := "alice@example.org " + textPrefix + script.id
+	h.Lock()
+	h.Data[key] = []byte("keep;")
+	h.Unlock()
+	check := func() {
+		t.Helper()
+		plan, err := sdktest.Planner(t, p, Manifest(), message(hello))
+		if err != nil || said(t, plan) != "notify alice@example.org; keep" {
+			t.Errorf("%v, %v", plan, err)
+		}
+	}
+	check()
+	h.Lock()
+	delete(h.Data, key)
+	h.Unlock()
+	check()
+}
+
 func TestConfigureRefuses(t *testing.T) {
 	bad := filepath.Join(t.TempDir(), "bad.sieve")
 	if err := os.WriteFile(bad, []byte("require \"vacation\";\nnonsense;"), 0o600); err != nil {

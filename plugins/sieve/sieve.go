@@ -3,6 +3,7 @@ package sieve
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -32,6 +33,7 @@ type Plugin struct {
 	compiled   *cache
 	files      *files
 	gateway    *files
+	around     map[mail.Domain]around // at domains that have some of their own
 	clock      func() time.Time
 	special    map[string]string // mailboxes by attribute, in lower case
 }
@@ -70,8 +72,14 @@ func (p *Plugin) Configure(ctx context.Context, c sdk.Config) error {
 		}
 	}
 	all := append(append(fileList{}, s.Before...), s.After...)
-	for _, d := range s.Domain {
+	p.around = make(map[mail.Domain]around)
+	for name, d := range s.Domain {
 		all = append(append(all, d.Before...), d.After...)
+		domain, err := mail.ParseDomain(name)
+		if err != nil {
+			return err
+		}
+		p.around[domain] = around{before: slices.Concat(s.Before, d.Before), after: slices.Concat(d.After, s.After)}
 	}
 	for _, name := range all {
 		if _, err := p.files.load(name); err != nil {
@@ -81,14 +89,14 @@ func (p *Plugin) Configure(ctx context.Context, c sdk.Config) error {
 	return nil
 }
 
+// around are the admin's scripts around those of recipients.
+type around struct{ before, after []string }
+
 // adminScripts are the files around the script of a recipient.
 func (p *Plugin) adminScripts(to mail.Path) (before, after []string) {
 	before, after = p.settings.Before, p.settings.After
-	for name, d := range p.settings.Domain {
-		if n, err := mail.ParseDomain(name); err == nil && n == to.Domain {
-			before = append(append([]string{}, before...), d.Before...)
-			after = append(append([]string{}, d.After...), after...)
-		}
+	if a, ok := p.around[to.Domain]; ok {
+		return a.before, a.after
 	}
 	return before, after
 }

@@ -68,6 +68,8 @@ var (
 	ErrTooMany  = errors.New("there are too many scripts")
 	ErrTooLarge = errors.New("the script is too large")
 	ErrNoSpace  = errors.New("the scripts take too much space")
+	// ErrDamaged says that a text is not the one that was put.
+	ErrDamaged = errors.New("the text is damaged")
 )
 
 // The keys: one index, and each text under an id of its own, which never gets another text.
@@ -188,7 +190,7 @@ func (s *Store) Get(ctx context.Context, account mail.Path, name string) (Script
 }
 
 // Text returns the text of a script that [Store.List] or [Store.Active] returned; it is
-// ErrNoScript when that has been replaced or removed meanwhile.
+// ErrNoScript when that has been replaced or removed meanwhile, and ErrDamaged when it is not what was put.
 func (s *Store) Text(ctx context.Context, account mail.Path, script Script) ([]byte, error) {
 	d, err := s.Data.Data(ctx, account, textPrefix+script.id)
 	switch {
@@ -197,7 +199,7 @@ func (s *Store) Text(ctx context.Context, account mail.Path, script Script) ([]b
 	case d.Version == 0:
 		return nil, ErrNoScript
 	case hashOf(d.Value) != script.Hash:
-		return nil, fmt.Errorf("script %q of %s is damaged", script.Name, account)
+		return nil, fmt.Errorf("script %q of %s: %w", script.Name, account, ErrDamaged)
 	}
 	return d.Value, nil
 }

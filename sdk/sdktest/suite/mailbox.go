@@ -3,8 +3,10 @@ package suite
 import (
 	"context"
 	"fmt"
+	"os"
 
 	"github.com/postern-mail/postern/sdk"
+	"github.com/postern-mail/postern/sdk/internal/draft"
 	"github.com/postern-mail/postern/sdk/mail"
 	"github.com/postern-mail/postern/sdk/proto"
 	"github.com/postern-mail/postern/sdk/wire"
@@ -31,6 +33,15 @@ func (r *run) plan(ctx context.Context) {
 			if err != nil {
 				return "", err
 			}
+			if r.desc.Manifest.May&sdk.MayReplaceBody != 0 {
+				f, err := os.CreateTemp(r.dir, "draft")
+				if err != nil {
+					return "", err
+				}
+				defer os.Remove(f.Name())
+				f.Close()
+				req.Draft = f.Name()
+			}
 			answer, err := proto.NewPlannerClient(p.conn).Plan(ctx, req)
 			if err != nil {
 				err = callError("Plan", err)
@@ -39,13 +50,36 @@ func (r *run) plan(ctx context.Context) {
 				}
 				return "", err
 			}
-			plan, err := wire.Plan(answer, r.desc.Manifest)
+			plan, err := wire.PlanDraft(answer, r.desc.Manifest, req.Draft)
+			if err == nil {
+				err = checkSections(plan)
+			}
 			if err != nil {
 				return "", fmt.Errorf("the plan breaks the contract: %w", err)
 			}
 			return fmt.Sprintf("actions: %d", len(plan.Actions)), nil
 		})
 	}
+}
+
+// checkSections looks at the new bodies of a plan as the gateway does.
+func checkSections(plan *sdk.Plan) error {
+	for i, a := range plan.Actions {
+		s := a.NewBody
+		if s.IsZero() {
+			continue
+		}
+		b, err := os.ReadFile(s.Draft)
+		switch {
+		case err != nil:
+			return err
+		case s.Offset > int64(len(b)) || s.Size > int64(len(b))-s.Offset:
+			return fmt.Errorf("action %d: the new body ends beyond the draft", i)
+		case !draft.WireForm(b[s.Offset:][:s.Size]):
+			return fmt.Errorf("action %d: the new body has a bare CR, a bare LF or a NUL", i)
+		}
+	}
+	return nil
 }
 
 // deliver stores a message, and the same once more.
