@@ -3,6 +3,7 @@ package callahead
 import (
 	"context"
 	"crypto/rand"
+	"log/slog"
 	"strings"
 	"time"
 
@@ -179,7 +180,11 @@ func (k *Knowledge) note(d domainKey, p mail.Path, s mail.Status) mail.Status {
 		k.store.put(p.Fold(), fact{false, k.o.Clock()})
 		return unknown
 	}
-	k.o.Log.Info("recipient cannot be verified", "to", p.String(), "next_hop", d.hop, "status", s.Error())
+	level := slog.LevelInfo
+	if s.Permanent() { // it refuses us, or the question: somebody has to look at that
+		level = slog.LevelWarn
+	}
+	k.o.Log.Log(context.Background(), level, "recipient cannot be verified", "to", p.String(), "next_hop", d.hop, "status", s.Error())
 	return unasked
 }
 
