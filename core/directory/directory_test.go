@@ -470,6 +470,27 @@ func BenchmarkResolve(b *testing.B) {
 	}
 	d.watch.changed()
 	domain := mail.MustDomain("example.org")
+	if err := d.AddGroup(ctx, mail.MustPath("team@example.org"), SendersMembers, paths("user1@example.org", "user2@example.org", "far@example.com")...); err != nil {
+		b.Fatal(err)
+	}
+	b.Run("rcpt", func(b *testing.B) { // all that is asked at RCPT, each time about another account
+		b.ReportAllocs()
+		i := 0
+		for b.Loop() {
+			i++
+			p := mail.Path{Local: "user" + strconv.Itoa(i*7919%100_000), Domain: domain}
+			to, err := d.Rewrite(ctx, RewriteRecipient, p)
+			if err == nil {
+				err = d.MaySend(ctx, Sender{}, to)
+			}
+			if err == nil {
+				_, err = d.Resolve(ctx, to)
+			}
+			if err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
 	for name, address := range map[string]string{"repeated": "user7", "account": "user%d", "tag": "user%d+tag", "unknown": "nobody%d"} {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()

@@ -276,11 +276,7 @@ func (d *Directory) ask(ctx context.Context, key mail.Path, plain string) (exact
 	if c, ok := d.answers.Get(key); ok && c.version == version {
 		return c.exact, c.base, nil
 	}
-	rows, err := d.lookup.QueryContext(ctx, key.Domain.String(), key.Local, plain)
-	if err != nil {
-		return exact, base, err
-	}
-	if exact, base, err = readAnswer(rows, key); err == nil {
+	if exact, base, err = look(ctx, d.lookup, key, plain); err == nil {
 		d.answers.Set(key, cachedAnswer{version, exact, base})
 	}
 	return exact, base, err
@@ -288,11 +284,16 @@ func (d *Directory) ask(ctx context.Context, key mail.Path, plain string) (exact
 
 // ask is Directory.ask inside of a change.
 func (c *change) ask(ctx context.Context, key mail.Path, plain string) (exact, base answer, err error) {
-	rows, err := c.tx.StmtContext(ctx, c.d.lookup).QueryContext(ctx, key.Domain.String(), key.Local, plain)
-	if err != nil {
-		return exact, base, err
+	return look(ctx, c.tx.StmtContext(ctx, c.d.lookup), key, plain)
+}
+
+// look asks about the address, and if there is no such about the same without its tag.
+func look(ctx context.Context, lookup *sql.Stmt, key mail.Path, plain string) (exact, base answer, err error) {
+	exact, err = lookOne(ctx, lookup, key.Domain.String(), key.Local)
+	if err == nil && plain != key.Local && plain != "" && !exact.found() {
+		base, err = lookOne(ctx, lookup, key.Domain.String(), plain)
 	}
-	return readAnswer(rows, key)
+	return exact, base, err
 }
 
 // The kinds of rows that lookupSQL gives.
@@ -302,29 +303,29 @@ const (
 	rowGroup
 )
 
-func readAnswer(rows *sql.Rows, key mail.Path) (exact, base answer, err error) {
+func lookOne(ctx context.Context, lookup *sql.Stmt, domain, local string) (a answer, err error) {
+	rows, err := lookup.QueryContext(ctx, domain, local)
+	if err != nil {
+		return a, err
+	}
 	defer rows.Close()
 	for rows.Next() {
 		var kind int
 		var enabled bool
-		var local, value string
-		if err := rows.Scan(&kind, &local, &enabled, &value); err != nil {
-			return exact, base, err
-		}
-		a := &base
-		if local == key.Local || local == "" {
-			a = &exact
+		var of, value string
+		if err := rows.Scan(&kind, &of, &enabled, &value); err != nil {
+			return a, err
 		}
 		switch {
 		case kind == rowAccount:
 			a.account, a.enabled = true, enabled
 		case kind == rowGroup:
 			a.senders = Senders(value)
-		case local == "":
+		case of == "":
 			a.catchAll = append(a.catchAll, value)
 		default:
 			a.targets = append(a.targets, value)
 		}
 	}
-	return exact, base, rows.Err()
+	return a, rows.Err()
 }

@@ -97,11 +97,13 @@ var migrations = [...]string{
 	) STRICT, WITHOUT ROWID;`,
 }
 
-// The questions asked for every recipient and log-in. ?3 is the local part without its +tag.
+// The questions asked for every recipient and log-in. With IN in the place of UNION the first
+// would take several times as long.
 const (
-	lookupSQL = `SELECT 0, local, enabled, '' FROM accounts WHERE domain = ?1 AND local IN (?2, ?3)
-		UNION ALL SELECT 1, local, 1, target FROM aliases WHERE domain = ?1 AND local IN (?2, ?3, '')
-		UNION ALL SELECT 2, local, 1, senders FROM groups WHERE domain = ?1 AND local IN (?2, ?3)`
+	lookupSQL = `SELECT 0, local, enabled, '' FROM accounts WHERE domain = ?1 AND local = ?2
+		UNION ALL SELECT 1, local, 1, target FROM aliases WHERE domain = ?1 AND local = ?2
+		UNION ALL SELECT 1, local, 1, target FROM aliases WHERE domain = ?1 AND local = ''
+		UNION ALL SELECT 2, local, 1, senders FROM groups WHERE domain = ?1 AND local = ?2`
 	verifierSQL = `SELECT a.salt, a.iterations, a.stored_key, a.server_key, p.name, p.stored_key, p.server_key
 		FROM accounts a LEFT JOIN app_passwords p ON p.domain = a.domain AND p.local = a.local
 		WHERE a.domain = ? AND a.local = ? AND a.enabled = 1`
