@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -285,28 +284,6 @@ func TestG16Checksum(t *testing.T) {
 	spec.Command, spec.SHA256 = []string{script}, strings.ToUpper(hex.EncodeToString(sum[:]))
 	if err := h.Reload(t.Context(), []Spec{spec}); err != nil {
 		t.Error(err)
-	}
-}
-
-// G-23: who does not ask for the network has none.
-func TestG23Network(t *testing.T) {
-	t.Parallel()
-	asRoot(t)
-	h, _ := start(t, calm(), use("filter"), use("online"), Spec{Name: "known", Use: "online", Network: true})
-	require(t, !h.noNetns.Load(), "the kernel makes no network namespaces")
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	_, err = filterOf(t, h, "filter").Filter(t.Context(), msg("dial "+l.Addr().String()))
-	if fl := wantReason(t, err, Error); !strings.Contains(fl.Error(), "unreachable") {
-		t.Error(fl)
-	}
-	for _, name := range []string{"online", "known"} {
-		if _, err := filterOf(t, h, name).Filter(t.Context(), msg("dial "+l.Addr().String())); err != nil {
-			t.Error(err)
-		}
 	}
 }
 
