@@ -246,3 +246,47 @@ quota = "100MiB"
 		}
 	}
 }
+
+// V-08: whatever folder a script names, the message is below the mailbox, and if it cannot be
+// there it is in the inbox: never lost, never elsewhere, never returned.
+func TestV08FileintoTraversal(t *testing.T) {
+	t.Parallel()
+	g, _ := sieving(t, basics, "")
+	names := []string{"../../etc/cron.d/x", "/etc/cron.d/x", "..", ".", "a/../../b", "a//b", `..\\..\\etc`, strings.Repeat("x", 300), strings.Repeat("x", 1024), "no such folder", "Lists/made"}
+	inInbox := 0
+	for i, name := range names {
+		create := ""
+		if name != "no such folder" {
+			create = ":create "
+		}
+		g.script("alice@example.org", "require [\"fileinto\", \"mailbox\", \"encoded-character\"];\nfileinto "+create+"\""+name+"\";\n")
+		id := g.toAlice(fmt.Sprint("number ", i))
+		g.log.wait(t, "delivered", has("id", id))
+		if name != "Lists/made" {
+			inInbox++
+		}
+		maildirFiles(t, g.maildir("alice@example.org"), inInbox)
+	}
+	maildirFiles(t, g.folder("Lists.made"), 1)
+	file := filepath.Join(t.TempDir(), "long.sieve") // is not even a script
+	os.WriteFile(file, []byte("require \"fileinto\";\nfileinto \""+strings.Repeat("x", 10_000)+"\";\n"), 0o600)
+	if out, code := g.run("sieve", "put", "alice@example.org", "long", file); code != 1 {
+		t.Errorf("a name of 10 kB: exit code %d\n%s", code, out)
+	}
+	g.log.wait(t, "plugin log", has("plugin", "maildir", "text", "no such folder, kept in the inbox"))
+	entries, err := os.ReadDir(g.maildir("alice@example.org"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		switch e.Name() {
+		case "tmp", "new", "cur", "subscriptions", ".Lists.made":
+		default:
+			t.Errorf("there is %q", e.Name())
+		}
+	}
+	if others, _ := filepath.Glob(filepath.Join(g.dir, "data", "mail", "*", "*")); len(others) != 1 {
+		t.Errorf("mailboxes are %q", others)
+	}
+	g.drained()
+}
