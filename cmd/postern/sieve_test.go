@@ -45,6 +45,11 @@ func (g *gateway) folder(name string) string {
 	return filepath.Join(g.maildir("alice@example.org"), "."+name)
 }
 
+func TestSieveContract(t *testing.T) {
+	t.Parallel()
+	sdktest.Binary(t, binary, sdktest.Args("plugin", "serve", "sieve"))
+}
+
 func TestSieveFilesInto(t *testing.T) {
 	t.Parallel()
 	g, _ := sieving(t, basics, "")

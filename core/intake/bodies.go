@@ -30,8 +30,12 @@ type Drafts struct {
 
 // Drafts begins to take the bodies of a plan. The caller calls End.
 func (in *Intake) Drafts() *Drafts {
-	return &Drafts{bodies: bodies{spool: in.Spool}, max: in.rules.Load().BodySize}
+	return &Drafts{bodies: bodies{spool: in.Spool}, max: in.rules.Load().BodySize + planGrowth}
 }
+
+// planGrowth is by how much a message may become larger than one that comes in, in bytes: a
+// script can put it into another one.
+const planGrowth = 2 << 20
 
 // Max is how large a body may be, in bytes.
 func (d *Drafts) Max() int64 { return d.max }

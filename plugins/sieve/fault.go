@@ -33,6 +33,9 @@ func (p *planning) fault(s step, f *engine.Error) error {
 	m.add("To", p.owner.String())
 	m.text("Subject", fmt.Sprintf("Your Sieve script %q has a fault", oneLine(s.name, 100)))
 	where := fmt.Sprintf("Line %d", f.Line)
+	if f.Line == 0 {
+		where = "At its end"
+	}
 	if f.Script != "" {
 		where += " of the script " + oneLine(f.Script, 200) + ", which it includes"
 	}

@@ -121,8 +121,12 @@ func (p *Plugin) judge(ctx context.Context, m *mail.Message, to []mail.Recipient
 		if fault == nil {
 			if kept, err = p.rule(&j, result, to); err != nil {
 				fault, kept = &engine.Error{Message: err.Error()}, true
-			} else if kept && result.Edited != nil {
-				message = result.Edited
+			} else if e := result.Edited; kept && e != nil {
+				if !wireForm(e.Header.Block()) || e.Body.Path == "" && !wireForm(e.Body.Inline) {
+					fault = &engine.Error{Message: errBody.Error()}
+				} else {
+					message = e
+				}
 			}
 		}
 		if fault != nil {

@@ -62,6 +62,7 @@ func (p *Plugin) Plan(ctx context.Context, m *mail.Message) (*sdk.Plan, error) {
 	if err := pl.finish(); err != nil {
 		return nil, err
 	}
+	pl.plan.Notes = pl.plan.Notes[:min(len(pl.plan.Notes), maxNotes)]
 	return pl.plan, nil
 }
 
@@ -153,7 +154,12 @@ func (p *planning) take(s step, r *engine.Result) error {
 			return undo(&engine.Error{Line: a.Line, Message: err.Error()})
 		}
 	}
-	if len(p.plan.Actions) > maxPlan {
+	if kept && edited != nil {
+		if err := p.usable(edited); err != nil {
+			return undo(&engine.Error{Message: err.Error()})
+		}
+	}
+	if !p.fits(len(r.Remember)) {
 		return undo(&engine.Error{Message: "the scripts want too much done"})
 	}
 	p.kept, p.message, p.edited, p.flags, p.last = kept, message, edited, flags, s
@@ -163,8 +169,24 @@ func (p *planning) take(s step, r *engine.Result) error {
 	return nil
 }
 
-// maxPlan bounds the actions of a plan.
-const maxPlan = 64
+// What a plan may have of all scripts together. The gateway takes a little more: a notice of a fault, the last keep.
+const (
+	maxPlan      = 64 // actions
+	maxRedirects = 32
+	maxMessages  = 6 // replies and notifications
+	maxMarks     = 80
+	maxNotes     = 16
+)
+
+// fits reports whether the plan, with some marks more, is one that can be carried out.
+func (p *planning) fits(marks int) bool {
+	count := make(map[sdk.PlanKind]int)
+	for _, a := range p.plan.Actions {
+		count[a.Kind]++
+	}
+	return len(p.plan.Actions)+len(p.copies) <= maxPlan && count[sdk.PlanRedirect] <= maxRedirects &&
+		count[sdk.PlanVacation]+count[sdk.PlanNotify] <= maxMessages && len(p.plan.Remember)+marks <= maxMarks
+}
 
 // key is where a script's marks are among those of its recipient.
 func (s step) key(key string) string {

@@ -173,6 +173,38 @@ func TestPlanSequence(t *testing.T) {
 	}
 }
 
+// What the gateway would not carry out is a fault of its script, and not a message that waits for ever.
+func TestPlanTooMuch(t *testing.T) {
+	many := func(n int, f func(i int) string) string {
+		var b strings.Builder
+		for i := range n {
+			b.WriteString(f(i))
+		}
+		return b.String()
+	}
+	notify := func(i int) string { return fmt.Sprintf("notify \"mailto:a%d@example.com\";", i) }
+	duplicate := func(i int) string { return fmt.Sprintf("if duplicate :handle \"%d\" { discard; }", i) }
+	for _, tt := range []struct {
+		name, script string
+		fault        bool
+	}{
+		{"6 messages", `require "enotify";` + many(6, notify), false},
+		{"7 messages", `require "enotify";` + many(7, notify), true},
+		{"80 marks", `require "duplicate";` + many(80, duplicate), false},
+		{"81 marks", `require "duplicate";` + many(81, duplicate), true},
+		{"bare CR", "require \"replace\"; replace \"a\rb\";", true},
+		{"NUL", "require [\"replace\", \"encoded-character\"]; replace :mime \"a${hex:00}b\";", true},
+	} {
+		p, _ := configured(t, "", tt.script)
+		plan, err := sdktest.Planner(t, p, Manifest(), message(hello))
+		if err != nil {
+			t.Errorf("%s: %v", tt.name, err)
+		} else if (len(plan.Notes) > 0) != tt.fault || plan.Actions[len(plan.Actions)-1].Kind != sdk.PlanKeep {
+			t.Errorf("%s: %s, notes %q", tt.name, said(t, plan), plan.Notes)
+		}
+	}
+}
+
 // A text that is gone or damaged keeps the mail, and the owner is told.
 func TestPlanDamaged(t *testing.T) {
 	p, h := configured(t, "", "discard;")
