@@ -58,7 +58,7 @@ func windows(r io.Reader, width int, see func([]byte)) error {
 	}
 }
 
-var uuBegin = regexp.MustCompile(`^begin(?:-base64)? +[0-7]{3,4} +(\S.{0,1000})`)
+var uuBegin = regexp.MustCompile(`^begin(?:-base64)? +[0-7]{3,4} +(\S.*)`)
 
 // uuencoded tries the rules for the names of files in a text that some programs show as
 // attachments: uuencode, of before MIME.
@@ -67,7 +67,7 @@ func (l *look) uuencoded(f *file, r *bufio.Reader) error {
 		line, err := r.ReadSlice('\n')
 		if first && bytes.HasPrefix(line, []byte("begin")) {
 			if m := uuBegin.FindSubmatch(bytes.TrimRight(line, "\r\n")); m != nil {
-				if _, err := l.judge(f.child(text8(string(m[1])))); err != nil {
+				if _, err := l.judge(f.child(text8(string(m[1][:min(len(m[1]), 1000)])))); err != nil {
 					return err
 				}
 			}

@@ -262,9 +262,7 @@ func (x *run) encloseFields(headers []string, line int) ([]field, error) {
 			fields = append(fields, field{name: name, raw: raw})
 		}
 	}
-	for _, f := range x.msg.all("Received") { // loops are found by them
-		fields = append(fields, f)
-	}
+	fields = append(fields, x.msg.all("Received")...) // loops are found by them
 	for _, name := range []string{"From", "To"} {
 		if len(named(fields, name)) == 0 {
 			fields = append(fields, textField(name, "<"+x.env.To+">"))

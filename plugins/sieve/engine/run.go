@@ -34,7 +34,6 @@ type run struct {
 	flags        []string        // the internal variable of imap4flags
 	seen         map[string]bool // scripts that were included
 	included     int
-	depth        int
 	work         int64
 	regexes      map[regexKey]*regexp.Regexp
 	stack        []string // scripts that are being included

@@ -144,7 +144,7 @@ func (in *input) response() (arg, error) {
 	var a arg
 	if err == nil && !in.sure {
 		if a, err = in.arg(b, c); err == nil && !in.sure {
-			if b, err = in.next(); err == nil && !in.sure {
+			if _, err = in.next(); err == nil && !in.sure {
 				err = syntaxError("A response is one string")
 			}
 		}
