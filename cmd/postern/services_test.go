@@ -5,6 +5,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/postern-mail/postern/sdk/sdktest"
 )
@@ -52,6 +53,9 @@ func TestHostServices(t *testing.T) {
 		{"lookup somebody@example.com", `^false \[\]$`},
 		{"password secret-of-nobody TLS1.3", `^error: 535 5\.7\.8 `},
 		{"password x", `^error: 538 5\.7\.11 `},
+		{"info alice+tag@example.org", `^alice@example\.org true 0 0 map\[\] ?$`},
+		{"info nobody@example.org", `^none$`},
+		{"scram wrong", `^error: 535 5\.7\.8 `},
 		{"login wrong", `^error: 535 5\.7\.8 `},
 		{"get", `^ 0$`},
 		{"put one 7", `^error: it has been changed meanwhile$`},
@@ -87,6 +91,23 @@ func TestHostServices(t *testing.T) {
 	}
 	if got := g.ask("login hunter2"); got != `SCRAM-SHA-256,PLAIN,LOGIN "Username:" "Password:" "" alice@example.org` {
 		t.Errorf("login: %q", got)
+	}
+	if got := g.ask("scram hunter2"); got != "alice@example.org true" {
+		t.Errorf("scram: %q", got)
+	}
+	g.must("account", "quota", "alice@example.org", "5GiB", "--messages", "7")
+	g.must("account", "set", "alice@example.org", "trash_expiry", "30d")
+	g.must("account", "disable", "alice@example.org")
+	g.must("account", "name", "alice@example.org", "A")
+	g.must("account", "enable", "alice@example.org")
+	for want, begin := "alice@example.org true 5368709120 7 map[trash_expiry:30d]A", time.Now(); ; { // a hundredth of a second later
+		got := g.ask("info alice@example.org")
+		if got == want {
+			break
+		}
+		if time.Since(begin) > patience {
+			t.Fatalf("info: %q", got)
+		}
 	}
 	if out := g.must("plugin", "status", "asker"); !strings.Contains(out, "counted     asked 2\n") {
 		t.Errorf("plugin status says\n%s", out)

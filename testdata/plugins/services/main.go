@@ -14,6 +14,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/xdg-go/scram"
+
 	"github.com/postern-mail/postern/sdk"
 	"github.com/postern-mail/postern/sdk/mail"
 )
@@ -62,6 +64,14 @@ func (a *asker) ask(ctx context.Context, m *mail.Message, what string, arg []str
 		return account.String(), err
 	case "login":
 		return a.login(ctx, arg[0])
+	case "scram":
+		return a.scram(ctx, arg[0])
+	case "info":
+		acc, err := h.Lookup(ctx, mail.MustPath(arg[0]))
+		if i := acc.Info; i != nil {
+			return fmt.Sprint(i.Address, i.Enabled, i.QuotaBytes, i.QuotaMessages, i.Settings, i.DisplayName), err
+		}
+		return "none", err
 	case "lookup":
 		acc, err := h.Lookup(ctx, mail.MustPath(arg[0]))
 		return fmt.Sprint(acc.Local, acc.Targets), err
@@ -113,6 +123,34 @@ func (a *asker) ask(ctx context.Context, m *mail.Message, what string, arg []str
 		os.Exit(3)
 	}
 	return "", errors.New("what?")
+}
+
+// scram logs in with SCRAM-SHA-256, as the client of a plugin would.
+func (a *asker) scram(ctx context.Context, password string) (string, error) {
+	conf, err := scram.SHA256.NewClient("alice@example.org", password, "")
+	if err != nil {
+		return "", err
+	}
+	l, err := a.host.Login(ctx, "SCRAM-SHA-256", mail.Client{Addr: netip.MustParseAddr("203.0.113.7"), TLS: "TLS1.3"})
+	if err != nil {
+		return "", err
+	}
+	defer l.Close()
+	client := conf.NewConversation()
+	var challenge []byte
+	for {
+		response, err := client.Step(string(challenge))
+		if err != nil {
+			return "", err
+		}
+		var done bool
+		if challenge, done, err = l.Next([]byte(response)); err != nil {
+			return "", err
+		}
+		if done {
+			return fmt.Sprint(l.Account(), client.Valid()), nil
+		}
+	}
 }
 
 // login logs in with the mechanism LOGIN, step by step.
