@@ -167,23 +167,27 @@ var ofDomain = []string{"accounts", "app_passwords", "account_settings", "accoun
 var ErrNotEmpty = errors.New("has accounts")
 
 // RemoveDomain removes a stored domain with its other names, aliases and groups. One that
-// has accounts is ErrNotEmpty, unless they may go too. Mailboxes are not touched.
+// has accounts is ErrNotEmpty, unless they may go too. Mailboxes are not touched. What the
+// configuration has come to declare as well loses nothing but what was stored of the domain
+// itself: that declaration counts from then on.
 func (d *Directory) RemoveDomain(ctx context.Context, name mail.Domain, withAccounts bool) error {
 	return about("domain "+name.String(), d.change(ctx, func(tx *sql.Tx) error {
-		if d.isDeclared(name) {
-			return errors.New("is declared in the configuration: remove it there")
-		}
+		declared := d.isDeclared(name)
 		var accounts int
 		if err := tx.QueryRowContext(ctx, `SELECT count(*) FROM accounts WHERE domain = ?`, name.String()).Scan(&accounts); err != nil {
 			return err
 		}
-		if accounts > 0 && !withAccounts {
+		if accounts > 0 && !withAccounts && !declared {
 			return fmt.Errorf("%w: %d", ErrNotEmpty, accounts)
 		}
 		if _, err := tx.ExecContext(ctx, `DELETE FROM domains WHERE alias_of = ?`, name.String()); err != nil {
 			return err
 		}
-		if err := hit(tx.ExecContext(ctx, `DELETE FROM domains WHERE name = ? AND alias_of IS NULL`, name.String())); err != nil {
+		err := hit(tx.ExecContext(ctx, `DELETE FROM domains WHERE name = ? AND alias_of IS NULL`, name.String()))
+		switch {
+		case err != nil && declared:
+			return errors.New("is declared in the configuration: remove it there")
+		case err != nil || declared:
 			return err
 		}
 		for _, table := range ofDomain {

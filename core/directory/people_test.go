@@ -85,6 +85,21 @@ func TestDomains(t *testing.T) {
 	if got := resolve(d, "a@stored.example"); got != "not local" {
 		t.Errorf("removed domain: %s", got)
 	}
+	// Stored and, later, declared too: the stored one goes, what belongs to the domain stays.
+	both := mail.MustDomain("both.example")
+	if err := errors.Join(d.AddDomain(ctx, Domain{Name: both}), d.AddAccount(ctx, mail.MustPath("a@both.example"), "x")); err != nil {
+		t.Fatal(err)
+	}
+	d.Declare([]Domain{{Name: both}}, mail.Path{})
+	if err := d.RemoveDomain(ctx, both, true); err != nil {
+		t.Error(err)
+	}
+	if got := resolve(d, "a@both.example"); got != "a@both.example" {
+		t.Errorf("an account of a domain that is declared: %s", got)
+	}
+	if err := d.RemoveDomain(ctx, both, true); err == nil {
+		t.Error("a declared domain is removed")
+	}
 	for _, table := range ofDomain {
 		var n int
 		if err := d.db.QueryRow(`SELECT count(*) FROM ` + table + ` WHERE domain = 'stored.example'`).Scan(&n); err != nil || n != 0 {
