@@ -15,9 +15,10 @@ import (
 
 // composed is a message in the making.
 type composed struct {
-	owner mail.Path
-	block bytes.Buffer
-	body  []byte
+	owner   mail.Path
+	display string
+	block   bytes.Buffer
+	body    []byte
 }
 
 // add adds a field whose value is ASCII, folded where it is long.
@@ -35,7 +36,10 @@ func (c *composed) header() mail.Header {
 
 // from adds From: what the script says, or its owner.
 func (c *composed) from(said string) error {
-	if said == "" {
+	if said == "" && c.display != "" {
+		c.add("From", encodedPhrase(c.display)+" <"+c.owner.String()+">")
+		return nil
+	} else if said == "" {
 		c.add("From", c.owner.String())
 		return nil
 	}

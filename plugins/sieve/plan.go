@@ -16,10 +16,11 @@ import (
 // the message, implicitly or not; what the last one keeps is kept.
 type planning struct {
 	*Plugin
-	ctx   context.Context
-	m     *mail.Message
-	owner mail.Path // the account
-	given mail.Path // the address that the message was sent to
+	ctx     context.Context
+	m       *mail.Message
+	owner   mail.Path // the account
+	given   mail.Path // the address that the message was sent to
+	display string    // the owner's name; "" if it is not known
 
 	plan    *sdk.Plan
 	message *engine.Message // as the next script sees it
@@ -81,12 +82,29 @@ func (p *planning) steps() ([]step, error) {
 		return nil, err
 	}
 	if ok {
+		if ok, err = p.wanted(); err != nil {
+			return nil, err
+		}
+	}
+	if ok {
 		steps = append(steps, step{name: script.Name, hash: script.Hash, make: func() (*engine.Script, error) { return p.own(script) }})
 	}
 	for _, name := range after {
 		steps = append(steps, file(name))
 	}
 	return steps, nil
+}
+
+// wanted reports whether the owner's script is to run: not with the setting sieve = off of his account.
+func (p *planning) wanted() (bool, error) {
+	a, err := p.host.Lookup(p.ctx, p.owner)
+	if errors.Is(err, sdk.ErrNoHost) || err == nil && a.Info == nil {
+		return true, nil
+	} else if err != nil {
+		return false, err
+	}
+	p.display = a.Info.DisplayName
+	return a.Info.Settings["sieve"] != "off", nil
 }
 
 // own compiles the owner's script. A text that cannot be had is a fault of it, unless it has been

@@ -173,6 +173,31 @@ func TestPlanSequence(t *testing.T) {
 	}
 }
 
+// The settings and the name of the account count.
+func TestPlanAccount(t *testing.T) {
+	p, h := configured(t, "", `require "vacation"; vacation "away"; discard;`)
+	for _, tt := range []struct {
+		info sdk.AccountInfo
+		want string
+	}{
+		{sdk.AccountInfo{DisplayName: "Alice Ä"}, "=?utf-8?b?QWxpY2Ugw4Q=?= <alice@example.org>"},
+		{sdk.AccountInfo{Settings: map[string]string{"sieve": "on"}}, "alice@example.org"},
+		{sdk.AccountInfo{Settings: map[string]string{"sieve": "off"}}, ""},
+	} {
+		tt.info.Address, tt.info.Enabled = alice, true
+		h.Lock()
+		h.Accounts[alice] = sdk.Account{Local: true, Targets: []mail.Path{alice}, Info: &tt.info}
+		h.Unlock()
+		plan, err := sdktest.Planner(t, p, Manifest(), message(hello))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if tt.want == "" && said(t, plan) != "keep" || tt.want != "" && plan.Actions[0].Header.Get("From") != tt.want {
+			t.Errorf("%+v: %s", tt.info, said(t, plan))
+		}
+	}
+}
+
 // What the gateway would not carry out is a fault of its script, and not a message that waits for ever.
 func TestPlanTooMuch(t *testing.T) {
 	many := func(n int, f func(i int) string) string {

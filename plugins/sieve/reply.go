@@ -107,7 +107,7 @@ func mailtoFields(uri string) map[string]string {
 // plan that is made again is the same plan.
 func (p *planning) message5322(submitted string, about ...string) *composed {
 	sum := sha256.Sum256([]byte(strings.Join(append(about, p.m.Envelope.ID, p.owner.String()), "\x00")))
-	m := &composed{owner: p.given}
+	m := &composed{owner: p.given, display: p.display}
 	m.add("Auto-Submitted", submitted)
 	m.add("Message-ID", "<sieve."+hex.EncodeToString(sum[:16])+"@"+p.hostname+">")
 	m.add("Date", p.clock().Format("Mon, 2 Jan 2006 15:04:05 -0700"))
