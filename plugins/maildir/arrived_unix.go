@@ -1,4 +1,4 @@
-//go:build linux || freebsd || openbsd || solaris || dragonfly
+//go:build linux || openbsd || solaris || dragonfly
 
 package maildir
 
