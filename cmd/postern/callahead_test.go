@@ -116,6 +116,7 @@ func TestCallahead(t *testing.T) {
 			t.Error(text)
 		}
 		c.cmd(450, "RCPT TO:<nobody2@corp.example>")
+		c.cmd(221, "QUIT") // a transaction would be waited for when the gateway stops
 	}
 	known(g)
 	id = g.deliver("from@example.net", []string{"carol@corp.example"}, "Subject: x\r\n\r\nbody")
@@ -245,7 +246,8 @@ func TestCallaheadTry(t *testing.T) {
 	c := g.mailTo()
 	c.cmd(250, "RCPT TO:<carol@corp.example>")
 	c.cmd(550, "RCPT TO:<nobody@corp.example>")
-	g.stop() // so that it is written
+	c.cmd(221, "QUIT") // a transaction would be waited for
+	g.stop()           // so that it is written
 	file := g.dir + "/message"
 	if err := os.WriteFile(file, []byte("Subject: x\r\n\r\nbody\r\n"), 0o600); err != nil {
 		t.Fatal(err)
@@ -274,6 +276,7 @@ func TestCallaheadPostfix(t *testing.T) {
 	p.stop()
 	c.cmd(250, "RCPT TO:<carol@corp.example>")
 	c.cmd(450, "RCPT TO:<dave@corp.example>")
+	c.cmd(221, "QUIT")
 	g.stop()
 	g = startIn(t, g.dir, config)
 	c = g.mailTo()

@@ -70,6 +70,7 @@ func TestGreylist(t *testing.T) {
 	c.cmd(250, "MAIL FROM:<alice@a.test>")
 	c.cmd(250, "RCPT TO:<bob@example.org>")
 	c.cmd(451, "RCPT TO:<eve@example.org>")
+	c.cmd(221, "QUIT") // a transaction would be waited for
 	g.stop()
 
 	g = startIn(t, g.dir, strings.Replace(config, "networks = []", `networks = ["127.0.0.0/8"]`, 1))
