@@ -44,7 +44,7 @@ func TestAsk(t *testing.T) {
 		if got := r.ask(t.Context(), hops(t, to), "a@example.net", "b@example.net"); got != "250 250" {
 			t.Errorf("%s: %s", name, got)
 		}
-		sink.Close() // so that QUIT has been read
+		sink.WaitLine(t, "QUIT", 10*time.Second)
 		if v := verbs(sink); v != hello+" "+tls+"MAIL RCPT RCPT QUIT" {
 			t.Errorf("%s: %s", name, v)
 		}

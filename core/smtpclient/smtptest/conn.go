@@ -39,6 +39,8 @@ func (s *Sink) serve(c *conn) {
 		line = strings.TrimSuffix(line, "\r\n")
 		s.mu.Lock()
 		s.lines = append(s.lines, Line{c.n, c.tls, line})
+		close(s.changed)
+		s.changed = make(chan struct{})
 		s.mu.Unlock()
 		if !c.command(line) {
 			return

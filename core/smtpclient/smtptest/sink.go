@@ -64,7 +64,7 @@ type Sink struct {
 	done chan struct{}
 
 	mu       sync.Mutex
-	changed  chan struct{} // closed and replaced when a message comes
+	changed  chan struct{} // closed and replaced when a line or a message comes
 	script   map[string][]string
 	always   map[string]string
 	messages []Message
@@ -138,19 +138,36 @@ func (s *Sink) Connections() int {
 // Wait waits until n messages were accepted, and returns them; the test fails after limit.
 func (s *Sink) Wait(t testing.TB, n int, limit time.Duration) []Message {
 	t.Helper()
+	if !s.until(limit, func() bool { return len(s.messages) >= n }) {
+		t.Fatalf("%d messages after %s, want %d", len(s.Messages()), limit, n)
+	}
+	return s.Messages()
+}
+
+// WaitLine waits until a client has said a line; the test fails after limit. What a client does not wait for, as after
+// QUIT, is read some time later.
+func (s *Sink) WaitLine(t testing.TB, text string, limit time.Duration) {
+	t.Helper()
+	if !s.until(limit, func() bool { return slices.ContainsFunc(s.lines, func(l Line) bool { return l.Text == text }) }) {
+		t.Fatalf("nobody said %q in %s", text, limit)
+	}
+}
+
+// until waits until something is true, which it asks for under the lock whenever something has come.
+func (s *Sink) until(limit time.Duration, ok func() bool) bool {
 	timer := time.NewTimer(limit)
 	defer timer.Stop()
 	for {
 		s.mu.Lock()
-		list, changed := slices.Clone(s.messages), s.changed
+		done, changed := ok(), s.changed
 		s.mu.Unlock()
-		if len(list) >= n {
-			return list
+		if done {
+			return true
 		}
 		select {
 		case <-changed:
 		case <-timer.C:
-			t.Fatalf("%d messages after %s, want %d", len(list), limit, n)
+			return false
 		}
 	}
 }

@@ -123,6 +123,7 @@ ssl_key = <%[1]s/key.pem
 disable_plaintext_auth = no
 first_valid_uid = 1
 mail_location = %[2]s
+mail_max_userip_connections = 100
 auth_mechanisms = plain login
 auth_master_user_separator = *
 passdb {
