@@ -82,7 +82,7 @@ func newGateway(ctx context.Context, c *config.Config, log *slog.Logger) (*gatew
 
 // build does newGateway's work. It calls undo with how to take back each step.
 func (g *gateway) build(ctx context.Context, c *config.Config, undo func(func())) error {
-	specs, err := pluginSpecs(c)
+	_, err := pluginSpecs(c) // what is wrong with the file is said before anything is opened
 	if err != nil {
 		return err
 	}
@@ -109,7 +109,8 @@ func (g *gateway) build(ctx context.Context, c *config.Config, undo func(func())
 	}
 	g.file.Store(file)
 	g.stored.Store(&stored)
-	if specs, err = pluginSpecs(c); err != nil {
+	specs, err := pluginSpecs(c)
+	if err != nil {
 		return err
 	}
 	if g.behind, err = newBehind(c, &g.client, g.log, g.clock); err != nil {
