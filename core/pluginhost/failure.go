@@ -64,6 +64,10 @@ var (
 	errNotMailbox = errors.New("it is no mailbox")
 )
 
+// connClosing is what gRPC says of calls on a connection that we have closed, as is done when the process has ended:
+// it may be known before the end itself.
+const connClosing = "grpc: the client connection is closing"
+
 // classify makes a failure of a gRPC error. When the caller gave up, that is no failure of
 // the plugin, and the caller's own error is returned.
 func classify(caller context.Context, plugin string, dead bool, err error) error {
@@ -73,7 +77,7 @@ func classify(caller context.Context, plugin string, dead bool, err error) error
 	st := status.Convert(err)
 	text := errors.New(printable(st.Message()))
 	switch code := st.Code(); {
-	case dead || code == codes.Unavailable:
+	case dead || code == codes.Unavailable || code == codes.Canceled && st.Message() == connClosing:
 		return fail(plugin, Down, errors.New("it died during the call"))
 	case code == codes.DeadlineExceeded:
 		return fail(plugin, Timeout, errors.New("no answer before the deadline"))

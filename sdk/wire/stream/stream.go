@@ -135,6 +135,9 @@ func (s *Stream) ask(ctx context.Context, question *proto.Call) (*proto.Verdict,
 		return nil, status.FromContextError(ctx.Err()).Err()
 	}
 	defer func() { <-s.slots }()
+	if err := ctx.Err(); err != nil { // there was room and no time left at the same moment
+		return nil, status.FromContextError(err).Err()
+	}
 	c, err := s.enqueue(ctx, question)
 	if err != nil {
 		return nil, err
