@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+	_ "time/tzdata" // zones for machines that have none
 
 	"github.com/postern-mail/postern/core/admin"
 	"github.com/postern-mail/postern/core/directory"
@@ -391,7 +392,7 @@ func TestDigestIsBounded(t *testing.T) {
 func TestAround(t *testing.T) {
 	berlin, err := time.LoadLocation("Europe/Berlin")
 	if err != nil {
-		t.Skip("SKIP: no time zones here")
+		t.Fatal(err) // the zones are in the test, wherever it runs
 	}
 	r := &Rules{Hour: 2, Minute: 30}
 	for now, want := range map[string][2]string{

@@ -334,17 +334,4 @@ func TestG10FilesAndChildren(t *testing.T) {
 	may(t, f, "read /etc/shadow", denied) // the next one is restricted as well
 }
 
-// Where there is no Landlock, a plugin with rules about files does not start.
-func TestNoLandlock(t *testing.T) {
-	if confine.Landlock() > 0 {
-		t.Skip("SKIP: the kernel has Landlock; core/confine shows the error")
-	}
-	spec := use("filter")
-	spec.Files = &confine.Files{}
-	if h, err := Start(t.Context(), options(t, &logBuffer{}, calm()), []Spec{spec}); !errors.Is(err, confine.ErrNoLandlock) {
-		t.Errorf("%v", err)
-		h.Close(context.Background())
-	}
-}
-
 func sumOf(b []byte) string { return fmt.Sprintf("%x", sha256.Sum256(b)) }
