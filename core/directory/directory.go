@@ -145,11 +145,13 @@ func create(path string) error {
 	return errors.Join(dir.Sync(), dir.Close())
 }
 
-// Close closes the file.
+// Close closes the file. When it returns, other processes that have it open see what this one
+// has changed.
 func (d *Directory) Close() error {
 	if d.db == nil {
 		return nil
 	}
+	d.watch.settle()
 	return errors.Join(d.watch.close(), d.db.Close())
 }
 

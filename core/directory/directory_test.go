@@ -5,14 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/postern-mail/postern/sdk/mail"
 )
@@ -383,45 +380,6 @@ func TestFailure(t *testing.T) {
 	}
 	if _, _, err := d.Verifier(context.Background(), mail.MustPath("alice@example.org")); err == nil {
 		t.Error("a closed directory has verifiers")
-	}
-}
-
-// TestOtherProcess: what another process changes is seen a hundredth of a second later.
-func TestOtherProcess(t *testing.T) {
-	if path := os.Getenv("POSTERN_TEST_DIRECTORY"); path != "" {
-		d := open(t, path)
-		ctx := context.Background()
-		err := errors.Join(d.AddAccount(ctx, mail.MustPath("new@example.org"), "pw"),
-			d.AddDomain(ctx, Domain{Name: mail.MustDomain("stored.example")}),
-			d.AddAlias(ctx, mail.MustPath("x@stored.example"), mail.MustPath("new@example.org")))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return
-	}
-	path := filepath.Join(t.TempDir(), "directory.db")
-	d := open(t, path)
-	var later atomic.Int64
-	start := time.Now()
-	d.watch.clock = func() time.Time { return start.Add(time.Duration(later.Load())) }
-	for _, a := range []string{"new@example.org", "x@stored.example"} {
-		if got := resolve(d, a); !strings.HasPrefix(got, "not") {
-			t.Fatalf("%s before: %s", a, got)
-		}
-	}
-	cmd := exec.Command(os.Args[0], "-test.run=^TestOtherProcess$")
-	cmd.Env = append(os.Environ(), "POSTERN_TEST_DIRECTORY="+path)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	later.Store(int64(checkEvery))
-	for _, a := range []string{"new@example.org", "x@stored.example"} {
-		if got := resolve(d, a); got != "new@example.org" {
-			t.Errorf("%s after: %s", a, got)
-		}
-	}
-	if _, ok, err := d.Verifier(context.Background(), mail.MustPath("new@example.org")); !ok || err != nil {
-		t.Errorf("verifier: %v %v", ok, err)
 	}
 }
 

@@ -9,7 +9,8 @@ import (
 )
 
 // checkEvery is how long a change made by another process may go unseen. Asking SQLite each
-// time would cost more than most answers do.
+// time would cost more than most answers do. Who changes something and closes the file waits
+// as long (settle), so that a command that has ended is in force everywhere.
 const checkEvery = 10 * time.Millisecond
 
 // watcher notices that the file was changed, by this process or another, and numbers its
@@ -19,6 +20,7 @@ type watcher struct {
 	clock      func() time.Time
 	generation atomic.Int64
 	checked    atomic.Int64 // Unix nanoseconds of the last check
+	written    atomic.Int64 // Unix nanoseconds of the last change by this process
 
 	mu      sync.Mutex
 	conn    *sql.Conn
@@ -43,7 +45,17 @@ func (w *watcher) close() error {
 }
 
 // changed says that this process changed the file.
-func (w *watcher) changed() { w.generation.Add(1) }
+func (w *watcher) changed() {
+	w.generation.Add(1)
+	w.written.Store(time.Now().UnixNano())
+}
+
+// settle returns when all other processes see the changes of this one.
+func (w *watcher) settle() {
+	if left := checkEvery - time.Since(time.Unix(0, w.written.Load())); left > 0 {
+		time.Sleep(min(left, checkEvery))
+	}
+}
 
 // current returns the number of the present version. What was read after the call is at
 // least as new.
