@@ -48,22 +48,24 @@ const (
 	HostRight_HOST_RIGHT_COUNT        HostRight = 128
 	HostRight_HOST_RIGHT_REMEMBERED   HostRight = 256
 	HostRight_HOST_RIGHT_REINJECTED   HostRight = 512
+	HostRight_HOST_RIGHT_FOLDERS      HostRight = 1024
 )
 
 // Enum value maps for HostRight.
 var (
 	HostRight_name = map[int32]string{
-		0:   "HOST_RIGHT_NONE",
-		1:   "HOST_RIGHT_SUBMIT",
-		2:   "HOST_RIGHT_AUTHENTICATE",
-		4:   "HOST_RIGHT_LOOKUP",
-		8:   "HOST_RIGHT_DATA",
-		16:  "HOST_RIGHT_CERTIFICATE",
-		32:  "HOST_RIGHT_STATE",
-		64:  "HOST_RIGHT_LOG",
-		128: "HOST_RIGHT_COUNT",
-		256: "HOST_RIGHT_REMEMBERED",
-		512: "HOST_RIGHT_REINJECTED",
+		0:    "HOST_RIGHT_NONE",
+		1:    "HOST_RIGHT_SUBMIT",
+		2:    "HOST_RIGHT_AUTHENTICATE",
+		4:    "HOST_RIGHT_LOOKUP",
+		8:    "HOST_RIGHT_DATA",
+		16:   "HOST_RIGHT_CERTIFICATE",
+		32:   "HOST_RIGHT_STATE",
+		64:   "HOST_RIGHT_LOG",
+		128:  "HOST_RIGHT_COUNT",
+		256:  "HOST_RIGHT_REMEMBERED",
+		512:  "HOST_RIGHT_REINJECTED",
+		1024: "HOST_RIGHT_FOLDERS",
 	}
 	HostRight_value = map[string]int32{
 		"HOST_RIGHT_NONE":         0,
@@ -77,6 +79,7 @@ var (
 		"HOST_RIGHT_COUNT":        128,
 		"HOST_RIGHT_REMEMBERED":   256,
 		"HOST_RIGHT_REINJECTED":   512,
+		"HOST_RIGHT_FOLDERS":      1024,
 	}
 )
 
@@ -1873,6 +1876,51 @@ func (x *RememberedResponse) GetRemembered() bool {
 	return false
 }
 
+type MailboxFoldersResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Absent: what takes the recipient's mail does not tell.
+	List          *FolderList `protobuf:"bytes,1,opt,name=list,proto3" json:"list,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MailboxFoldersResponse) Reset() {
+	*x = MailboxFoldersResponse{}
+	mi := &file_host_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MailboxFoldersResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MailboxFoldersResponse) ProtoMessage() {}
+
+func (x *MailboxFoldersResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_host_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MailboxFoldersResponse.ProtoReflect.Descriptor instead.
+func (*MailboxFoldersResponse) Descriptor() ([]byte, []int) {
+	return file_host_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *MailboxFoldersResponse) GetList() *FolderList {
+	if x != nil {
+		return x.List
+	}
+	return nil
+}
+
 type ReinjectedRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// In the first request: whom the message is for, 1 to 10,000. Each may come back once.
@@ -1885,7 +1933,7 @@ type ReinjectedRequest struct {
 
 func (x *ReinjectedRequest) Reset() {
 	*x = ReinjectedRequest{}
-	mi := &file_host_proto_msgTypes[32]
+	mi := &file_host_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1897,7 +1945,7 @@ func (x *ReinjectedRequest) String() string {
 func (*ReinjectedRequest) ProtoMessage() {}
 
 func (x *ReinjectedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[32]
+	mi := &file_host_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1910,7 +1958,7 @@ func (x *ReinjectedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReinjectedRequest.ProtoReflect.Descriptor instead.
 func (*ReinjectedRequest) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{32}
+	return file_host_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ReinjectedRequest) GetRecipients() []*Path {
@@ -1941,7 +1989,7 @@ type ReinjectedResponse struct {
 
 func (x *ReinjectedResponse) Reset() {
 	*x = ReinjectedResponse{}
-	mi := &file_host_proto_msgTypes[33]
+	mi := &file_host_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1953,7 +2001,7 @@ func (x *ReinjectedResponse) String() string {
 func (*ReinjectedResponse) ProtoMessage() {}
 
 func (x *ReinjectedResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[33]
+	mi := &file_host_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1966,7 +2014,7 @@ func (x *ReinjectedResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReinjectedResponse.ProtoReflect.Descriptor instead.
 func (*ReinjectedResponse) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{33}
+	return file_host_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ReinjectedResponse) GetToken() string {
@@ -2004,7 +2052,7 @@ type Reinjection struct {
 
 func (x *Reinjection) Reset() {
 	*x = Reinjection{}
-	mi := &file_host_proto_msgTypes[34]
+	mi := &file_host_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2016,7 +2064,7 @@ func (x *Reinjection) String() string {
 func (*Reinjection) ProtoMessage() {}
 
 func (x *Reinjection) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[34]
+	mi := &file_host_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2029,7 +2077,7 @@ func (x *Reinjection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reinjection.ProtoReflect.Descriptor instead.
 func (*Reinjection) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{34}
+	return file_host_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Reinjection) GetReversePath() *Path {
@@ -2186,7 +2234,9 @@ const file_host_proto_rawDesc = "" +
 	"\x12RememberedResponse\x12\x1e\n" +
 	"\n" +
 	"remembered\x18\x01 \x01(\bR\n" +
-	"remembered\"^\n" +
+	"remembered\"K\n" +
+	"\x16MailboxFoldersResponse\x121\n" +
+	"\x04list\x18\x01 \x01(\v2\x1d.postern.plugin.v1.FolderListR\x04list\"^\n" +
 	"\x11ReinjectedRequest\x127\n" +
 	"\n" +
 	"recipients\x18\x01 \x03(\v2\x17.postern.plugin.v1.PathR\n" +
@@ -2202,7 +2252,7 @@ const file_host_proto_rawDesc = "" +
 	"recipients\x18\x02 \x03(\v2\x17.postern.plugin.v1.PathR\n" +
 	"recipients\x12\x16\n" +
 	"\x06header\x18\x03 \x01(\fR\x06header\x12+\n" +
-	"\x04body\x18\x04 \x01(\v2\x17.postern.plugin.v1.BodyR\x04body*\x95\x02\n" +
+	"\x04body\x18\x04 \x01(\v2\x17.postern.plugin.v1.BodyR\x04body*\xae\x02\n" +
 	"\tHostRight\x12\x13\n" +
 	"\x0fHOST_RIGHT_NONE\x10\x00\x12\x15\n" +
 	"\x11HOST_RIGHT_SUBMIT\x10\x01\x12\x1b\n" +
@@ -2214,7 +2264,8 @@ const file_host_proto_rawDesc = "" +
 	"\x0eHOST_RIGHT_LOG\x10@\x12\x15\n" +
 	"\x10HOST_RIGHT_COUNT\x10\x80\x01\x12\x1a\n" +
 	"\x15HOST_RIGHT_REMEMBERED\x10\x80\x02\x12\x1a\n" +
-	"\x15HOST_RIGHT_REINJECTED\x10\x80\x042\x8e\n" +
+	"\x15HOST_RIGHT_REINJECTED\x10\x80\x04\x12\x17\n" +
+	"\x12HOST_RIGHT_FOLDERS\x10\x80\b2\xe7\n" +
 	"\n" +
 	"\x04Host\x12O\n" +
 	"\x06Submit\x12 .postern.plugin.v1.SubmitRequest\x1a!.postern.plugin.v1.SubmitResponse(\x01\x12Y\n" +
@@ -2233,7 +2284,8 @@ const file_host_proto_rawDesc = "" +
 	"\x03Log\x12\x1d.postern.plugin.v1.LogRequest\x1a\x1e.postern.plugin.v1.LogResponse\x12J\n" +
 	"\x05Count\x12\x1f.postern.plugin.v1.CountRequest\x1a .postern.plugin.v1.CountResponse\x12Y\n" +
 	"\n" +
-	"Remembered\x12$.postern.plugin.v1.RememberedRequest\x1a%.postern.plugin.v1.RememberedResponse\x12]\n" +
+	"Remembered\x12$.postern.plugin.v1.RememberedRequest\x1a%.postern.plugin.v1.RememberedResponse\x12W\n" +
+	"\aFolders\x12!.postern.plugin.v1.FoldersRequest\x1a).postern.plugin.v1.MailboxFoldersResponse\x12]\n" +
 	"\n" +
 	"Reinjected\x12$.postern.plugin.v1.ReinjectedRequest\x1a%.postern.plugin.v1.ReinjectedResponse(\x010\x01B1Z/github.com/postern-mail/postern/sdk/proto;protob\x06proto3"
 
@@ -2250,116 +2302,122 @@ func file_host_proto_rawDescGZIP() []byte {
 }
 
 var file_host_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_host_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
+var file_host_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
 var file_host_proto_goTypes = []any{
-	(HostRight)(0),               // 0: postern.plugin.v1.HostRight
-	(*SubmitRequest)(nil),        // 1: postern.plugin.v1.SubmitRequest
-	(*Submission)(nil),           // 2: postern.plugin.v1.Submission
-	(*SubmitResponse)(nil),       // 3: postern.plugin.v1.SubmitResponse
-	(*MechanismsRequest)(nil),    // 4: postern.plugin.v1.MechanismsRequest
-	(*MechanismsResponse)(nil),   // 5: postern.plugin.v1.MechanismsResponse
-	(*AuthenticateRequest)(nil),  // 6: postern.plugin.v1.AuthenticateRequest
-	(*Login)(nil),                // 7: postern.plugin.v1.Login
-	(*AuthenticateResponse)(nil), // 8: postern.plugin.v1.AuthenticateResponse
-	(*LookupRequest)(nil),        // 9: postern.plugin.v1.LookupRequest
-	(*LookupResponse)(nil),       // 10: postern.plugin.v1.LookupResponse
-	(*AccountInfo)(nil),          // 11: postern.plugin.v1.AccountInfo
-	(*GetDataRequest)(nil),       // 12: postern.plugin.v1.GetDataRequest
-	(*GetDataResponse)(nil),      // 13: postern.plugin.v1.GetDataResponse
-	(*PutDataRequest)(nil),       // 14: postern.plugin.v1.PutDataRequest
-	(*PutDataResponse)(nil),      // 15: postern.plugin.v1.PutDataResponse
-	(*ListDataRequest)(nil),      // 16: postern.plugin.v1.ListDataRequest
-	(*Datum)(nil),                // 17: postern.plugin.v1.Datum
-	(*ListDataResponse)(nil),     // 18: postern.plugin.v1.ListDataResponse
-	(*CertificateRequest)(nil),   // 19: postern.plugin.v1.CertificateRequest
-	(*CertificateResponse)(nil),  // 20: postern.plugin.v1.CertificateResponse
-	(*GetStateRequest)(nil),      // 21: postern.plugin.v1.GetStateRequest
-	(*GetStateResponse)(nil),     // 22: postern.plugin.v1.GetStateResponse
-	(*PutStateRequest)(nil),      // 23: postern.plugin.v1.PutStateRequest
-	(*PutStateResponse)(nil),     // 24: postern.plugin.v1.PutStateResponse
-	(*CountStateRequest)(nil),    // 25: postern.plugin.v1.CountStateRequest
-	(*CountStateResponse)(nil),   // 26: postern.plugin.v1.CountStateResponse
-	(*LogRequest)(nil),           // 27: postern.plugin.v1.LogRequest
-	(*LogResponse)(nil),          // 28: postern.plugin.v1.LogResponse
-	(*CountRequest)(nil),         // 29: postern.plugin.v1.CountRequest
-	(*CountResponse)(nil),        // 30: postern.plugin.v1.CountResponse
-	(*RememberedRequest)(nil),    // 31: postern.plugin.v1.RememberedRequest
-	(*RememberedResponse)(nil),   // 32: postern.plugin.v1.RememberedResponse
-	(*ReinjectedRequest)(nil),    // 33: postern.plugin.v1.ReinjectedRequest
-	(*ReinjectedResponse)(nil),   // 34: postern.plugin.v1.ReinjectedResponse
-	(*Reinjection)(nil),          // 35: postern.plugin.v1.Reinjection
-	nil,                          // 36: postern.plugin.v1.AccountInfo.SettingsEntry
-	nil,                          // 37: postern.plugin.v1.LogRequest.FieldsEntry
-	(Origin)(0),                  // 38: postern.plugin.v1.Origin
-	(*Path)(nil),                 // 39: postern.plugin.v1.Path
-	(*Client)(nil),               // 40: postern.plugin.v1.Client
-	(*Status)(nil),               // 41: postern.plugin.v1.Status
-	(*Body)(nil),                 // 42: postern.plugin.v1.Body
+	(HostRight)(0),                 // 0: postern.plugin.v1.HostRight
+	(*SubmitRequest)(nil),          // 1: postern.plugin.v1.SubmitRequest
+	(*Submission)(nil),             // 2: postern.plugin.v1.Submission
+	(*SubmitResponse)(nil),         // 3: postern.plugin.v1.SubmitResponse
+	(*MechanismsRequest)(nil),      // 4: postern.plugin.v1.MechanismsRequest
+	(*MechanismsResponse)(nil),     // 5: postern.plugin.v1.MechanismsResponse
+	(*AuthenticateRequest)(nil),    // 6: postern.plugin.v1.AuthenticateRequest
+	(*Login)(nil),                  // 7: postern.plugin.v1.Login
+	(*AuthenticateResponse)(nil),   // 8: postern.plugin.v1.AuthenticateResponse
+	(*LookupRequest)(nil),          // 9: postern.plugin.v1.LookupRequest
+	(*LookupResponse)(nil),         // 10: postern.plugin.v1.LookupResponse
+	(*AccountInfo)(nil),            // 11: postern.plugin.v1.AccountInfo
+	(*GetDataRequest)(nil),         // 12: postern.plugin.v1.GetDataRequest
+	(*GetDataResponse)(nil),        // 13: postern.plugin.v1.GetDataResponse
+	(*PutDataRequest)(nil),         // 14: postern.plugin.v1.PutDataRequest
+	(*PutDataResponse)(nil),        // 15: postern.plugin.v1.PutDataResponse
+	(*ListDataRequest)(nil),        // 16: postern.plugin.v1.ListDataRequest
+	(*Datum)(nil),                  // 17: postern.plugin.v1.Datum
+	(*ListDataResponse)(nil),       // 18: postern.plugin.v1.ListDataResponse
+	(*CertificateRequest)(nil),     // 19: postern.plugin.v1.CertificateRequest
+	(*CertificateResponse)(nil),    // 20: postern.plugin.v1.CertificateResponse
+	(*GetStateRequest)(nil),        // 21: postern.plugin.v1.GetStateRequest
+	(*GetStateResponse)(nil),       // 22: postern.plugin.v1.GetStateResponse
+	(*PutStateRequest)(nil),        // 23: postern.plugin.v1.PutStateRequest
+	(*PutStateResponse)(nil),       // 24: postern.plugin.v1.PutStateResponse
+	(*CountStateRequest)(nil),      // 25: postern.plugin.v1.CountStateRequest
+	(*CountStateResponse)(nil),     // 26: postern.plugin.v1.CountStateResponse
+	(*LogRequest)(nil),             // 27: postern.plugin.v1.LogRequest
+	(*LogResponse)(nil),            // 28: postern.plugin.v1.LogResponse
+	(*CountRequest)(nil),           // 29: postern.plugin.v1.CountRequest
+	(*CountResponse)(nil),          // 30: postern.plugin.v1.CountResponse
+	(*RememberedRequest)(nil),      // 31: postern.plugin.v1.RememberedRequest
+	(*RememberedResponse)(nil),     // 32: postern.plugin.v1.RememberedResponse
+	(*MailboxFoldersResponse)(nil), // 33: postern.plugin.v1.MailboxFoldersResponse
+	(*ReinjectedRequest)(nil),      // 34: postern.plugin.v1.ReinjectedRequest
+	(*ReinjectedResponse)(nil),     // 35: postern.plugin.v1.ReinjectedResponse
+	(*Reinjection)(nil),            // 36: postern.plugin.v1.Reinjection
+	nil,                            // 37: postern.plugin.v1.AccountInfo.SettingsEntry
+	nil,                            // 38: postern.plugin.v1.LogRequest.FieldsEntry
+	(Origin)(0),                    // 39: postern.plugin.v1.Origin
+	(*Path)(nil),                   // 40: postern.plugin.v1.Path
+	(*Client)(nil),                 // 41: postern.plugin.v1.Client
+	(*Status)(nil),                 // 42: postern.plugin.v1.Status
+	(*FolderList)(nil),             // 43: postern.plugin.v1.FolderList
+	(*Body)(nil),                   // 44: postern.plugin.v1.Body
+	(*FoldersRequest)(nil),         // 45: postern.plugin.v1.FoldersRequest
 }
 var file_host_proto_depIdxs = []int32{
 	2,  // 0: postern.plugin.v1.SubmitRequest.submission:type_name -> postern.plugin.v1.Submission
-	38, // 1: postern.plugin.v1.Submission.origin:type_name -> postern.plugin.v1.Origin
-	39, // 2: postern.plugin.v1.Submission.reverse_path:type_name -> postern.plugin.v1.Path
-	39, // 3: postern.plugin.v1.Submission.recipients:type_name -> postern.plugin.v1.Path
-	40, // 4: postern.plugin.v1.Submission.client:type_name -> postern.plugin.v1.Client
-	41, // 5: postern.plugin.v1.SubmitResponse.status:type_name -> postern.plugin.v1.Status
+	39, // 1: postern.plugin.v1.Submission.origin:type_name -> postern.plugin.v1.Origin
+	40, // 2: postern.plugin.v1.Submission.reverse_path:type_name -> postern.plugin.v1.Path
+	40, // 3: postern.plugin.v1.Submission.recipients:type_name -> postern.plugin.v1.Path
+	41, // 4: postern.plugin.v1.Submission.client:type_name -> postern.plugin.v1.Client
+	42, // 5: postern.plugin.v1.SubmitResponse.status:type_name -> postern.plugin.v1.Status
 	7,  // 6: postern.plugin.v1.AuthenticateRequest.login:type_name -> postern.plugin.v1.Login
-	40, // 7: postern.plugin.v1.Login.client:type_name -> postern.plugin.v1.Client
-	39, // 8: postern.plugin.v1.AuthenticateResponse.account:type_name -> postern.plugin.v1.Path
-	41, // 9: postern.plugin.v1.AuthenticateResponse.status:type_name -> postern.plugin.v1.Status
-	39, // 10: postern.plugin.v1.LookupRequest.address:type_name -> postern.plugin.v1.Path
-	39, // 11: postern.plugin.v1.LookupResponse.targets:type_name -> postern.plugin.v1.Path
+	41, // 7: postern.plugin.v1.Login.client:type_name -> postern.plugin.v1.Client
+	40, // 8: postern.plugin.v1.AuthenticateResponse.account:type_name -> postern.plugin.v1.Path
+	42, // 9: postern.plugin.v1.AuthenticateResponse.status:type_name -> postern.plugin.v1.Status
+	40, // 10: postern.plugin.v1.LookupRequest.address:type_name -> postern.plugin.v1.Path
+	40, // 11: postern.plugin.v1.LookupResponse.targets:type_name -> postern.plugin.v1.Path
 	11, // 12: postern.plugin.v1.LookupResponse.account:type_name -> postern.plugin.v1.AccountInfo
-	39, // 13: postern.plugin.v1.AccountInfo.address:type_name -> postern.plugin.v1.Path
-	36, // 14: postern.plugin.v1.AccountInfo.settings:type_name -> postern.plugin.v1.AccountInfo.SettingsEntry
-	39, // 15: postern.plugin.v1.GetDataRequest.account:type_name -> postern.plugin.v1.Path
-	39, // 16: postern.plugin.v1.PutDataRequest.account:type_name -> postern.plugin.v1.Path
-	39, // 17: postern.plugin.v1.ListDataRequest.account:type_name -> postern.plugin.v1.Path
+	40, // 13: postern.plugin.v1.AccountInfo.address:type_name -> postern.plugin.v1.Path
+	37, // 14: postern.plugin.v1.AccountInfo.settings:type_name -> postern.plugin.v1.AccountInfo.SettingsEntry
+	40, // 15: postern.plugin.v1.GetDataRequest.account:type_name -> postern.plugin.v1.Path
+	40, // 16: postern.plugin.v1.PutDataRequest.account:type_name -> postern.plugin.v1.Path
+	40, // 17: postern.plugin.v1.ListDataRequest.account:type_name -> postern.plugin.v1.Path
 	17, // 18: postern.plugin.v1.ListDataRequest.after:type_name -> postern.plugin.v1.Datum
-	39, // 19: postern.plugin.v1.Datum.account:type_name -> postern.plugin.v1.Path
+	40, // 19: postern.plugin.v1.Datum.account:type_name -> postern.plugin.v1.Path
 	17, // 20: postern.plugin.v1.ListDataResponse.data:type_name -> postern.plugin.v1.Datum
-	37, // 21: postern.plugin.v1.LogRequest.fields:type_name -> postern.plugin.v1.LogRequest.FieldsEntry
-	39, // 22: postern.plugin.v1.RememberedRequest.recipient:type_name -> postern.plugin.v1.Path
-	39, // 23: postern.plugin.v1.ReinjectedRequest.recipients:type_name -> postern.plugin.v1.Path
-	35, // 24: postern.plugin.v1.ReinjectedResponse.reinjection:type_name -> postern.plugin.v1.Reinjection
-	39, // 25: postern.plugin.v1.Reinjection.reverse_path:type_name -> postern.plugin.v1.Path
-	39, // 26: postern.plugin.v1.Reinjection.recipients:type_name -> postern.plugin.v1.Path
-	42, // 27: postern.plugin.v1.Reinjection.body:type_name -> postern.plugin.v1.Body
-	1,  // 28: postern.plugin.v1.Host.Submit:input_type -> postern.plugin.v1.SubmitRequest
-	4,  // 29: postern.plugin.v1.Host.Mechanisms:input_type -> postern.plugin.v1.MechanismsRequest
-	6,  // 30: postern.plugin.v1.Host.Authenticate:input_type -> postern.plugin.v1.AuthenticateRequest
-	9,  // 31: postern.plugin.v1.Host.Lookup:input_type -> postern.plugin.v1.LookupRequest
-	12, // 32: postern.plugin.v1.Host.GetData:input_type -> postern.plugin.v1.GetDataRequest
-	14, // 33: postern.plugin.v1.Host.PutData:input_type -> postern.plugin.v1.PutDataRequest
-	16, // 34: postern.plugin.v1.Host.ListData:input_type -> postern.plugin.v1.ListDataRequest
-	19, // 35: postern.plugin.v1.Host.Certificate:input_type -> postern.plugin.v1.CertificateRequest
-	21, // 36: postern.plugin.v1.Host.GetState:input_type -> postern.plugin.v1.GetStateRequest
-	23, // 37: postern.plugin.v1.Host.PutState:input_type -> postern.plugin.v1.PutStateRequest
-	25, // 38: postern.plugin.v1.Host.CountState:input_type -> postern.plugin.v1.CountStateRequest
-	27, // 39: postern.plugin.v1.Host.Log:input_type -> postern.plugin.v1.LogRequest
-	29, // 40: postern.plugin.v1.Host.Count:input_type -> postern.plugin.v1.CountRequest
-	31, // 41: postern.plugin.v1.Host.Remembered:input_type -> postern.plugin.v1.RememberedRequest
-	33, // 42: postern.plugin.v1.Host.Reinjected:input_type -> postern.plugin.v1.ReinjectedRequest
-	3,  // 43: postern.plugin.v1.Host.Submit:output_type -> postern.plugin.v1.SubmitResponse
-	5,  // 44: postern.plugin.v1.Host.Mechanisms:output_type -> postern.plugin.v1.MechanismsResponse
-	8,  // 45: postern.plugin.v1.Host.Authenticate:output_type -> postern.plugin.v1.AuthenticateResponse
-	10, // 46: postern.plugin.v1.Host.Lookup:output_type -> postern.plugin.v1.LookupResponse
-	13, // 47: postern.plugin.v1.Host.GetData:output_type -> postern.plugin.v1.GetDataResponse
-	15, // 48: postern.plugin.v1.Host.PutData:output_type -> postern.plugin.v1.PutDataResponse
-	18, // 49: postern.plugin.v1.Host.ListData:output_type -> postern.plugin.v1.ListDataResponse
-	20, // 50: postern.plugin.v1.Host.Certificate:output_type -> postern.plugin.v1.CertificateResponse
-	22, // 51: postern.plugin.v1.Host.GetState:output_type -> postern.plugin.v1.GetStateResponse
-	24, // 52: postern.plugin.v1.Host.PutState:output_type -> postern.plugin.v1.PutStateResponse
-	26, // 53: postern.plugin.v1.Host.CountState:output_type -> postern.plugin.v1.CountStateResponse
-	28, // 54: postern.plugin.v1.Host.Log:output_type -> postern.plugin.v1.LogResponse
-	30, // 55: postern.plugin.v1.Host.Count:output_type -> postern.plugin.v1.CountResponse
-	32, // 56: postern.plugin.v1.Host.Remembered:output_type -> postern.plugin.v1.RememberedResponse
-	34, // 57: postern.plugin.v1.Host.Reinjected:output_type -> postern.plugin.v1.ReinjectedResponse
-	43, // [43:58] is the sub-list for method output_type
-	28, // [28:43] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	38, // 21: postern.plugin.v1.LogRequest.fields:type_name -> postern.plugin.v1.LogRequest.FieldsEntry
+	40, // 22: postern.plugin.v1.RememberedRequest.recipient:type_name -> postern.plugin.v1.Path
+	43, // 23: postern.plugin.v1.MailboxFoldersResponse.list:type_name -> postern.plugin.v1.FolderList
+	40, // 24: postern.plugin.v1.ReinjectedRequest.recipients:type_name -> postern.plugin.v1.Path
+	36, // 25: postern.plugin.v1.ReinjectedResponse.reinjection:type_name -> postern.plugin.v1.Reinjection
+	40, // 26: postern.plugin.v1.Reinjection.reverse_path:type_name -> postern.plugin.v1.Path
+	40, // 27: postern.plugin.v1.Reinjection.recipients:type_name -> postern.plugin.v1.Path
+	44, // 28: postern.plugin.v1.Reinjection.body:type_name -> postern.plugin.v1.Body
+	1,  // 29: postern.plugin.v1.Host.Submit:input_type -> postern.plugin.v1.SubmitRequest
+	4,  // 30: postern.plugin.v1.Host.Mechanisms:input_type -> postern.plugin.v1.MechanismsRequest
+	6,  // 31: postern.plugin.v1.Host.Authenticate:input_type -> postern.plugin.v1.AuthenticateRequest
+	9,  // 32: postern.plugin.v1.Host.Lookup:input_type -> postern.plugin.v1.LookupRequest
+	12, // 33: postern.plugin.v1.Host.GetData:input_type -> postern.plugin.v1.GetDataRequest
+	14, // 34: postern.plugin.v1.Host.PutData:input_type -> postern.plugin.v1.PutDataRequest
+	16, // 35: postern.plugin.v1.Host.ListData:input_type -> postern.plugin.v1.ListDataRequest
+	19, // 36: postern.plugin.v1.Host.Certificate:input_type -> postern.plugin.v1.CertificateRequest
+	21, // 37: postern.plugin.v1.Host.GetState:input_type -> postern.plugin.v1.GetStateRequest
+	23, // 38: postern.plugin.v1.Host.PutState:input_type -> postern.plugin.v1.PutStateRequest
+	25, // 39: postern.plugin.v1.Host.CountState:input_type -> postern.plugin.v1.CountStateRequest
+	27, // 40: postern.plugin.v1.Host.Log:input_type -> postern.plugin.v1.LogRequest
+	29, // 41: postern.plugin.v1.Host.Count:input_type -> postern.plugin.v1.CountRequest
+	31, // 42: postern.plugin.v1.Host.Remembered:input_type -> postern.plugin.v1.RememberedRequest
+	45, // 43: postern.plugin.v1.Host.Folders:input_type -> postern.plugin.v1.FoldersRequest
+	34, // 44: postern.plugin.v1.Host.Reinjected:input_type -> postern.plugin.v1.ReinjectedRequest
+	3,  // 45: postern.plugin.v1.Host.Submit:output_type -> postern.plugin.v1.SubmitResponse
+	5,  // 46: postern.plugin.v1.Host.Mechanisms:output_type -> postern.plugin.v1.MechanismsResponse
+	8,  // 47: postern.plugin.v1.Host.Authenticate:output_type -> postern.plugin.v1.AuthenticateResponse
+	10, // 48: postern.plugin.v1.Host.Lookup:output_type -> postern.plugin.v1.LookupResponse
+	13, // 49: postern.plugin.v1.Host.GetData:output_type -> postern.plugin.v1.GetDataResponse
+	15, // 50: postern.plugin.v1.Host.PutData:output_type -> postern.plugin.v1.PutDataResponse
+	18, // 51: postern.plugin.v1.Host.ListData:output_type -> postern.plugin.v1.ListDataResponse
+	20, // 52: postern.plugin.v1.Host.Certificate:output_type -> postern.plugin.v1.CertificateResponse
+	22, // 53: postern.plugin.v1.Host.GetState:output_type -> postern.plugin.v1.GetStateResponse
+	24, // 54: postern.plugin.v1.Host.PutState:output_type -> postern.plugin.v1.PutStateResponse
+	26, // 55: postern.plugin.v1.Host.CountState:output_type -> postern.plugin.v1.CountStateResponse
+	28, // 56: postern.plugin.v1.Host.Log:output_type -> postern.plugin.v1.LogResponse
+	30, // 57: postern.plugin.v1.Host.Count:output_type -> postern.plugin.v1.CountResponse
+	32, // 58: postern.plugin.v1.Host.Remembered:output_type -> postern.plugin.v1.RememberedResponse
+	33, // 59: postern.plugin.v1.Host.Folders:output_type -> postern.plugin.v1.MailboxFoldersResponse
+	35, // 60: postern.plugin.v1.Host.Reinjected:output_type -> postern.plugin.v1.ReinjectedResponse
+	45, // [45:61] is the sub-list for method output_type
+	29, // [29:45] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_host_proto_init() }
@@ -2376,7 +2434,7 @@ func file_host_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_host_proto_rawDesc), len(file_host_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   37,
+			NumMessages:   38,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

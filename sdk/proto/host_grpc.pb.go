@@ -45,6 +45,7 @@ const (
 	Host_Log_FullMethodName          = "/postern.plugin.v1.Host/Log"
 	Host_Count_FullMethodName        = "/postern.plugin.v1.Host/Count"
 	Host_Remembered_FullMethodName   = "/postern.plugin.v1.Host/Remembered"
+	Host_Folders_FullMethodName      = "/postern.plugin.v1.Host/Folders"
 	Host_Reinjected_FullMethodName   = "/postern.plugin.v1.Host/Reinjected"
 )
 
@@ -89,6 +90,9 @@ type HostClient interface {
 	// Remembered says whether a plan for this recipient has remembered the key, and its time
 	// has not come. Right: REMEMBERED.
 	Remembered(ctx context.Context, in *RememberedRequest, opts ...grpc.CallOption) (*RememberedResponse, error)
+	// Folders are those of a recipient's mailbox, as the mailbox plugin of his domain lists
+	// them. A plugin cannot ask itself. Right: FOLDERS.
+	Folders(ctx context.Context, in *FoldersRequest, opts ...grpc.CallOption) (*MailboxFoldersResponse, error)
 	// Reinjected waits for what an outside filter brings back to a listener of role
 	// reinjection. The first request names the recipients, the first answer has the token
 	// that what comes back has to carry, in a header field X-Postern-Reinject. The second
@@ -252,6 +256,16 @@ func (c *hostClient) Remembered(ctx context.Context, in *RememberedRequest, opts
 	return out, nil
 }
 
+func (c *hostClient) Folders(ctx context.Context, in *FoldersRequest, opts ...grpc.CallOption) (*MailboxFoldersResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(MailboxFoldersResponse)
+	err := c.cc.Invoke(ctx, Host_Folders_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *hostClient) Reinjected(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ReinjectedRequest, ReinjectedResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	stream, err := c.cc.NewStream(ctx, &Host_ServiceDesc.Streams[2], Host_Reinjected_FullMethodName, cOpts...)
@@ -306,6 +320,9 @@ type HostServer interface {
 	// Remembered says whether a plan for this recipient has remembered the key, and its time
 	// has not come. Right: REMEMBERED.
 	Remembered(context.Context, *RememberedRequest) (*RememberedResponse, error)
+	// Folders are those of a recipient's mailbox, as the mailbox plugin of his domain lists
+	// them. A plugin cannot ask itself. Right: FOLDERS.
+	Folders(context.Context, *FoldersRequest) (*MailboxFoldersResponse, error)
 	// Reinjected waits for what an outside filter brings back to a listener of role
 	// reinjection. The first request names the recipients, the first answer has the token
 	// that what comes back has to carry, in a header field X-Postern-Reinject. The second
@@ -364,6 +381,9 @@ func (UnimplementedHostServer) Count(context.Context, *CountRequest) (*CountResp
 }
 func (UnimplementedHostServer) Remembered(context.Context, *RememberedRequest) (*RememberedResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Remembered not implemented")
+}
+func (UnimplementedHostServer) Folders(context.Context, *FoldersRequest) (*MailboxFoldersResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Folders not implemented")
 }
 func (UnimplementedHostServer) Reinjected(grpc.BidiStreamingServer[ReinjectedRequest, ReinjectedResponse]) error {
 	return status.Error(codes.Unimplemented, "method Reinjected not implemented")
@@ -619,6 +639,24 @@ func _Host_Remembered_Handler(srv interface{}, ctx context.Context, dec func(int
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Host_Folders_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(FoldersRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(HostServer).Folders(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Host_Folders_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(HostServer).Folders(ctx, req.(*FoldersRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Host_Reinjected_Handler(srv interface{}, stream grpc.ServerStream) error {
 	return srv.(HostServer).Reinjected(&grpc.GenericServerStream[ReinjectedRequest, ReinjectedResponse]{ServerStream: stream})
 }
@@ -680,6 +718,10 @@ var Host_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Remembered",
 			Handler:    _Host_Remembered_Handler,
+		},
+		{
+			MethodName: "Folders",
+			Handler:    _Host_Folders_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

@@ -524,7 +524,9 @@ type Manifest struct {
 	// It serves Plugin.Stream: filter and gate are asked there.
 	Stream bool `protobuf:"varint,13,opt,name=stream,proto3" json:"stream,omitempty"`
 	// It serves Mailbox.Room.
-	Room          bool `protobuf:"varint,14,opt,name=room,proto3" json:"room,omitempty"`
+	Room bool `protobuf:"varint,14,opt,name=room,proto3" json:"room,omitempty"`
+	// It serves Mailbox.Folders.
+	Folders       bool `protobuf:"varint,15,opt,name=folders,proto3" json:"folders,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -639,6 +641,13 @@ func (x *Manifest) GetStream() bool {
 func (x *Manifest) GetRoom() bool {
 	if x != nil {
 		return x.Room
+	}
+	return false
+}
+
+func (x *Manifest) GetFolders() bool {
+	if x != nil {
+		return x.Folders
 	}
 	return false
 }
@@ -2124,6 +2133,213 @@ func (x *RoomResponse) GetStatus() *Status {
 	return nil
 }
 
+type FoldersRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Recipient     *Path                  `protobuf:"bytes,1,opt,name=recipient,proto3" json:"recipient,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FoldersRequest) Reset() {
+	*x = FoldersRequest{}
+	mi := &file_postern_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FoldersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FoldersRequest) ProtoMessage() {}
+
+func (x *FoldersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FoldersRequest.ProtoReflect.Descriptor instead.
+func (*FoldersRequest) Descriptor() ([]byte, []int) {
+	return file_postern_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *FoldersRequest) GetRecipient() *Path {
+	if x != nil {
+		return x.Recipient
+	}
+	return nil
+}
+
+type FoldersResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	List          *FolderList            `protobuf:"bytes,1,opt,name=list,proto3" json:"list,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FoldersResponse) Reset() {
+	*x = FoldersResponse{}
+	mi := &file_postern_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FoldersResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FoldersResponse) ProtoMessage() {}
+
+func (x *FoldersResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FoldersResponse.ProtoReflect.Descriptor instead.
+func (*FoldersResponse) Descriptor() ([]byte, []int) {
+	return file_postern_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *FoldersResponse) GetList() *FolderList {
+	if x != nil {
+		return x.List
+	}
+	return nil
+}
+
+// FolderList are the folders of a mailbox, without its inbox.
+type FolderList struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// At most 4096, with at most 512 KiB of names in all. A folder beyond that is not known.
+	Folders []*Folder `protobuf:"bytes,1,rep,name=folders,proto3" json:"folders,omitempty"`
+	// Characters, at most four, that mean "/" in a name that somebody asks for.
+	Separators string `protobuf:"bytes,2,opt,name=separators,proto3" json:"separators,omitempty"`
+	// What such a name may begin with and mean the same, "INBOX/": with "/" at the end.
+	Prefix        string `protobuf:"bytes,3,opt,name=prefix,proto3" json:"prefix,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FolderList) Reset() {
+	*x = FolderList{}
+	mi := &file_postern_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FolderList) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FolderList) ProtoMessage() {}
+
+func (x *FolderList) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FolderList.ProtoReflect.Descriptor instead.
+func (*FolderList) Descriptor() ([]byte, []int) {
+	return file_postern_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *FolderList) GetFolders() []*Folder {
+	if x != nil {
+		return x.Folders
+	}
+	return nil
+}
+
+func (x *FolderList) GetSeparators() string {
+	if x != nil {
+		return x.Separators
+	}
+	return ""
+}
+
+func (x *FolderList) GetPrefix() string {
+	if x != nil {
+		return x.Prefix
+	}
+	return ""
+}
+
+// Folder is one into which mail can be delivered without create.
+type Folder struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As in DeliverRequest.folder: "/" between levels. 1 to 1024 bytes of text.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Its special-use attributes (RFC 6154), as "\Junk", at most 16.
+	Uses          []string `protobuf:"bytes,2,rep,name=uses,proto3" json:"uses,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Folder) Reset() {
+	*x = Folder{}
+	mi := &file_postern_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Folder) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Folder) ProtoMessage() {}
+
+func (x *Folder) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Folder.ProtoReflect.Descriptor instead.
+func (*Folder) Descriptor() ([]byte, []int) {
+	return file_postern_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *Folder) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Folder) GetUses() []string {
+	if x != nil {
+		return x.Uses
+	}
+	return nil
+}
+
 // Failure may be attached to a gRPC error as a detail: what went wrong inside the plugin.
 type Failure struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2134,7 +2350,7 @@ type Failure struct {
 
 func (x *Failure) Reset() {
 	*x = Failure{}
-	mi := &file_postern_proto_msgTypes[24]
+	mi := &file_postern_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2146,7 +2362,7 @@ func (x *Failure) String() string {
 func (*Failure) ProtoMessage() {}
 
 func (x *Failure) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_proto_msgTypes[24]
+	mi := &file_postern_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2159,7 +2375,7 @@ func (x *Failure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure.ProtoReflect.Descriptor instead.
 func (*Failure) Descriptor() ([]byte, []int) {
-	return file_postern_proto_rawDescGZIP(), []int{24}
+	return file_postern_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Failure) GetStack() string {
@@ -2186,7 +2402,7 @@ type GateRequest struct {
 
 func (x *GateRequest) Reset() {
 	*x = GateRequest{}
-	mi := &file_postern_proto_msgTypes[25]
+	mi := &file_postern_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2198,7 +2414,7 @@ func (x *GateRequest) String() string {
 func (*GateRequest) ProtoMessage() {}
 
 func (x *GateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_proto_msgTypes[25]
+	mi := &file_postern_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2211,7 +2427,7 @@ func (x *GateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GateRequest.ProtoReflect.Descriptor instead.
 func (*GateRequest) Descriptor() ([]byte, []int) {
-	return file_postern_proto_rawDescGZIP(), []int{25}
+	return file_postern_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *GateRequest) GetStage() Stage {
@@ -2259,7 +2475,7 @@ type Calls struct {
 
 func (x *Calls) Reset() {
 	*x = Calls{}
-	mi := &file_postern_proto_msgTypes[26]
+	mi := &file_postern_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2271,7 +2487,7 @@ func (x *Calls) String() string {
 func (*Calls) ProtoMessage() {}
 
 func (x *Calls) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_proto_msgTypes[26]
+	mi := &file_postern_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2284,7 +2500,7 @@ func (x *Calls) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Calls.ProtoReflect.Descriptor instead.
 func (*Calls) Descriptor() ([]byte, []int) {
-	return file_postern_proto_rawDescGZIP(), []int{26}
+	return file_postern_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Calls) GetCalls() []*Call {
@@ -2314,7 +2530,7 @@ type Call struct {
 
 func (x *Call) Reset() {
 	*x = Call{}
-	mi := &file_postern_proto_msgTypes[27]
+	mi := &file_postern_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2326,7 +2542,7 @@ func (x *Call) String() string {
 func (*Call) ProtoMessage() {}
 
 func (x *Call) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_proto_msgTypes[27]
+	mi := &file_postern_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2339,7 +2555,7 @@ func (x *Call) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Call.ProtoReflect.Descriptor instead.
 func (*Call) Descriptor() ([]byte, []int) {
-	return file_postern_proto_rawDescGZIP(), []int{27}
+	return file_postern_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Call) GetId() uint64 {
@@ -2387,7 +2603,7 @@ type Answers struct {
 
 func (x *Answers) Reset() {
 	*x = Answers{}
-	mi := &file_postern_proto_msgTypes[28]
+	mi := &file_postern_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2399,7 +2615,7 @@ func (x *Answers) String() string {
 func (*Answers) ProtoMessage() {}
 
 func (x *Answers) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_proto_msgTypes[28]
+	mi := &file_postern_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2412,7 +2628,7 @@ func (x *Answers) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Answers.ProtoReflect.Descriptor instead.
 func (*Answers) Descriptor() ([]byte, []int) {
-	return file_postern_proto_rawDescGZIP(), []int{28}
+	return file_postern_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Answers) GetAnswers() []*Answer {
@@ -2435,7 +2651,7 @@ type Answer struct {
 
 func (x *Answer) Reset() {
 	*x = Answer{}
-	mi := &file_postern_proto_msgTypes[29]
+	mi := &file_postern_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2447,7 +2663,7 @@ func (x *Answer) String() string {
 func (*Answer) ProtoMessage() {}
 
 func (x *Answer) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_proto_msgTypes[29]
+	mi := &file_postern_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2460,7 +2676,7 @@ func (x *Answer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Answer.ProtoReflect.Descriptor instead.
 func (*Answer) Descriptor() ([]byte, []int) {
-	return file_postern_proto_rawDescGZIP(), []int{29}
+	return file_postern_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Answer) GetId() uint64 {
@@ -2498,7 +2714,7 @@ type CallError struct {
 
 func (x *CallError) Reset() {
 	*x = CallError{}
-	mi := &file_postern_proto_msgTypes[30]
+	mi := &file_postern_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2510,7 +2726,7 @@ func (x *CallError) String() string {
 func (*CallError) ProtoMessage() {}
 
 func (x *CallError) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_proto_msgTypes[30]
+	mi := &file_postern_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2523,7 +2739,7 @@ func (x *CallError) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CallError.ProtoReflect.Descriptor instead.
 func (*CallError) Descriptor() ([]byte, []int) {
-	return file_postern_proto_rawDescGZIP(), []int{30}
+	return file_postern_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *CallError) GetCode() int32 {
@@ -2553,7 +2769,7 @@ const file_postern_proto_rawDesc = "" +
 	"\n" +
 	"\rpostern.proto\x12\x11postern.plugin.v1\"4\n" +
 	"\x0fDescribeRequest\x12!\n" +
-	"\fhost_version\x18\x01 \x01(\tR\vhostVersion\"\xd6\x02\n" +
+	"\fhost_version\x18\x01 \x01(\tR\vhostVersion\"\xf0\x02\n" +
 	"\bManifest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x1e\n" +
@@ -2568,7 +2784,8 @@ const file_postern_proto_rawDesc = "" +
 	"\anetwork\x18\f \x01(\bR\anetwork\x12\x12\n" +
 	"\x04host\x18\t \x01(\rR\x04host\x12\x16\n" +
 	"\x06stream\x18\r \x01(\bR\x06stream\x12\x12\n" +
-	"\x04room\x18\x0e \x01(\bR\x04room\"\xa6\x01\n" +
+	"\x04room\x18\x0e \x01(\bR\x04room\x12\x18\n" +
+	"\afolders\x18\x0f \x01(\bR\afolders\"\xa6\x01\n" +
 	"\x10ConfigureRequest\x12\x1a\n" +
 	"\bsettings\x18\x01 \x01(\fR\bsettings\x12\x1a\n" +
 	"\bhostname\x18\x02 \x01(\tR\bhostname\x12\x1e\n" +
@@ -2701,7 +2918,21 @@ const file_postern_proto_rawDesc = "" +
 	"\trecipient\x18\x01 \x01(\v2\x17.postern.plugin.v1.PathR\trecipient\x12\x12\n" +
 	"\x04size\x18\x02 \x01(\x03R\x04size\"A\n" +
 	"\fRoomResponse\x121\n" +
-	"\x06status\x18\x01 \x01(\v2\x19.postern.plugin.v1.StatusR\x06status\"\x1f\n" +
+	"\x06status\x18\x01 \x01(\v2\x19.postern.plugin.v1.StatusR\x06status\"G\n" +
+	"\x0eFoldersRequest\x125\n" +
+	"\trecipient\x18\x01 \x01(\v2\x17.postern.plugin.v1.PathR\trecipient\"D\n" +
+	"\x0fFoldersResponse\x121\n" +
+	"\x04list\x18\x01 \x01(\v2\x1d.postern.plugin.v1.FolderListR\x04list\"y\n" +
+	"\n" +
+	"FolderList\x123\n" +
+	"\afolders\x18\x01 \x03(\v2\x19.postern.plugin.v1.FolderR\afolders\x12\x1e\n" +
+	"\n" +
+	"separators\x18\x02 \x01(\tR\n" +
+	"separators\x12\x16\n" +
+	"\x06prefix\x18\x03 \x01(\tR\x06prefix\"0\n" +
+	"\x06Folder\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04uses\x18\x02 \x03(\tR\x04uses\"\x1f\n" +
 	"\aFailure\x12\x14\n" +
 	"\x05stack\x18\x01 \x01(\tR\x05stack\"\xdd\x01\n" +
 	"\vGateRequest\x12.\n" +
@@ -2789,10 +3020,11 @@ const file_postern_proto_rawDesc = "" +
 	"\x05Drain\x12\x1f.postern.plugin.v1.DrainRequest\x1a .postern.plugin.v1.DrainResponse\x12B\n" +
 	"\x06Stream\x12\x18.postern.plugin.v1.Calls\x1a\x1a.postern.plugin.v1.Answers(\x010\x012P\n" +
 	"\x06Filter\x12F\n" +
-	"\x06Filter\x12 .postern.plugin.v1.FilterRequest\x1a\x1a.postern.plugin.v1.Verdict2\xa4\x01\n" +
+	"\x06Filter\x12 .postern.plugin.v1.FilterRequest\x1a\x1a.postern.plugin.v1.Verdict2\xf6\x01\n" +
 	"\aMailbox\x12P\n" +
 	"\aDeliver\x12!.postern.plugin.v1.DeliverRequest\x1a\".postern.plugin.v1.DeliverResponse\x12G\n" +
-	"\x04Room\x12\x1e.postern.plugin.v1.RoomRequest\x1a\x1f.postern.plugin.v1.RoomResponse2J\n" +
+	"\x04Room\x12\x1e.postern.plugin.v1.RoomRequest\x1a\x1f.postern.plugin.v1.RoomResponse\x12P\n" +
+	"\aFolders\x12!.postern.plugin.v1.FoldersRequest\x1a\".postern.plugin.v1.FoldersResponse2J\n" +
 	"\x04Gate\x12B\n" +
 	"\x04Gate\x12\x1e.postern.plugin.v1.GateRequest\x1a\x1a.postern.plugin.v1.VerdictB1Z/github.com/postern-mail/postern/sdk/proto;protob\x06proto3"
 
@@ -2809,7 +3041,7 @@ func file_postern_proto_rawDescGZIP() []byte {
 }
 
 var file_postern_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
-var file_postern_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
+var file_postern_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
 var file_postern_proto_goTypes = []any{
 	(Need)(0),                 // 0: postern.plugin.v1.Need
 	(Right)(0),                // 1: postern.plugin.v1.Right
@@ -2842,19 +3074,23 @@ var file_postern_proto_goTypes = []any{
 	(*DeliverResponse)(nil),   // 28: postern.plugin.v1.DeliverResponse
 	(*RoomRequest)(nil),       // 29: postern.plugin.v1.RoomRequest
 	(*RoomResponse)(nil),      // 30: postern.plugin.v1.RoomResponse
-	(*Failure)(nil),           // 31: postern.plugin.v1.Failure
-	(*GateRequest)(nil),       // 32: postern.plugin.v1.GateRequest
-	(*Calls)(nil),             // 33: postern.plugin.v1.Calls
-	(*Call)(nil),              // 34: postern.plugin.v1.Call
-	(*Answers)(nil),           // 35: postern.plugin.v1.Answers
-	(*Answer)(nil),            // 36: postern.plugin.v1.Answer
-	(*CallError)(nil),         // 37: postern.plugin.v1.CallError
-	nil,                       // 38: postern.plugin.v1.Envelope.NotesEntry
-	nil,                       // 39: postern.plugin.v1.Message.ScoresEntry
-	nil,                       // 40: postern.plugin.v1.Message.NotesEntry
-	nil,                       // 41: postern.plugin.v1.Verdict.PerRecipientEntry
-	nil,                       // 42: postern.plugin.v1.Verdict.ScoresEntry
-	nil,                       // 43: postern.plugin.v1.Verdict.NotesEntry
+	(*FoldersRequest)(nil),    // 31: postern.plugin.v1.FoldersRequest
+	(*FoldersResponse)(nil),   // 32: postern.plugin.v1.FoldersResponse
+	(*FolderList)(nil),        // 33: postern.plugin.v1.FolderList
+	(*Folder)(nil),            // 34: postern.plugin.v1.Folder
+	(*Failure)(nil),           // 35: postern.plugin.v1.Failure
+	(*GateRequest)(nil),       // 36: postern.plugin.v1.GateRequest
+	(*Calls)(nil),             // 37: postern.plugin.v1.Calls
+	(*Call)(nil),              // 38: postern.plugin.v1.Call
+	(*Answers)(nil),           // 39: postern.plugin.v1.Answers
+	(*Answer)(nil),            // 40: postern.plugin.v1.Answer
+	(*CallError)(nil),         // 41: postern.plugin.v1.CallError
+	nil,                       // 42: postern.plugin.v1.Envelope.NotesEntry
+	nil,                       // 43: postern.plugin.v1.Message.ScoresEntry
+	nil,                       // 44: postern.plugin.v1.Message.NotesEntry
+	nil,                       // 45: postern.plugin.v1.Verdict.PerRecipientEntry
+	nil,                       // 46: postern.plugin.v1.Verdict.ScoresEntry
+	nil,                       // 47: postern.plugin.v1.Verdict.NotesEntry
 }
 var file_postern_proto_depIdxs = []int32{
 	0,  // 0: postern.plugin.v1.Manifest.needs:type_name -> postern.plugin.v1.Need
@@ -2866,19 +3102,19 @@ var file_postern_proto_depIdxs = []int32{
 	15, // 6: postern.plugin.v1.Envelope.reverse_path:type_name -> postern.plugin.v1.Path
 	16, // 7: postern.plugin.v1.Envelope.recipients:type_name -> postern.plugin.v1.Recipient
 	17, // 8: postern.plugin.v1.Envelope.client:type_name -> postern.plugin.v1.Client
-	38, // 9: postern.plugin.v1.Envelope.notes:type_name -> postern.plugin.v1.Envelope.NotesEntry
+	42, // 9: postern.plugin.v1.Envelope.notes:type_name -> postern.plugin.v1.Envelope.NotesEntry
 	18, // 10: postern.plugin.v1.Message.envelope:type_name -> postern.plugin.v1.Envelope
 	19, // 11: postern.plugin.v1.Message.body:type_name -> postern.plugin.v1.Body
-	39, // 12: postern.plugin.v1.Message.scores:type_name -> postern.plugin.v1.Message.ScoresEntry
-	40, // 13: postern.plugin.v1.Message.notes:type_name -> postern.plugin.v1.Message.NotesEntry
+	43, // 12: postern.plugin.v1.Message.scores:type_name -> postern.plugin.v1.Message.ScoresEntry
+	44, // 13: postern.plugin.v1.Message.notes:type_name -> postern.plugin.v1.Message.NotesEntry
 	20, // 14: postern.plugin.v1.FilterRequest.message:type_name -> postern.plugin.v1.Message
 	4,  // 15: postern.plugin.v1.Outcome.action:type_name -> postern.plugin.v1.Action
 	22, // 16: postern.plugin.v1.Outcome.status:type_name -> postern.plugin.v1.Status
 	23, // 17: postern.plugin.v1.Verdict.outcome:type_name -> postern.plugin.v1.Outcome
-	41, // 18: postern.plugin.v1.Verdict.per_recipient:type_name -> postern.plugin.v1.Verdict.PerRecipientEntry
+	45, // 18: postern.plugin.v1.Verdict.per_recipient:type_name -> postern.plugin.v1.Verdict.PerRecipientEntry
 	25, // 19: postern.plugin.v1.Verdict.edits:type_name -> postern.plugin.v1.Edit
-	42, // 20: postern.plugin.v1.Verdict.scores:type_name -> postern.plugin.v1.Verdict.ScoresEntry
-	43, // 21: postern.plugin.v1.Verdict.notes:type_name -> postern.plugin.v1.Verdict.NotesEntry
+	46, // 20: postern.plugin.v1.Verdict.scores:type_name -> postern.plugin.v1.Verdict.ScoresEntry
+	47, // 21: postern.plugin.v1.Verdict.notes:type_name -> postern.plugin.v1.Verdict.NotesEntry
 	5,  // 22: postern.plugin.v1.Edit.kind:type_name -> postern.plugin.v1.EditKind
 	15, // 23: postern.plugin.v1.Edit.path:type_name -> postern.plugin.v1.Path
 	15, // 24: postern.plugin.v1.Edit.reverse_path:type_name -> postern.plugin.v1.Path
@@ -2888,39 +3124,44 @@ var file_postern_proto_depIdxs = []int32{
 	22, // 28: postern.plugin.v1.DeliverResponse.status:type_name -> postern.plugin.v1.Status
 	15, // 29: postern.plugin.v1.RoomRequest.recipient:type_name -> postern.plugin.v1.Path
 	22, // 30: postern.plugin.v1.RoomResponse.status:type_name -> postern.plugin.v1.Status
-	6,  // 31: postern.plugin.v1.GateRequest.stage:type_name -> postern.plugin.v1.Stage
-	18, // 32: postern.plugin.v1.GateRequest.envelope:type_name -> postern.plugin.v1.Envelope
-	15, // 33: postern.plugin.v1.GateRequest.recipient:type_name -> postern.plugin.v1.Path
-	34, // 34: postern.plugin.v1.Calls.calls:type_name -> postern.plugin.v1.Call
-	21, // 35: postern.plugin.v1.Call.filter:type_name -> postern.plugin.v1.FilterRequest
-	32, // 36: postern.plugin.v1.Call.gate:type_name -> postern.plugin.v1.GateRequest
-	36, // 37: postern.plugin.v1.Answers.answers:type_name -> postern.plugin.v1.Answer
-	24, // 38: postern.plugin.v1.Answer.verdict:type_name -> postern.plugin.v1.Verdict
-	37, // 39: postern.plugin.v1.Answer.error:type_name -> postern.plugin.v1.CallError
-	23, // 40: postern.plugin.v1.Verdict.PerRecipientEntry.value:type_name -> postern.plugin.v1.Outcome
-	7,  // 41: postern.plugin.v1.Plugin.Describe:input_type -> postern.plugin.v1.DescribeRequest
-	9,  // 42: postern.plugin.v1.Plugin.Configure:input_type -> postern.plugin.v1.ConfigureRequest
-	11, // 43: postern.plugin.v1.Plugin.Health:input_type -> postern.plugin.v1.HealthRequest
-	13, // 44: postern.plugin.v1.Plugin.Drain:input_type -> postern.plugin.v1.DrainRequest
-	33, // 45: postern.plugin.v1.Plugin.Stream:input_type -> postern.plugin.v1.Calls
-	21, // 46: postern.plugin.v1.Filter.Filter:input_type -> postern.plugin.v1.FilterRequest
-	27, // 47: postern.plugin.v1.Mailbox.Deliver:input_type -> postern.plugin.v1.DeliverRequest
-	29, // 48: postern.plugin.v1.Mailbox.Room:input_type -> postern.plugin.v1.RoomRequest
-	32, // 49: postern.plugin.v1.Gate.Gate:input_type -> postern.plugin.v1.GateRequest
-	8,  // 50: postern.plugin.v1.Plugin.Describe:output_type -> postern.plugin.v1.Manifest
-	10, // 51: postern.plugin.v1.Plugin.Configure:output_type -> postern.plugin.v1.ConfigureResponse
-	12, // 52: postern.plugin.v1.Plugin.Health:output_type -> postern.plugin.v1.HealthResponse
-	14, // 53: postern.plugin.v1.Plugin.Drain:output_type -> postern.plugin.v1.DrainResponse
-	35, // 54: postern.plugin.v1.Plugin.Stream:output_type -> postern.plugin.v1.Answers
-	24, // 55: postern.plugin.v1.Filter.Filter:output_type -> postern.plugin.v1.Verdict
-	28, // 56: postern.plugin.v1.Mailbox.Deliver:output_type -> postern.plugin.v1.DeliverResponse
-	30, // 57: postern.plugin.v1.Mailbox.Room:output_type -> postern.plugin.v1.RoomResponse
-	24, // 58: postern.plugin.v1.Gate.Gate:output_type -> postern.plugin.v1.Verdict
-	50, // [50:59] is the sub-list for method output_type
-	41, // [41:50] is the sub-list for method input_type
-	41, // [41:41] is the sub-list for extension type_name
-	41, // [41:41] is the sub-list for extension extendee
-	0,  // [0:41] is the sub-list for field type_name
+	15, // 31: postern.plugin.v1.FoldersRequest.recipient:type_name -> postern.plugin.v1.Path
+	33, // 32: postern.plugin.v1.FoldersResponse.list:type_name -> postern.plugin.v1.FolderList
+	34, // 33: postern.plugin.v1.FolderList.folders:type_name -> postern.plugin.v1.Folder
+	6,  // 34: postern.plugin.v1.GateRequest.stage:type_name -> postern.plugin.v1.Stage
+	18, // 35: postern.plugin.v1.GateRequest.envelope:type_name -> postern.plugin.v1.Envelope
+	15, // 36: postern.plugin.v1.GateRequest.recipient:type_name -> postern.plugin.v1.Path
+	38, // 37: postern.plugin.v1.Calls.calls:type_name -> postern.plugin.v1.Call
+	21, // 38: postern.plugin.v1.Call.filter:type_name -> postern.plugin.v1.FilterRequest
+	36, // 39: postern.plugin.v1.Call.gate:type_name -> postern.plugin.v1.GateRequest
+	40, // 40: postern.plugin.v1.Answers.answers:type_name -> postern.plugin.v1.Answer
+	24, // 41: postern.plugin.v1.Answer.verdict:type_name -> postern.plugin.v1.Verdict
+	41, // 42: postern.plugin.v1.Answer.error:type_name -> postern.plugin.v1.CallError
+	23, // 43: postern.plugin.v1.Verdict.PerRecipientEntry.value:type_name -> postern.plugin.v1.Outcome
+	7,  // 44: postern.plugin.v1.Plugin.Describe:input_type -> postern.plugin.v1.DescribeRequest
+	9,  // 45: postern.plugin.v1.Plugin.Configure:input_type -> postern.plugin.v1.ConfigureRequest
+	11, // 46: postern.plugin.v1.Plugin.Health:input_type -> postern.plugin.v1.HealthRequest
+	13, // 47: postern.plugin.v1.Plugin.Drain:input_type -> postern.plugin.v1.DrainRequest
+	37, // 48: postern.plugin.v1.Plugin.Stream:input_type -> postern.plugin.v1.Calls
+	21, // 49: postern.plugin.v1.Filter.Filter:input_type -> postern.plugin.v1.FilterRequest
+	27, // 50: postern.plugin.v1.Mailbox.Deliver:input_type -> postern.plugin.v1.DeliverRequest
+	29, // 51: postern.plugin.v1.Mailbox.Room:input_type -> postern.plugin.v1.RoomRequest
+	31, // 52: postern.plugin.v1.Mailbox.Folders:input_type -> postern.plugin.v1.FoldersRequest
+	36, // 53: postern.plugin.v1.Gate.Gate:input_type -> postern.plugin.v1.GateRequest
+	8,  // 54: postern.plugin.v1.Plugin.Describe:output_type -> postern.plugin.v1.Manifest
+	10, // 55: postern.plugin.v1.Plugin.Configure:output_type -> postern.plugin.v1.ConfigureResponse
+	12, // 56: postern.plugin.v1.Plugin.Health:output_type -> postern.plugin.v1.HealthResponse
+	14, // 57: postern.plugin.v1.Plugin.Drain:output_type -> postern.plugin.v1.DrainResponse
+	39, // 58: postern.plugin.v1.Plugin.Stream:output_type -> postern.plugin.v1.Answers
+	24, // 59: postern.plugin.v1.Filter.Filter:output_type -> postern.plugin.v1.Verdict
+	28, // 60: postern.plugin.v1.Mailbox.Deliver:output_type -> postern.plugin.v1.DeliverResponse
+	30, // 61: postern.plugin.v1.Mailbox.Room:output_type -> postern.plugin.v1.RoomResponse
+	32, // 62: postern.plugin.v1.Mailbox.Folders:output_type -> postern.plugin.v1.FoldersResponse
+	24, // 63: postern.plugin.v1.Gate.Gate:output_type -> postern.plugin.v1.Verdict
+	54, // [54:64] is the sub-list for method output_type
+	44, // [44:54] is the sub-list for method input_type
+	44, // [44:44] is the sub-list for extension type_name
+	44, // [44:44] is the sub-list for extension extendee
+	0,  // [0:44] is the sub-list for field type_name
 }
 
 func init() { file_postern_proto_init() }
@@ -2934,7 +3175,7 @@ func file_postern_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_postern_proto_rawDesc), len(file_postern_proto_rawDesc)),
 			NumEnums:      7,
-			NumMessages:   37,
+			NumMessages:   41,
 			NumExtensions: 0,
 			NumServices:   4,
 		},

@@ -430,6 +430,7 @@ var Filter_ServiceDesc = grpc.ServiceDesc{
 const (
 	Mailbox_Deliver_FullMethodName = "/postern.plugin.v1.Mailbox/Deliver"
 	Mailbox_Room_FullMethodName    = "/postern.plugin.v1.Mailbox/Room"
+	Mailbox_Folders_FullMethodName = "/postern.plugin.v1.Mailbox/Folders"
 )
 
 // MailboxClient is the client API for Mailbox service.
@@ -446,6 +447,9 @@ type MailboxClient interface {
 	// mailbox that is full refuses here, before the message is in. It is optional: a plugin
 	// that serves it says so in Manifest.room. The answer may be remembered for a few seconds.
 	Room(ctx context.Context, in *RoomRequest, opts ...grpc.CallOption) (*RoomResponse, error)
+	// Folders lists the folders of a recipient's mailbox. It is optional: a plugin that serves
+	// it says so in Manifest.folders.
+	Folders(ctx context.Context, in *FoldersRequest, opts ...grpc.CallOption) (*FoldersResponse, error)
 }
 
 type mailboxClient struct {
@@ -476,6 +480,16 @@ func (c *mailboxClient) Room(ctx context.Context, in *RoomRequest, opts ...grpc.
 	return out, nil
 }
 
+func (c *mailboxClient) Folders(ctx context.Context, in *FoldersRequest, opts ...grpc.CallOption) (*FoldersResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(FoldersResponse)
+	err := c.cc.Invoke(ctx, Mailbox_Folders_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // MailboxServer is the server API for Mailbox service.
 // All implementations must embed UnimplementedMailboxServer
 // for forward compatibility.
@@ -490,6 +504,9 @@ type MailboxServer interface {
 	// mailbox that is full refuses here, before the message is in. It is optional: a plugin
 	// that serves it says so in Manifest.room. The answer may be remembered for a few seconds.
 	Room(context.Context, *RoomRequest) (*RoomResponse, error)
+	// Folders lists the folders of a recipient's mailbox. It is optional: a plugin that serves
+	// it says so in Manifest.folders.
+	Folders(context.Context, *FoldersRequest) (*FoldersResponse, error)
 	mustEmbedUnimplementedMailboxServer()
 }
 
@@ -505,6 +522,9 @@ func (UnimplementedMailboxServer) Deliver(context.Context, *DeliverRequest) (*De
 }
 func (UnimplementedMailboxServer) Room(context.Context, *RoomRequest) (*RoomResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Room not implemented")
+}
+func (UnimplementedMailboxServer) Folders(context.Context, *FoldersRequest) (*FoldersResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Folders not implemented")
 }
 func (UnimplementedMailboxServer) mustEmbedUnimplementedMailboxServer() {}
 func (UnimplementedMailboxServer) testEmbeddedByValue()                 {}
@@ -563,6 +583,24 @@ func _Mailbox_Room_Handler(srv interface{}, ctx context.Context, dec func(interf
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Mailbox_Folders_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(FoldersRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MailboxServer).Folders(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Mailbox_Folders_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MailboxServer).Folders(ctx, req.(*FoldersRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Mailbox_ServiceDesc is the grpc.ServiceDesc for Mailbox service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -577,6 +615,10 @@ var Mailbox_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Room",
 			Handler:    _Mailbox_Room_Handler,
+		},
+		{
+			MethodName: "Folders",
+			Handler:    _Mailbox_Folders_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},
