@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/postern-mail/postern/core/config"
-	"github.com/postern-mail/postern/core/directory"
 	"github.com/postern-mail/postern/core/intake"
 	"github.com/postern-mail/postern/core/observe"
 	"github.com/postern-mail/postern/core/pipeline"
@@ -17,7 +16,6 @@ import (
 	"github.com/postern-mail/postern/core/resolver"
 	"github.com/postern-mail/postern/core/route"
 	"github.com/postern-mail/postern/core/smtpclient"
-	"github.com/postern-mail/postern/core/trace"
 	"github.com/postern-mail/postern/sdk"
 	"github.com/postern-mail/postern/sdk/mail"
 )
@@ -222,8 +220,9 @@ func failurePolicy(o config.OnFailure) pipeline.FailurePolicy {
 	return f
 }
 
-func newPipeline(c *config.Config, host *pluginhost.Host, d *directory.Directory, t trace.Recorder, convictions *pipeline.Convictions, log *slog.Logger) *pipeline.Pipeline {
-	return pipeline.New(pipeline.Options{Steps: steps(c, host), Timeout: messageTime, Trace: t, Clock: time.Now, Convictions: convictions, Allowed: allowance(c, d, log)})
+func (g *gateway) newPipeline(c *config.Config) *pipeline.Pipeline {
+	return pipeline.New(pipeline.Options{Steps: steps(c, g.host), Timeout: messageTime, Trace: g.trace, Clock: time.Now,
+		Convictions: &g.convictions, Tally: &g.noVerdict, Allowed: allowance(c, g.directory, g.log)})
 }
 
 // intakeRules are the rules for messages that come in.

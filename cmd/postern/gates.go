@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"log/slog"
 	"sync/atomic"
 
 	"github.com/postern-mail/postern/core/config"
@@ -16,8 +15,8 @@ import (
 // currentGates are the gates of now: a reload makes others.
 type currentGates struct{ atomic.Pointer[pipeline.Gates] }
 
-func newGates(c *config.Config, host *pluginhost.Host, log *slog.Logger) *pipeline.Gates {
-	return pipeline.NewGates(gateSteps(c, host), log)
+func (g *gateway) newGates(c *config.Config) *pipeline.Gates {
+	return pipeline.NewGates(gateSteps(c, g.host), &g.noVerdict, g.log)
 }
 
 // gateSteps are the gates among the plugins, in the configuration's order.

@@ -149,6 +149,10 @@ func TestG01GateFails(t *testing.T) {
 					t.Errorf("%s: notes %s", word, notes(got))
 				}
 			}
+			if n := pluginsOf(g)[0].NoVerdict; n.Messages != (choices{}) ||
+				n.Questions != map[string]choices{"tempfail": {Deferred: 5}, "reject": {Rejected: 5}, "accept": {Unscanned: 5}, "park": {Parked: 5}}[choice] {
+				t.Errorf("counted are %+v", n)
+			}
 			if out := g.must("check"); strings.Contains(out, "(where it is a gate, before there is a message to park: the session goes on)") != (choice == "park") {
 				t.Errorf("check says\n%s", out)
 			}

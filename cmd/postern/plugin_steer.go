@@ -24,6 +24,8 @@ func (g *gateway) Plugins() []admin.PluginStatus {
 	for _, s := range g.host.Status() {
 		p := admin.PluginStatus{Name: s.Name, State: s.State, Reason: s.Reason, Pid: s.Pid, Version: s.Version, Restarts: s.Restarts,
 			Calls: s.Calls, Failures: s.Failures, Since: s.Since.UTC(), Breaker: s.Breaker, Counters: s.Counters}
+		missing := g.noVerdict.Of(s.Name)
+		p.NoVerdict = admin.NoVerdict{Messages: admin.Choices(missing.Messages), Questions: admin.Choices(missing.Questions)}
 		if _, filter := g.host.Filter(s.Name); filter {
 			for _, configured := range c.Plugins {
 				if configured.Name == s.Name {
@@ -120,10 +122,10 @@ func only(list []admin.PluginStatus, name string) ([]admin.PluginStatus, error) 
 
 func printPlugins(out io.Writer, list []admin.PluginStatus) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "NAME\tSTATE\tPID\tRESTARTS\tCALLS\tFAILURES\tSINCE\tREASON")
+	fmt.Fprintln(w, "NAME\tSTATE\tPID\tRESTARTS\tCALLS\tFAILURES\tUNSCANNED\tSINCE\tREASON")
 	for _, p := range list {
-		fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%d\t%d\t%s\t%s\n", p.Name, p.State, p.Pid, p.Restarts, p.Calls, p.Failures,
-			time.Since(p.Since).Round(time.Second), printable(p.Reason))
+		fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%d\t%d\t%d\t%s\t%s\n", p.Name, p.State, p.Pid, p.Restarts, p.Calls, p.Failures,
+			p.NoVerdict.Messages.Unscanned, time.Since(p.Since).Round(time.Second), printable(p.Reason))
 	}
 	return w.Flush()
 }
@@ -143,6 +145,10 @@ func printPlugin(w io.Writer, p admin.PluginStatus) {
 	if p.OnFailure != "" {
 		line("on_failure", p.OnFailure)
 	}
+	line("no verdict", choices(p.NoVerdict.Messages))
+	if p.NoVerdict.Questions != (admin.Choices{}) {
+		line("no answer", choices(p.NoVerdict.Questions))
+	}
 	breaker := "closed"
 	if p.Breaker {
 		breaker = "open: it died again and again"
@@ -151,6 +157,20 @@ func printPlugin(w io.Writer, p admin.PluginStatus) {
 	for _, name := range slices.Sorted(maps.Keys(p.Counters)) {
 		line("counted", fmt.Sprintf("%s %d", name, p.Counters[name]))
 	}
+}
+
+// choices says what on_failure has decided. That nothing went on unscanned is worth to be said.
+func choices(c admin.Choices) string {
+	text := fmt.Sprintf("%d unscanned", c.Unscanned)
+	for _, more := range []struct {
+		n    int64
+		what string
+	}{{c.Deferred, "deferred"}, {c.Rejected, "rejected"}, {c.Parked, "parked"}} {
+		if more.n > 0 {
+			text += fmt.Sprintf(", %d %s", more.n, more.what)
+		}
+	}
+	return text
 }
 
 func pluginChange(file *string, change admin.PluginChange, short, long string) *cobra.Command {

@@ -104,7 +104,7 @@ func (g *gateway) serverOptions(c *config.Config, l config.Listener, p *prepared
 }
 
 func (g *gateway) intakeRules(c *config.Config, p *prepared) intake.Rules {
-	r := intakeRules(c, newPipeline(c, g.host, g.directory, g.trace, &g.convictions, g.log), p.directories, p.routes)
+	r := intakeRules(c, g.newPipeline(c), p.directories, p.routes)
 	p.sending.extend(&r)
 	return r
 }
@@ -118,7 +118,7 @@ func deliveryRules(c *config.Config, p *prepared) delivery.Rules {
 func (g *gateway) adopt(c *config.Config, p *prepared, opened map[string]*socket) {
 	g.directory.Declare(declared(c), c.Postmaster)
 	g.policy.Store(p.policy)
-	g.gates.Store(newGates(c, g.host, g.log))
+	g.gates.Store(g.newGates(c))
 	if old := g.client.Swap(p.client); old != nil {
 		old.Close()
 	}

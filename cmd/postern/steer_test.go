@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+
+	"github.com/postern-mail/postern/core/smtpclient/smtptest"
 )
 
 type pluginStatus struct {
@@ -18,7 +20,10 @@ type pluginStatus struct {
 	Calls, Failures              int
 	OnFailure                    string `json:"on_failure"`
 	Breaker                      bool
+	NoVerdict                    struct{ Messages, Questions choices } `json:"no_verdict"`
 }
+
+type choices struct{ Unscanned, Deferred, Rejected, Parked int }
 
 func pluginsOf(g *gateway) (list []pluginStatus) {
 	g.t.Helper()
@@ -85,6 +90,62 @@ func TestPluginCommands(t *testing.T) {
 	g.stop()
 	if text, code := g.run("plugin", "list"); code != 1 || !strings.Contains(text, "no gateway runs") {
 		t.Errorf("code %d: %s", code, text)
+	}
+}
+
+// What on_failure decides is counted, by plugin: what passed unscanned because the engine is
+// gone or the plugin stopped, and what was deferred. Neither another process of the plugin nor
+// other settings begin anew.
+func TestUnscannedIsCounted(t *testing.T) {
+	t.Parallel()
+	out := smtptest.New(t, smtptest.Options{})
+	dir := t.TempDir()
+	config := func(policy string) string {
+		return filtered(out, "antivirus", fmt.Sprintf("on_failure = %q\norigins = [\"submitted\"]", policy), fmt.Sprintf("addresses = [%q]", deadEnd(t)))
+	}
+	g := startIn(t, dir, config("accept"))
+	sent := 0
+	send := func(n, want int) {
+		t.Helper()
+		for range n {
+			if code, reply := g.offer(letterHead+"\r\ntext\r\n", "bob@example.org"); code != want {
+				t.Fatalf("%d %s", code, reply)
+			}
+		}
+		if want == 250 {
+			sent += n
+		}
+	}
+	reload := func(policy string) {
+		at := g.log.len()
+		write(t, dir, config(policy))
+		g.cmd.Process.Signal(syscall.SIGHUP)
+		g.log.waitFrom(t, at, "configuration reloaded", nil)
+	}
+	send(2, 250)
+	g.must("plugin", "restart", "antivirus")
+	send(1, 250)
+	g.must("plugin", "disable", "antivirus")
+	send(4, 250)
+	if text := g.must("plugin", "status", "antivirus"); !strings.Contains(text, "  no verdict  7 unscanned\n") {
+		t.Error(text)
+	}
+	reload("tempfail")
+	send(2, 451)
+	g.must("plugin", "enable", "antivirus")
+	send(1, 451)
+	reload("accept")
+	send(1, 250)
+	if text := g.must("plugin", "status", "antivirus"); !strings.Contains(text, "  no verdict  8 unscanned, 3 deferred\n") {
+		t.Error(text)
+	}
+	if got := pluginsOf(g)[0].NoVerdict; got.Messages != (choices{Unscanned: 8, Deferred: 3}) || got.Questions != (choices{}) {
+		t.Errorf("list --json has %+v", got)
+	}
+	for _, m := range out.Wait(t, sent, patience) {
+		if !strings.Contains(string(m.Data), "X-Postern-Unscanned: antivirus (") {
+			t.Errorf("passed unmarked:\n%s", m.Data)
+		}
 	}
 }
 

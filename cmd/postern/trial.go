@@ -147,7 +147,7 @@ func (t *trial) assemble(content *spool.Spool, dirs *directories) error {
 	for i := range gates {
 		gates[i].Gate = witnessedGate{gates[i].Name, gates[i].Gate, t}
 	}
-	t.gates.Store(pipeline.NewGates(gates, t.log))
+	t.gates.Store(pipeline.NewGates(gates, nil, t.log))
 	filters := pipeline.Options{Trace: untraced{}, Clock: time.Now, Witness: t, Allowed: allowance(c, t.directory, t.log)}
 	filters.Steps, filters.Timeout = steps(c, t.host), messageTime
 	t.rules = intakeRules(c, pipeline.New(filters), dirs, table)

@@ -21,8 +21,24 @@ type PluginStatus struct {
 	Since     time.Time `json:"since"`    // start of its process, or of the last one
 	OnFailure string    `json:"on_failure,omitempty"`
 	Breaker   bool      `json:"breaker"` // open: it died again and again
+	// NoVerdict is how often it gave no verdict and its on_failure decided, since the gateway's start.
+	NoVerdict NoVerdict `json:"no_verdict"`
 	// Counters are what the plugin has counted itself, since the gateway's start.
 	Counters map[string]int64 `json:"counters,omitempty"`
+}
+
+// NoVerdict is how often a plugin gave no verdict, or said that it could not look.
+type NoVerdict struct {
+	Messages  Choices `json:"messages"`  // versions of messages, each time one was to be asked about
+	Questions Choices `json:"questions"` // of sessions, to a gate
+}
+
+// Choices is how often each choice was made.
+type Choices struct {
+	Unscanned int64 `json:"unscanned"` // went on, marked as unscanned
+	Deferred  int64 `json:"deferred"`
+	Rejected  int64 `json:"rejected"`
+	Parked    int64 `json:"parked"` // of questions: left to the plugin, which will see the message
 }
 
 // PluginChange is what can be done to a plugin.

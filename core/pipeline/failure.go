@@ -49,11 +49,10 @@ func (f FailurePolicy) choose(reason Reason, class mail.Class) OnFailure {
 	return f.Default
 }
 
-// failed gives v the disposition that the failure policy says. What the plugin said stays
-// in the log: the client learns no more than that it should try again.
-func (s *Step) failed(v Version, class mail.Class, err error, event *trace.Event) Version {
+// failed gives v the disposition that the failure policy has chosen. What the plugin said
+// stays in the log: the client learns no more than that it should try again.
+func (s *Step) failed(v Version, choice OnFailure, err error, event *trace.Event) Version {
 	reason := reasonOf(err)
-	choice := s.OnFailure.choose(reason, class)
 	event.Action = "failed: " + string(choice)
 	event.Reason = fmt.Sprintf("%s: %v", reason, err)
 	switch choice {

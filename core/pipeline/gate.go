@@ -35,13 +35,18 @@ type GateStep struct {
 // concurrent use; a reload makes new ones. A stage that no gate asked for costs a look at
 // an empty list.
 type Gates struct {
-	at  [4][]GateStep // by stage
-	log *slog.Logger
+	at    [4][]GateStep // by stage
+	tally *Tally
+	log   *slog.Logger
 }
 
-// NewGates returns the gates that steps describe.
-func NewGates(steps []GateStep, log *slog.Logger) *Gates {
-	g := &Gates{log: log}
+// NewGates returns the gates that steps describe. The tally counts what their failure
+// policies decide; nil: nobody wants to know.
+func NewGates(steps []GateStep, tally *Tally, log *slog.Logger) *Gates {
+	if tally == nil {
+		tally = &Tally{}
+	}
+	g := &Gates{tally: tally, log: log}
 	for i := range g.at {
 		for _, s := range steps {
 			if s.Stages&(1<<i) != 0 {
@@ -123,6 +128,10 @@ func (g *Gates) failed(ctx context.Context, s *GateStep, a *sdk.Attempt, err err
 	}
 	reason := reasonOf(err)
 	choice := s.OnFailure.choose(reason, a.Envelope.Client.Class)
+	if choice == FailPark && !s.Filter {
+		choice = FailTempfail
+	}
+	g.tally.question(s.Name, choice)
 	g.log.Warn("no verdict from plugin", "plugin", s.Name, "stage", a.Stage.String(), "client", a.Envelope.Client.Addr,
 		"reason", string(reason), "error", err.Error(), "choice", string(choice))
 	switch choice {
@@ -137,10 +146,8 @@ func (g *Gates) failed(ctx context.Context, s *GateStep, a *sdk.Attempt, err err
 	case FailReject:
 		return mail.Permanent(554, 3, 0, "Cannot be checked")
 	case FailPark:
-		if s.Filter {
-			a.Envelope.Notes = with(a.Envelope.Notes, missedNote(s.Name, a.Stage), string(reason))
-			return mail.Status{}
-		}
+		a.Envelope.Notes = with(a.Envelope.Notes, missedNote(s.Name, a.Stage), string(reason))
+		return mail.Status{}
 	}
 	if a.Stage == sdk.AtConnect { // RFC 5321 §4.3.2: instead of a banner 421 or 554, no 451
 		return mail.Temporary(421, 3, 0, "Cannot be checked now, try again later")

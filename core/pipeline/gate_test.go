@@ -22,7 +22,7 @@ func gateStep(name string, stages sdk.Stage, g gate) GateStep {
 	return GateStep{Name: name, Gate: g, Stages: stages, Origins: []mail.Origin{mail.Incoming}}
 }
 
-func newGates(steps ...GateStep) *Gates { return NewGates(steps, slog.New(slog.DiscardHandler)) }
+func newGates(steps ...GateStep) *Gates { return NewGates(steps, nil, slog.New(slog.DiscardHandler)) }
 
 // Gates are asked in order, at their stages and about their origins, until one refuses; a
 // later one sees what those before it noted, and nobody writes into notes that are shared.

@@ -47,6 +47,8 @@ type Options struct {
 	Clock   func() time.Time
 	// Convictions are those so far; nil: none.
 	Convictions *Convictions
+	// Tally counts what failure policies decide; nil: nobody wants to know.
+	Tally *Tally
 	// Allowed returns which of the message's recipients, by number, want mail of its sender
 	// whatever it looks like; nil: nobody does. It is for plugins to honour that judge what is
 	// wanted, as [sdk.NoteAllowed], and never for those that judge what is dangerous.
@@ -62,6 +64,9 @@ type Pipeline struct{ Options }
 func New(o Options) *Pipeline {
 	if o.Convictions == nil {
 		o.Convictions = &Convictions{}
+	}
+	if o.Tally == nil {
+		o.Tally = &Tally{}
 	}
 	return &Pipeline{o}
 }
@@ -195,7 +200,9 @@ func (p *Pipeline) ask(ctx context.Context, step *Step, m Message, v Version, wh
 	case err != nil && reasonOf(err) == Gateway:
 		split = []Version{step.unable(v, err, &event)}
 	case err != nil:
-		split = []Version{step.failed(v, env.Client.Class, err, &event)}
+		choice := step.OnFailure.choose(reasonOf(err), env.Client.Class)
+		p.Tally.message(step.Name, choice)
+		split = []Version{step.failed(v, choice, err, &event)}
 	default:
 		split = step.apply(v, verdict, body)
 		event.Action, event.Status, event.Reason = verdict.Action.String(), verdict.Status, verdict.Reason
