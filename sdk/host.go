@@ -34,6 +34,7 @@ const (
 	MayCount                                // [Host.Count]
 	MayAskRemembered                        // [Host.Remembered]
 	MayTakeReinjected                       // [Host.Reinjected]
+	MayAskFolders                           // [Host.Folders]
 )
 
 // Errors of the Host's methods. Every other error means "try again later".

@@ -33,6 +33,7 @@ type server struct {
 	gate      Gate
 	mailbox   Mailbox
 	room      Room
+	folders   Folders
 	planner   Planner
 	observer  Observer
 	directory Directory
@@ -50,6 +51,7 @@ func newServer(impl any, m Manifest, begun func()) (*server, error) {
 	s.gate, _ = impl.(Gate)
 	if s.mailbox, _ = impl.(Mailbox); s.mailbox != nil {
 		s.room, _ = impl.(Room)
+		s.folders, _ = impl.(Folders)
 	}
 	s.planner, _ = impl.(Planner)
 	s.observer, _ = impl.(Observer)
@@ -119,7 +121,7 @@ func (s *server) register(r grpc.ServiceRegistrar) {
 func (s *server) Describe(context.Context, *proto.DescribeRequest) (*proto.Manifest, error) {
 	s.begun()
 	m := encodeManifest(s.manifest, s.interfaces())
-	m.Room = s.room != nil
+	m.Room, m.Folders = s.room != nil, s.folders != nil
 	return m, nil
 }
 
@@ -194,6 +196,17 @@ func (s *server) Room(ctx context.Context, r *proto.RoomRequest) (*proto.RoomRes
 		return nil, err
 	}
 	return &proto.RoomResponse{Status: st}, nil
+}
+
+func (s *server) Folders(ctx context.Context, r *proto.FoldersRequest) (*proto.FoldersResponse, error) {
+	if s.folders == nil {
+		return nil, status.Error(codes.Unimplemented, "the manifest does not say that it knows")
+	}
+	l, err := s.folders.Folders(ctx, decodePath(r.Recipient))
+	if err != nil {
+		return nil, failure(err)
+	}
+	return &proto.FoldersResponse{List: encodeFolders(l)}, nil
 }
 
 // answer is what a mailbox says: a status, none for success, or that it has no answer.

@@ -137,6 +137,7 @@ func (g *gateway) adopt(c *config.Config, p *prepared, opened map[string]*socket
 	g.services.directories.Store(p.directories)
 	g.services.authenticator.Store(p.auth)
 	g.services.certs.Store(p.certs)
+	g.services.routes.Store(p.routes)
 	if g.unwatch != nil {
 		g.unwatch()
 	}

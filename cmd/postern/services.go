@@ -12,6 +12,7 @@ import (
 	"github.com/postern-mail/postern/core/expand"
 	"github.com/postern-mail/postern/core/intake"
 	"github.com/postern-mail/postern/core/pluginhost"
+	"github.com/postern-mail/postern/core/route"
 	"github.com/postern-mail/postern/core/state"
 	"github.com/postern-mail/postern/core/tlsconf"
 	"github.com/postern-mail/postern/sdk"
@@ -26,6 +27,7 @@ type services struct {
 	directories   atomic.Pointer[directories]
 	authenticator atomic.Pointer[auth.Authenticator]
 	certs         atomic.Pointer[tlsconf.Server]
+	routes        atomic.Pointer[route.Table]
 }
 
 // stateRoom is how many bytes of state one plugin may keep.
@@ -35,7 +37,7 @@ var errNotYet = errors.New("the gateway is still starting")
 
 // forPlugins are the services as the plugin host takes them.
 func (s *services) forPlugins() pluginhost.Services {
-	return pluginhost.Services{Submitter: s, Logins: s, Accounts: s, Data: s, Certificates: s, Memory: s, Reinjections: s.g.waits(),
+	return pluginhost.Services{Submitter: s, Logins: s, Accounts: s, Data: s, Certificates: s, Memory: s, Folders: s, Reinjections: s.g.waits(),
 		State: state.NewFacts(stateRoom, s.g.clock)}
 }
 

@@ -130,6 +130,29 @@ func (b *Mailbox) Room(ctx context.Context, recipient mail.Path, size int64) err
 	return answer
 }
 
+// Folders lists the folders of a recipient's mailbox; nil: the plugin does not tell. An error is
+// a [*Failure], or that of ctx.
+func (b *Mailbox) Folders(ctx context.Context, recipient mail.Path) (*sdk.FolderList, error) {
+	if !b.slot.description().Folders {
+		return nil, nil
+	}
+	var list *sdk.FolderList
+	err := b.slot.call(ctx, func(ctx context.Context, p *process) error {
+		if !p.desc.Folders {
+			return nil
+		}
+		resp, err := p.mailbox.Folders(ctx, wire.FoldersRequest(recipient))
+		if err != nil {
+			return err
+		}
+		if list, err = wire.Folders(resp.GetList()); err != nil {
+			return garbage(b.slot.name, fmt.Errorf("its answer breaks the contract: %w", err))
+		}
+		return nil
+	})
+	return list, err
+}
+
 // call runs do with the process of the moment and a deadline. It returns nil, a *Failure,
 // or the caller's own error.
 func (sl *slot) call(caller context.Context, do question) error {

@@ -247,6 +247,26 @@ func isCounter(s string) bool {
 	return s != "" && len(s) <= maxCounterName
 }
 
+// Folders implements proto.HostServer.
+func (s *hostServer) Folders(ctx context.Context, r *proto.FoldersRequest) (*proto.MailboxFoldersResponse, error) {
+	recipient, err := checkedPath(r.Recipient)
+	if err != nil {
+		return nil, err
+	}
+	if s.host.opt.Services.Folders == nil {
+		return nil, s.unavailable("folders", errNoService)
+	}
+	list, err := s.host.opt.Services.Folders.Folders(ctx, s.name, recipient)
+	var st mail.Status
+	switch {
+	case errors.As(err, &st) && st.Permanent():
+		return nil, invalid("%s", st.Text)
+	case err != nil:
+		return nil, s.unavailable("folders", err)
+	}
+	return &proto.MailboxFoldersResponse{List: wire.FolderList(list)}, nil
+}
+
 // Remembered implements proto.HostServer.
 func (s *hostServer) Remembered(ctx context.Context, r *proto.RememberedRequest) (*proto.RememberedResponse, error) {
 	recipient, err := checkedPath(r.Recipient)

@@ -21,6 +21,7 @@ type Services struct {
 	State        State
 	Memory       Memory
 	Reinjections Reinjections
+	Folders      Folders
 }
 
 // Submission is a message that a plugin hands in.
@@ -97,6 +98,14 @@ type State interface {
 // Memory knows what plans have remembered.
 type Memory interface {
 	Remembered(ctx context.Context, plugin string, recipient mail.Path, key string) (bool, error)
+}
+
+// Folders knows which folders mailboxes have.
+type Folders interface {
+	// Folders lists those of a recipient's mailbox, for a plugin that is not that mailbox; nil:
+	// what takes his mail does not tell. An error means that it is not known now; one that is a
+	// permanent [mail.Status], that it will never be told.
+	Folders(ctx context.Context, plugin string, recipient mail.Path) (*sdk.FolderList, error)
 }
 
 // Reinjections waits for what outside content filters bring back.

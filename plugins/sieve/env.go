@@ -42,7 +42,7 @@ func (p *planning) addresses() error {
 func (p *planning) env(s step) *engine.Env {
 	e := &p.m.Envelope
 	env := &engine.Env{From: e.ReversePath.String(), To: p.given.String(), Auth: e.Client.User, Now: p.clock(), Delimiter: p.settings.Delimiter,
-		Addresses: []string{p.owner.String()}, Mailboxes: mailboxes{p.Plugin}, Script: p.included,
+		Addresses: []string{p.owner.String()}, Mailboxes: &p.boxes, Script: p.included,
 		Items: p.items(e, p.owner.Domain.String(), "MDA")}
 	env.Spam, env.Virus = p.scores(p.m)
 	env.Remembered = func(ctx context.Context, key string) (bool, error) { return p.remembered(ctx, s.key(key)) }
@@ -103,29 +103,6 @@ func (p *Plugin) global(name string) ([]byte, error) {
 		err = engine.ErrNoScript
 	}
 	return text, err
-}
-
-// mailboxes is what is known of a recipient's mailboxes: their names are in the settings.
-type mailboxes struct{ p *Plugin }
-
-// Exists implements [engine.Mailboxes].
-func (b mailboxes) Exists(_ context.Context, mailbox string) (bool, error) {
-	for _, name := range b.p.special {
-		if name == mailbox {
-			return true, nil
-		}
-	}
-	return strings.EqualFold(mailbox, "INBOX"), nil
-}
-
-// SpecialUse implements [engine.Mailboxes].
-func (b mailboxes) SpecialUse(_ context.Context, attribute string) (string, error) {
-	return b.p.special[strings.ToLower(attribute)], nil
-}
-
-// Metadata implements [engine.Mailboxes]: there is none.
-func (b mailboxes) Metadata(context.Context, string, string) (string, bool, error) {
-	return "", false, nil
 }
 
 // remembered says whether a plan for this recipient has remembered the key.

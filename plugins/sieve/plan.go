@@ -21,6 +21,7 @@ type planning struct {
 	owner   mail.Path // the account
 	given   mail.Path // the address that the message was sent to
 	display string    // the owner's name; "" if it is not known
+	boxes   mailboxes // the recipient's
 
 	plan    *sdk.Plan
 	message *engine.Message // as the next script sees it
@@ -45,6 +46,7 @@ type step struct {
 // Plan runs the admin's and the owner's scripts for the one recipient of m.
 func (p *Plugin) Plan(ctx context.Context, m *mail.Message) (*sdk.Plan, error) {
 	pl := &planning{Plugin: p, ctx: ctx, m: m, plan: &sdk.Plan{}, kept: true, message: &engine.Message{Header: m.Header, Body: m.Body}}
+	pl.boxes.p = pl
 	if err := pl.addresses(); err != nil {
 		return nil, err
 	}
@@ -221,7 +223,11 @@ func (p *planning) add(s step, a engine.Action) error {
 	}
 	switch a.Kind {
 	case engine.FileInto:
-		return p.keep(sdk.PlanAction{Folder: p.folder(a.Mailbox, a.SpecialUse), Flags: a.Flags, Create: a.Create}, a.Edited)
+		folder, err := p.folder(a.Mailbox, a.SpecialUse)
+		if err != nil {
+			return err
+		}
+		return p.keep(sdk.PlanAction{Folder: folder, Flags: a.Flags, Create: a.Create}, a.Edited)
 	case engine.Redirect:
 		to, err := mail.ParsePath(a.Address)
 		if err != nil || to.IsZero() {
@@ -246,19 +252,6 @@ func (p *planning) add(s step, a engine.Action) error {
 		return p.notify(a)
 	}
 	return nil
-}
-
-// folder is where mail for a mailbox goes; a special use comes first (RFC 8579 §5).
-func (p *planning) folder(mailbox, use string) string {
-	if use != "" {
-		if name := p.special[strings.ToLower(use)]; name != "" {
-			mailbox = name
-		}
-	}
-	if strings.EqualFold(mailbox, "INBOX") {
-		return ""
-	}
-	return mailbox
 }
 
 // keep files the message, once in each folder: the last word counts.

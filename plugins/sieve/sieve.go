@@ -19,7 +19,7 @@ func Manifest() sdk.Manifest {
 		Needs:   sdk.NeedBody,
 		May:     sdk.MayReject | sdk.MayDiscard | sdk.MayQuarantine | sdk.MayEditRcpt | sdk.MayEditHeader | sdk.MayReplaceBody,
 		Host: sdk.MaySubmit | sdk.MayLookup | sdk.MayKeepData | sdk.MayAskRemembered | sdk.MayLog | sdk.MayCount |
-			sdk.MayAuthenticate | sdk.MayUseCertificate,
+			sdk.MayAuthenticate | sdk.MayUseCertificate | sdk.MayAskFolders,
 	}
 }
 

@@ -115,7 +115,11 @@ type temporary struct{ error }
 // fileCopy files a copy of a message that is sent.
 func (p *planning) fileCopy(f *engine.FileCopy, m *composed) error {
 	if f != nil {
-		a := sdk.PlanAction{Kind: sdk.PlanKeep, Folder: p.folder(f.Mailbox, f.SpecialUse), Flags: validFlags(f.Flags), Create: f.Create, Header: m.header()}
+		folder, err := p.folder(f.Mailbox, f.SpecialUse)
+		if err != nil {
+			return err
+		}
+		a := sdk.PlanAction{Kind: sdk.PlanKeep, Folder: folder, Flags: validFlags(f.Flags), Create: f.Create, Header: m.header()}
 		p.copies = append(p.copies, copied{a, m.body})
 	}
 	return nil

@@ -30,12 +30,15 @@ type Host struct {
 	Handle *sdk.Host
 
 	sync.Mutex
-	Submitted  []Submitted               // what was submitted
-	Passwords  map[string]string         // of accounts, by address; log-ins with PLAIN
-	Accounts   map[mail.Path]sdk.Account // what Lookup says; others are not local
-	Marks      map[string]bool           // what is remembered: address, space, key
-	Data       map[string][]byte         // address, space, key
-	State      map[string][]byte         // without lifetimes
+	Submitted  []Submitted                   // what was submitted
+	Passwords  map[string]string             // of accounts, by address; log-ins with PLAIN
+	Accounts   map[mail.Path]sdk.Account     // what Lookup says; others are not local
+	Mailboxes  map[mail.Path]*sdk.FolderList // what mailboxes tell of their folders; others do not
+	Down       bool                          // mailboxes do not answer
+	Asked      int                           // how many times they were asked
+	Marks      map[string]bool               // what is remembered: address, space, key
+	Data       map[string][]byte             // address, space, key
+	State      map[string][]byte             // without lifetimes
 	Counters   map[string]int64
 	Lines      []string // what was logged
 	versions   map[string]int64
@@ -65,7 +68,7 @@ func NewHost(t testing.TB) *Host {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := &Host{Passwords: make(map[string]string), Accounts: make(map[mail.Path]sdk.Account), Marks: make(map[string]bool),
+	h := &Host{Passwords: make(map[string]string), Accounts: make(map[mail.Path]sdk.Account), Mailboxes: make(map[mail.Path]*sdk.FolderList), Marks: make(map[string]bool),
 		Data: make(map[string][]byte), State: make(map[string][]byte), Counters: make(map[string]int64), versions: make(map[string]int64)}
 	server := grpc.NewServer(grpc.MaxRecvMsgSize(proto.MaxMessage), grpc.MaxSendMsgSize(proto.MaxMessage))
 	proto.RegisterHostServer(server, h)
@@ -260,6 +263,17 @@ func (h *Host) Count(_ context.Context, r *proto.CountRequest) (*proto.CountResp
 	defer h.Unlock()
 	h.Counters[r.Name] += r.Delta
 	return &proto.CountResponse{}, nil
+}
+
+// Folders implements proto.HostServer.
+func (h *Host) Folders(_ context.Context, r *proto.FoldersRequest) (*proto.MailboxFoldersResponse, error) {
+	h.Lock()
+	defer h.Unlock()
+	h.Asked++
+	if h.Down {
+		return nil, status.Error(codes.Unavailable, "the mailbox is down")
+	}
+	return &proto.MailboxFoldersResponse{List: wire.FolderList(h.Mailboxes[pathOf(r.Recipient)])}, nil
 }
 
 // Remembered implements proto.HostServer.

@@ -22,13 +22,14 @@ type Description struct {
 	Service   bool // it serves the service interface
 	Stream    bool // filter and gate are asked over Plugin.Stream
 	Room      bool // it serves Mailbox.Room
+	Folders   bool // it serves Mailbox.Folders
 }
 
 const allRights = sdk.MayReject | sdk.MayDiscard | sdk.MayQuarantine | sdk.MayEditHeader |
 	sdk.MayEditRcpt | sdk.MayCopy | sdk.MayEditReverse | sdk.MayReplaceBody
 
 const allHostRights = sdk.MaySubmit | sdk.MayAuthenticate | sdk.MayLookup | sdk.MayKeepData | sdk.MayUseCertificate |
-	sdk.MayKeepState | sdk.MayLog | sdk.MayCount | sdk.MayAskRemembered | sdk.MayTakeReinjected
+	sdk.MayKeepState | sdk.MayLog | sdk.MayCount | sdk.MayAskRemembered | sdk.MayTakeReinjected | sdk.MayAskFolders
 
 const allStages = uint32(sdk.AtConnect | sdk.AtHelo | sdk.AtMail | sdk.AtRcpt)
 
@@ -91,6 +92,7 @@ func Describe(m *proto.Manifest) (Description, error) {
 	d.Manifest.Stages = sdk.Stage(m.GetStages())
 	d.Stream = m.GetStream() && (d.Filter || d.Gate)
 	d.Room = m.GetRoom() && d.Mailbox
+	d.Folders = m.GetFolders() && d.Mailbox
 	if d.Gate != (d.Manifest.Stages != 0) {
 		return d, errors.New("manifest: a gate names the stages at which it is asked, and nothing else does")
 	}

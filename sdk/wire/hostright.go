@@ -29,6 +29,8 @@ func HostRight(method string) (sdk.HostRight, bool) {
 		return sdk.MayAskRemembered, true
 	case proto.Host_Reinjected_FullMethodName:
 		return sdk.MayTakeReinjected, true
+	case proto.Host_Folders_FullMethodName:
+		return sdk.MayAskFolders, true
 	}
 	return 0, false
 }

@@ -148,6 +148,10 @@ func (h *host) Count(context.Context, *proto.CountRequest) (*proto.CountResponse
 	return &proto.CountResponse{}, nil
 }
 
+func (h *host) Folders(context.Context, *proto.FoldersRequest) (*proto.MailboxFoldersResponse, error) {
+	return &proto.MailboxFoldersResponse{}, nil
+}
+
 func (h *host) Remembered(context.Context, *proto.RememberedRequest) (*proto.RememberedResponse, error) {
 	return &proto.RememberedResponse{}, nil
 }
