@@ -23,7 +23,7 @@ func Manifest() sdk.Manifest {
 	return sdk.Manifest{Name: "imapappend", Version: "1.0", Needs: sdk.NeedBody, Network: true}
 }
 
-// Plugin stores messages. It implements [sdk.Mailbox].
+// Plugin stores messages. It implements [sdk.Mailbox] and [sdk.Folders].
 type Plugin struct {
 	hostname string
 	standard *server // nil: none
@@ -35,6 +35,7 @@ type Plugin struct {
 
 var (
 	_ sdk.Mailbox    = (*Plugin)(nil)
+	_ sdk.Folders    = (*Plugin)(nil)
 	_ sdk.Configurer = (*Plugin)(nil)
 )
 
@@ -72,19 +73,12 @@ func (p *Plugin) Configure(_ context.Context, c sdk.Config) error {
 
 // Deliver stores one message for one recipient.
 func (p *Plugin) Deliver(ctx context.Context, d *sdk.Delivery) error {
-	s := p.domains[d.Recipient.Domain]
-	if s == nil {
-		s = p.standard
-	}
-	if s == nil {
-		return mail.Temporary(451, 3, 5, "No IMAP server is configured for this domain")
+	s, user, err := p.server(d.Recipient)
+	if err != nil {
+		return err
 	}
 	if err := checkFolder(d.Folder); err != nil {
 		return mail.Permanent(554, 2, 0, "No such folder: "+err.Error())
-	}
-	user, err := s.user(d.Recipient)
-	if err != nil {
-		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, maxTime)
 	defer cancel()
@@ -102,6 +96,19 @@ func (p *Plugin) Deliver(ctx context.Context, d *sdk.Delivery) error {
 	}
 	p.keys.Remember(d.Key)
 	return nil
+}
+
+// server is where a recipient's mailbox is, and what he is called there.
+func (p *Plugin) server(to mail.Path) (*server, string, error) {
+	s := p.domains[to.Domain]
+	if s == nil {
+		s = p.standard
+	}
+	if s == nil {
+		return nil, "", mail.Temporary(451, 3, 5, "No IMAP server is configured for this domain")
+	}
+	user, err := s.user(to)
+	return s, user, err
 }
 
 // checkFolder refuses names that no server should see.

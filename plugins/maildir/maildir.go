@@ -17,8 +17,8 @@ func Manifest() sdk.Manifest {
 	return sdk.Manifest{Name: "maildir", Version: "1.1", Needs: sdk.NeedBody, Host: sdk.MayLookup | sdk.MaySubmit}
 }
 
-// Plugin stores messages. It implements [sdk.Mailbox], [sdk.Room], and [sdk.Service] for what
-// it does by the clock.
+// Plugin stores messages. It implements [sdk.Mailbox], [sdk.Room], [sdk.Folders], and [sdk.Service]
+// for what it does by the clock.
 type Plugin struct {
 	settings   Settings
 	tree       tree
@@ -39,6 +39,7 @@ type Plugin struct {
 var (
 	_ sdk.Mailbox    = (*Plugin)(nil)
 	_ sdk.Room       = (*Plugin)(nil)
+	_ sdk.Folders    = (*Plugin)(nil)
 	_ sdk.Service    = (*Plugin)(nil)
 	_ sdk.Configurer = (*Plugin)(nil)
 )

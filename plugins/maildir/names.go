@@ -2,7 +2,6 @@ package maildir
 
 import (
 	"crypto/sha256"
-	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -112,7 +111,6 @@ func (s *Settings) folder(name string) (string, error) {
 
 // modifiedUTF7 is the encoding of mailbox names of RFC 3501 §5.1.3.
 func modifiedUTF7(s string) string {
-	enc := base64.NewEncoding("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+,").WithPadding(base64.NoPadding)
 	var b strings.Builder
 	var run []rune
 	flush := func() {
@@ -123,7 +121,7 @@ func modifiedUTF7(s string) string {
 		for _, u := range utf16.Encode(run) {
 			raw = append(raw, byte(u>>8), byte(u))
 		}
-		b.WriteString("&" + enc.EncodeToString(raw) + "-")
+		b.WriteString("&" + utf7().EncodeToString(raw) + "-")
 		run = run[:0]
 	}
 	for _, r := range s {
