@@ -62,48 +62,92 @@ func report(b *testing.B, f figures) {
 	b.Logf("%-8s %7.0f msg/s  %6.3f CPU-s/1000 messages  peak %5.1f MiB", f.name, f.perSecond, f.cpu/float64(*benchMessages)*1000, float64(f.peak)/(1<<20))
 }
 
-// relay sends the messages and waits until the sink has them all.
-func relay(b *testing.B, name string, start func(b *testing.B, group, sink string) (string, func())) figures {
+// relay starts a gateway, sends the messages through it and waits until the sink has them all.
+func relay(b *testing.B, name string, start startGateway) figures {
 	b.Helper()
-	group := newMeter(b)
-	sink := newCountingSink(b, *benchMessages)
-	addr, stop := start(b, group.procs(), sink.addr)
-	before := group.cpu()
+	r := newRelaying(b, name, start)
+	defer r.stop()
+	r.send(b, *benchMessages)
+	return r.figures()
+}
+
+// startGateway starts a gateway in a control group, which sends all mail to the sink. It
+// returns its address and how to stop it.
+type startGateway func(b *testing.B, group, sink string) (string, func())
+
+// relaying is a gateway that runs, and what it has done with the messages so far.
+type relaying struct {
+	name  string
+	group *meter
+	sink  *countingSink
+	addr  string
+	stop  func()
+
+	messages     int
+	seconds, cpu float64
+	peak         uint64
+}
+
+func newRelaying(b *testing.B, name string, start startGateway) *relaying {
+	b.Helper()
+	r := &relaying{name: name, group: newMeter(b), sink: newCountingSink(b)}
+	r.addr, r.stop = start(b, r.group.procs(), r.sink.addr)
+	return r
+}
+
+// warmUp sends n messages that do not count.
+func (r *relaying) warmUp(b *testing.B, n int) {
+	b.Helper()
+	r.send(b, n)
+	r.messages, r.seconds, r.cpu, r.peak = 0, 0, 0, 0
+}
+
+// send sends n messages and waits until the sink has them.
+func (r *relaying) send(b *testing.B, n int) {
+	b.Helper()
+	before := r.group.cpu()
 	begin := time.Now()
+	all := r.sink.expect(n)
 	quit := make(chan struct{})
 	var peak atomic.Uint64
-	go func() {
+	var wg sync.WaitGroup
+	wg.Go(func() {
 		tick := time.NewTicker(100 * time.Millisecond)
 		defer tick.Stop()
 		for {
-			peak.Store(max(peak.Load(), group.memory()))
+			peak.Store(max(peak.Load(), r.group.memory()))
 			select {
 			case <-tick.C:
 			case <-quit:
 				return
 			}
 		}
-	}()
-	load(b, addr)
+	})
+	load(b, r.addr, n)
 	select {
-	case <-sink.all:
+	case <-all:
 	case <-time.After(10 * time.Minute):
-		b.Fatalf("%s: only %d of %d messages arrived", name, sink.n.Load(), *benchMessages)
+		b.Fatalf("%s: %d messages and more have not arrived", r.name, r.sink.missing.Load())
 	}
-	seconds := time.Since(begin).Seconds()
-	cpu := group.cpu() - before
+	r.seconds += time.Since(begin).Seconds()
+	r.cpu += r.group.cpu() - before
 	close(quit)
-	stop()
-	return figures{name, seconds, cpu, peak.Load(), float64(*benchMessages) / seconds}
+	wg.Wait()
+	r.messages += n
+	r.peak = max(r.peak, peak.Load())
 }
 
-// load sends benchMessages messages over benchSessions sessions, as senders do: one
+func (r *relaying) figures() figures {
+	return figures{r.name, r.seconds, r.cpu, r.peak, float64(r.messages) / r.seconds}
+}
+
+// load sends so many messages over benchSessions sessions, as senders do: one
 // connection for each ten messages, pipelined where that is allowed.
-func load(b *testing.B, addr string) {
+func load(b *testing.B, addr string, messages int) {
 	text := "From: <sender@example.net>\r\nTo: <rcpt@example.com>\r\nSubject: benchmark\r\nMessage-ID: <%d@example.net>\r\n\r\n"
 	body := strings.Repeat(strings.Repeat("x", 70)+"\r\n", max(*benchSize-120, 72)/72)
 	var left atomic.Int64
-	left.Store(int64(*benchMessages))
+	left.Store(int64(messages))
 	var wg sync.WaitGroup
 	for range *benchSessions {
 		wg.Go(func() {
@@ -170,31 +214,39 @@ func replies(r *bufio.Reader, n int) error {
 
 // countingSink takes all mail and counts it.
 type countingSink struct {
-	addr string
-	n    atomic.Int64
-	all  chan struct{}
+	addr    string
+	missing atomic.Int64 // of what is expected
+	all     atomic.Pointer[chan struct{}]
 }
 
-func newCountingSink(b *testing.B, want int) *countingSink {
+func newCountingSink(b *testing.B) *countingSink {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { l.Close() })
-	s := &countingSink{addr: l.Addr().String(), all: make(chan struct{})}
+	s := &countingSink{addr: l.Addr().String()}
 	go func() {
 		for {
 			conn, err := l.Accept()
 			if err != nil {
 				return
 			}
-			go s.serve(conn, int64(want))
+			go s.serve(conn)
 		}
 	}()
 	return s
 }
 
-func (s *countingSink) serve(conn net.Conn, want int64) {
+// expect returns what is closed when n messages have arrived from now on.
+func (s *countingSink) expect(n int) <-chan struct{} {
+	all := make(chan struct{})
+	s.all.Store(&all)
+	s.missing.Store(int64(n))
+	return all
+}
+
+func (s *countingSink) serve(conn net.Conn) {
 	defer conn.Close()
 	r, w := bufio.NewReaderSize(conn, 16<<10), bufio.NewWriter(conn)
 	w.WriteString("220 sink ESMTP\r\n")
@@ -223,8 +275,8 @@ func (s *countingSink) serve(conn net.Conn, want int64) {
 			}
 			w.WriteString("250 ok\r\n")
 			w.Flush()
-			if s.n.Add(1) == want {
-				close(s.all)
+			if s.missing.Add(-1) == 0 {
+				close(*s.all.Load())
 			}
 		case "QUIT":
 			w.WriteString("221 bye\r\n")
@@ -254,9 +306,6 @@ address = %q
 `, sink))
 	log := newWatchedLog()
 	cmd := inGroup(procs, binary, "serve", "--config", file)
-	if profile := os.Getenv("POSTERN_PPROF"); profile != "" {
-		cmd.Env = append(os.Environ(), "POSTERN_PPROF="+profile)
-	}
 	cmd.Stderr = log
 	if err := cmd.Start(); err != nil {
 		b.Fatal(err)
