@@ -77,7 +77,7 @@ func (b *Mailbox) Manifest() sdk.Manifest { return b.slot.description().Manifest
 func (b *Mailbox) Deliver(ctx context.Context, d *sdk.Delivery) error {
 	var answer error
 	again := *d
-	err := b.slot.judged(ctx, func(ctx context.Context, p *process) error {
+	err := b.slot.judged(ctx, d.Message.Envelope.Client, func(ctx context.Context, p *process) error {
 		if !p.desc.Mailbox {
 			return fail(b.slot.name, Error, errNotMailbox)
 		}

@@ -87,7 +87,7 @@ func (f *Filter) Rewrite(ctx context.Context, m *mail.Message, max int64, keep f
 	var v *sdk.Verdict
 	var body mail.Body
 	var own error
-	err := f.slot.judged(ctx, func(ctx context.Context, p *process) (err error) {
+	err := f.slot.judged(ctx, m.Envelope.Client, func(ctx context.Context, p *process) (err error) {
 		own = nil
 		if !p.desc.Filter {
 			return fail(f.slot.name, Error, errNotAFilter)

@@ -2,6 +2,7 @@ package pluginhost
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"log/slog"
 	"path/filepath"
@@ -104,5 +105,45 @@ func TestHostLimits(t *testing.T) {
 	// A service that this process does not have is a failure for now.
 	if _, err := h.Data(ctx, mail.MustPath("a@example.org"), "k"); err == nil || errors.Is(err, sdk.ErrInvalid) || errors.Is(err, sdk.ErrNotPermitted) {
 		t.Errorf("no such service: %v", err)
+	}
+}
+
+// listing is a mailbox that tells its folders to all but "p".
+type listing struct{ err error }
+
+func (l listing) Folders(_ context.Context, plugin string, to mail.Path) (*sdk.FolderList, error) {
+	if to.Local == "untold" {
+		return nil, nil
+	}
+	return &sdk.FolderList{Folders: []sdk.Folder{{Name: plugin, Uses: []string{`\Junk`}}}, Separators: "."}, l.err
+}
+
+// Folders are told to who has the right; a failure is one for now, unless it can never be told.
+func TestHostFolders(t *testing.T) {
+	ask := func(rights sdk.HostRight, folders Folders, to string) (*sdk.FolderList, error) {
+		s, _ := serveHost(t, rights, Services{Folders: folders})
+		return connectHost(t, s, s.token).Folders(t.Context(), mail.MustPath(to))
+	}
+	l, err := ask(sdk.MayAskFolders, listing{}, "a@example.org")
+	if f, ok := l.Use(`\junk`); err != nil || !ok || f.Name != "p" || l.Separators != "." {
+		t.Errorf("%+v, %v", l, err)
+	}
+	if l, err := ask(sdk.MayAskFolders, listing{}, "untold@example.org"); l != nil || err != nil {
+		t.Errorf("%+v, %v", l, err)
+	}
+	for _, tt := range []struct {
+		rights  sdk.HostRight
+		folders Folders
+		want    error // nil: another one
+	}{
+		{^sdk.MayAskFolders, listing{}, sdk.ErrNotPermitted},
+		{sdk.MayAskFolders, listing{mail.Permanent(550, 3, 5, "never")}, sdk.ErrInvalid},
+		{sdk.MayAskFolders, listing{errors.New("down")}, nil},
+		{sdk.MayAskFolders, nil, nil},
+	} {
+		_, err := ask(tt.rights, tt.folders, "a@example.org")
+		if tt.want != nil && !errors.Is(err, tt.want) || tt.want == nil && (err == nil || errors.Is(err, sdk.ErrInvalid) || errors.Is(err, sdk.ErrNotPermitted)) {
+			t.Errorf("%+v: %v", tt, err)
+		}
 	}
 }

@@ -41,7 +41,7 @@ func (p *Planner) Plan(ctx context.Context, m *mail.Message, max int64, keep fun
 	var plan *sdk.Plan
 	var bodies map[int]mail.Body
 	var own error
-	err := p.slot.judged(ctx, func(ctx context.Context, pr *process) error {
+	err := p.slot.judged(ctx, m.Envelope.Client, func(ctx context.Context, pr *process) error {
 		own = nil
 		if !pr.desc.Planner {
 			return fail(p.slot.name, Error, errNoPlanner)

@@ -3,6 +3,7 @@ package pluginhost
 import (
 	"context"
 	"log/slog"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -64,9 +65,9 @@ type supervisor struct {
 	calls, failed atomic.Int64
 	complain      *rate.Limiter // of failures into the log; all of them are counted
 
-	proven      atomic.Bool  // it has answered something
-	convictions atomic.Int32 // since it answered last; see suspects.go
-	pardons     chan struct{}
+	proven  atomic.Bool // it has answered something
+	inRow   atomic.Bool // somebody is in row
+	pardons chan struct{}
 
 	ending sync.Mutex // one stop at a time
 
@@ -75,8 +76,9 @@ type supervisor struct {
 	turn     chan struct{} // closed when the phase changes
 	last     *process      // the current one or, while down, the one before
 	restarts int
-	reason   string // why it is down
-	open     bool   // the breaker
+	reason   string       // why it is down
+	open     bool         // the breaker
+	row      []netip.Addr // clients whose messages were convicted since it answered last; see suspects.go
 }
 
 // supervise takes over a process that has just been launched.

@@ -3,7 +3,12 @@ package pluginhost
 import (
 	"context"
 	"fmt"
+	"net/netip"
+	"slices"
 	"time"
+
+	"github.com/postern-mail/postern/core/state"
+	"github.com/postern-mail/postern/sdk/mail"
 )
 
 // When a plugin dies, one of the calls in it may have been the cause, and nobody knows
@@ -18,12 +23,14 @@ import (
 // a call that merely takes too long is no death: nobody is convicted of slowness.
 //
 // A plugin may also be broken altogether, and then no message is to blame. So nobody is
-// convicted before the plugin has answered something, nor of a row of convictions without
-// an answer in between: that death then counts as the plugin's.
+// convicted before the plugin has answered something, nor after messages of several clients
+// were convicted in a row without an answer in between: that death then counts as the plugin's.
+// What one client sends makes no such row, however much it is: he could stop the plugin for
+// everybody. How many of his messages are tried is for the caller to bound.
 
 const (
 	maxSuspects    = 256             // of one plugin, waiting for their trial; others fail
-	maxConvictions = 3               // in a row, without any answer in between
+	maxConvictions = 3               // clients in a row, without any answer in between
 	maxStack       = 8 << 10         // bytes of a [Failure]'s Stack
 	reviveWait     = 5 * time.Second // a call waits so long for a plugin that is about to be back
 )
@@ -31,9 +38,9 @@ const (
 // question is one call to a process: it returns nil, a *Failure, or a gRPC error.
 type question func(context.Context, *process) error
 
-// judged is call for a question that may be asked twice. The first process counts the call
-// as in flight until the trial is over.
-func (sl *slot) judged(caller context.Context, do question) error {
+// judged is call for a question that may be asked twice, about a message of that client. The
+// first process counts the call as in flight until the trial is over.
+func (sl *slot) judged(caller context.Context, client mail.Client, do question) error {
 	s, p, err := sl.enter(caller)
 	if err != nil {
 		return err
@@ -44,14 +51,14 @@ func (sl *slot) judged(caller context.Context, do question) error {
 	defer cancel()
 	err = s.perform(ctx, p, do)
 	if f, ok := err.(*Failure); ok && f.died {
-		err = sl.try(ctx, s, p, f, do)
+		err = sl.try(ctx, s, p, f, state.ClientKey(client.Addr), do)
 	}
 	return s.settle(p, err)
 }
 
 // try asks again for a suspect of the death of p, and returns what comes of it. Without a
 // trial that is f.
-func (sl *slot) try(ctx context.Context, s *supervisor, p *process, f *Failure, do question) error {
+func (sl *slot) try(ctx context.Context, s *supervisor, p *process, f *Failure, client netip.Addr, do question) error {
 	if !s.host.trials.enter() {
 		return f
 	}
@@ -91,18 +98,18 @@ func (sl *slot) try(ctx context.Context, s *supervisor, p *process, f *Failure, 
 	case !second.died:
 		return second
 	}
-	return now.convict(s, p, q, second)
+	return now.convict(s, p, q, second, client)
 }
 
 // convict decides about a message that q died of, alone, as p did before.
-func (s *supervisor) convict(first *supervisor, p, q *process, f *Failure) error {
+func (s *supervisor) convict(first *supervisor, p, q *process, f *Failure, client netip.Addr) error {
 	select {
 	case <-q.run.exited:
 	case <-after(outputGrace + time.Second):
 	}
 	how := q.run.end()
 	f.Stack = lastBytes(how+"\n"+q.run.err.last(), maxStack)
-	if !s.proven.Load() || s.convictions.Add(1) > maxConvictions {
+	if !s.proven.Load() || !s.blames(client) {
 		p.hopeless.Store(true) // the others need not try
 		s.log.Error("plugin dies of any message", "how", how)
 		return f
@@ -137,9 +144,28 @@ func (s *supervisor) answered() {
 	if !s.proven.Load() {
 		s.proven.Store(true)
 	}
-	if s.convictions.Load() != 0 {
-		s.convictions.Store(0)
+	if s.inRow.Load() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.row = nil
+		s.inRow.Store(false)
 	}
+}
+
+// blames reports whether the plugin died of a message of the client, rather than of any: then
+// he is in the row. The zero address is everybody's.
+func (s *supervisor) blames(client netip.Addr) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if client.IsValid() && slices.Contains(s.row, client) {
+		return true
+	}
+	if len(s.row) >= maxConvictions {
+		return false
+	}
+	s.row = append(s.row, client)
+	s.inRow.Store(true)
+	return true
 }
 
 // pardon forgives the death of p, once: a message was its cause, and a hostile client must

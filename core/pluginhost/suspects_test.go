@@ -2,6 +2,7 @@ package pluginhost
 
 import (
 	"fmt"
+	"net/netip"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -203,6 +204,36 @@ func TestG14PoisonDoesNotOpenTheBreaker(t *testing.T) {
 	if strings.Contains(log.String(), "breaker opened") {
 		t.Error("the breaker opened")
 	}
+}
+
+// What one client sends does not make the plugin look broken, however much it is: the next
+// message finds it running. Clients in the same IPv6 network are one.
+func TestG14OneClientDoesNotStopThePlugin(t *testing.T) {
+	t.Parallel()
+	tm := calm()
+	tm.first, tm.last = time.Hour, time.Hour // who waits, waits for ever
+	h, log := start(t, tm, use("filter"))
+	f := filterOf(t, h, "filter")
+	from := func(addr, subject string) error {
+		m := msg(subject)
+		m.Envelope.Client.Addr = netip.MustParseAddr(addr)
+		_, err := f.Filter(t.Context(), m)
+		return err
+	}
+	if err := from("192.0.2.1", "look"); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 3 * maxConvictions {
+		wantReason(t, from(fmt.Sprintf("2001:db8::%d", i), "exit"), Convicted)
+	}
+	if err := from("192.0.2.1", "look"); err != nil || strings.Contains(log.String(), "breaker opened") {
+		t.Fatalf("an innocent message after poison: %v", err)
+	}
+	for i := range maxConvictions { // of several clients: it may be broken
+		wantReason(t, from(fmt.Sprintf("192.0.2.%d", i), "exit"), Convicted)
+	}
+	wantReason(t, from("192.0.2.0", "exit"), Convicted)
+	wantReason(t, from("192.0.2.99", "exit"), Down)
 }
 
 // A plugin that dies of everything is itself to blame: nobody is convicted before it has
