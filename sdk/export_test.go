@@ -7,6 +7,7 @@ var (
 	DecodeAttempt  = decodeAttempt
 	DecodeConfig   = decodeConfig
 	DecodeEvents   = decodeEvents
+	EncodeFolders  = encodeFolders
 	EncodePlan     = encodePlan
 	EncodeVerdict  = encodeVerdict
 	EncodeManifest = encodeManifest

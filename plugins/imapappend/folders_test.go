@@ -8,12 +8,13 @@ import (
 	"github.com/emersion/go-imap/v2"
 
 	"github.com/postern-mail/postern/sdk"
+	"github.com/postern-mail/postern/sdk/sdktest"
 	"github.com/postern-mail/postern/sdk/sdktest/peertest"
 )
 
 func listed(t *testing.T, p *Plugin) (*sdk.FolderList, string) {
 	t.Helper()
-	l, err := p.Folders(t.Context(), ann)
+	l, err := sdktest.Folders(t, p, ann)
 	if err != nil {
 		t.Fatal(err)
 	}

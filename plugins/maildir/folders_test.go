@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/postern-mail/postern/sdk"
+	"github.com/postern-mail/postern/sdk/sdktest"
 )
 
 // names are the folders in words.
@@ -26,7 +27,7 @@ func TestFolders(t *testing.T) {
 	p := configured(t, data)
 	list := func() *sdk.FolderList {
 		t.Helper()
-		l, err := p.Folders(t.Context(), ann)
+		l, err := sdktest.Folders(t, p, ann)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -64,6 +64,30 @@ func Directory(t testing.TB, d sdk.Directory, account mail.Path, password string
 	}
 }
 
+// Folders asks a mailbox for the folders of a recipient as the gateway does. It fails the test when
+// the list breaks the contract, or has a name that means another folder or none. It returns the answer.
+func Folders(t testing.TB, f sdk.Folders, recipient mail.Path) (*sdk.FolderList, error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	list, err := f.Folders(ctx, recipient)
+	if err != nil {
+		return nil, err
+	}
+	if list == nil {
+		list = &sdk.FolderList{}
+	}
+	if _, err := wire.Folders(wire.FolderList(list)); err != nil {
+		t.Errorf("the list breaks the contract: %v", err)
+	}
+	for _, f := range list.Folders {
+		if found, ok := list.Find(f.Name); !ok || found.Name != f.Name {
+			t.Errorf("folder %q cannot be found by its name", f.Name)
+		}
+	}
+	return list, nil
+}
+
 // Observer tells an observer of events of each type, with all that can be known and with as
 // little as there may be, and of the same ones again, which it has to take.
 func Observer(t testing.TB, o sdk.Observer) {

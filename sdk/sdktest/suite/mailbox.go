@@ -2,8 +2,10 @@ package suite
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"os"
+	"strings"
 
 	"github.com/postern-mail/postern/sdk"
 	"github.com/postern-mail/postern/sdk/internal/draft"
@@ -131,4 +133,47 @@ func (r *run) deliverOnce(ctx context.Context, p *process, d *sdk.Delivery) (wor
 		return nil, fmt.Errorf("the answer breaks the contract: %w", word)
 	}
 	return word, nil
+}
+
+// folders lists those of a mailbox, of one that there may not be, and of the first again once a
+// message was filed into a new folder.
+func (r *run) folders(ctx context.Context) (string, error) {
+	p, err := r.live(ctx)
+	if err != nil {
+		return "", err
+	}
+	to, folder := mail.MustPath("bob@example.org"), "Sdktest/Made"
+	for _, recipient := range []mail.Path{to, {Local: strings.ToLower(rand.Text()), Domain: to.Domain}} {
+		if _, err := r.list(ctx, p, recipient); err != nil {
+			return "", err
+		}
+	}
+	d := &sdk.Delivery{Key: "0c1f3k9w2m4xq.1", Recipient: to, Folder: folder, Create: true, Fresh: true,
+		Message: message(mail.Incoming, "From: alice@example.com\r\nSubject: a folder\r\n\r\n", []byte("It is new.\r\n"))}
+	stored, err := r.deliverOnce(ctx, p, d)
+	if err != nil {
+		return "", err
+	}
+	list, err := r.list(ctx, p, to)
+	if err != nil {
+		return "", err
+	}
+	if _, ok := list.Find(folder); !ok && stored == nil {
+		return "a folder that a delivery should make is not in the list: is the message in the inbox?", nil
+	}
+	return fmt.Sprintf("folders: %d", len(list.Folders)), nil
+}
+
+func (r *run) list(ctx context.Context, p *process, recipient mail.Path) (*sdk.FolderList, error) {
+	ctx, cancel := r.limited(ctx)
+	defer cancel()
+	a, err := proto.NewMailboxClient(p.conn).Folders(ctx, wire.FoldersRequest(recipient))
+	if err != nil {
+		return nil, callError("Folders", err)
+	}
+	list, err := wire.Folders(a.GetList())
+	if err != nil {
+		return nil, fmt.Errorf("the list breaks the contract: %w", err)
+	}
+	return list, nil
 }

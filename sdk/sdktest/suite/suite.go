@@ -95,6 +95,9 @@ func (r *run) all(ctx context.Context) {
 	if r.desc.Mailbox {
 		r.check(ctx, "delivers, and once only", r.deliver)
 	}
+	if r.desc.Folders {
+		r.check(ctx, "lists its folders", r.folders)
+	}
 	if r.desc.Directory {
 		r.directory(ctx)
 	}
