@@ -53,8 +53,12 @@ func (x *run) forEveryPart(depth int, body []step, line int) error {
 	if err != nil {
 		return err
 	}
-	outer := x.part
-	defer func() { x.part = outer }()
+	outer, bodies := x.part, x.msg.bodies
+	defer func() {
+		if x.part = outer; x.msg.bodies != bodies {
+			x.part = nil // it was one of another body
+		}
+	}()
 	parts := below(outer)
 	if outer == nil {
 		parts = append([]*mime.Part{tree.Root}, below(tree.Root)...)
@@ -74,6 +78,8 @@ func (x *run) forEveryPart(depth int, body []step, line int) error {
 		err := x.block(body)
 		var b breakLoop
 		switch {
+		case err == nil && x.msg.bodies != bodies: // the parts were those of another body
+			return nil
 		case errors.As(err, &b) && b.depth == depth:
 			return x.leaveLoop(outer)
 		case err != nil:

@@ -59,7 +59,7 @@ func buildReplace(c *compiler, b *bound) (step, *Error) {
 		if f := x.text(from); b.has("from") && !validAddress(f) {
 			return x.fault(b.Line, "':from' names no address: '%s'", printable(f))
 		}
-		x.replacements = nil
+		x.replacements, x.part = nil, nil
 		x.replaceMessage(r, b, x.text(subject), x.text(from))
 		return nil
 	}), nil

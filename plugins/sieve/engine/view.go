@@ -23,6 +23,7 @@ type view struct {
 	limits    Limits
 	edited    bool // the fields are no longer the source's
 	rewritten bool // the body is no longer the source's
+	bodies    int  // how many bodies it has had since
 	added     int
 	decoded   map[string]string // values by raw ones
 	tree      *mime.Tree        // of this header and body; nil: not known
@@ -62,6 +63,7 @@ func (v *view) setFields(fields []field) {
 
 func (v *view) setBody(b []byte) {
 	v.body, v.rewritten, v.tree, v.shot = mail.InlineBody(b), true, nil, nil
+	v.bodies++
 }
 
 // add puts a field at the top, or at the end.
