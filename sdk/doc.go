@@ -29,8 +29,8 @@
 //   - Rights. There is no inherited environment and no standard input, and without
 //     Manifest.Network no network, where the kernel can see to that.
 //   - Services. Through the [Host] in its [Config] (or [HostFrom] a call's context) a plugin can
-//     submit messages, log clients in, look up addresses, keep data about accounts and
-//     state of its own, use the gateway's certificate, log and count: what its manifest
+//     submit messages, log clients in, look up addresses, ask for folders, keep data about
+//     accounts and state of its own, use the gateway's certificate, log and count: what its manifest
 //     declares, and nothing else. Package sdktest has a Host for tests.
 //
 // The package imports no part of the gateway.

@@ -17,7 +17,7 @@ type Planner interface {
 	// recipient of m's envelope), before it goes into the mailbox, concurrently. It must
 	// have no side effects, for it is called again if the gateway could not carry the plan
 	// out: what has to be remembered is part of the plan, and is carried out with it, all or
-	// nothing. [Host.Remembered] asks for what was remembered. An error means "try again
+	// nothing. [Host.Remembered] asks for what was remembered, [Host.Folders] for what is there. An error means "try again
 	// later"; a nil plan keeps.
 	Plan(ctx context.Context, m *mail.Message) (*Plan, error)
 }
