@@ -1,13 +1,16 @@
 package main_test
 
 import (
+	"bufio"
 	"fmt"
+	"net"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // programs are the plugins of testdata, built once.
@@ -153,6 +156,58 @@ func TestConvictionsAreCapped(t *testing.T) {
 	}
 	if n := len(held(g)); n != 20 {
 		t.Errorf("%d messages are held", n)
+	}
+}
+
+// Nor can it keep a mailbox plugin dying, at whose deliveries nobody waits: its mail beyond the
+// cap is put off without being shown, and that of others is delivered.
+func TestConvictionsAtDeliveryAreCapped(t *testing.T) {
+	t.Parallel()
+	g := start(t, basics+fmt.Sprintf(`
+[[domain]]
+name = "example.org"
+recipients = "any"
+deliver = "box"
+[[plugin]]
+name = "box"
+command = %q
+origins = ["fetched"] # it is a filter too
+`, program(t, "hostile")))
+	send := func(address byte, do string) string {
+		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 4, address)}}
+		conn, err := d.Dial("tcp", g.addr[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		conn.SetDeadline(time.Now().Add(patience))
+		c := &client{t, conn, bufio.NewReader(conn)}
+		c.expect(220)
+		c.cmd(250, "EHLO client.example.net")
+		return c.message("a@example.net", []string{"b@example.org"}, "X-Do: "+do+"\r\nSubject: x\r\n\r\ntext")
+	}
+	innocent := func(address byte) {
+		t.Helper()
+		g.log.wait(t, "delivered", has("id", send(address, "look")))
+	}
+	innocent(1)
+	for range 20 {
+		g.log.wait(t, "held", has("family", send(1, "exit")))
+	}
+	for _, do := range []string{"exit", "look"} {
+		id := send(1, do)
+		g.log.wait(t, "plugin", has("id", id, "action", "not asked", "plugin", "box"))
+		g.log.wait(t, "deferred", has("id", id))
+	}
+	innocent(2)
+	if n := g.log.count("plugin died", nil); n != 20 {
+		t.Errorf("the plugin died %d times", n)
+	}
+	if n := len(held(g)); n != 20 {
+		t.Errorf("%d messages are held", n)
+	}
+	if g.log.count("plugin breaker opened: it dies again and again", nil) > 0 {
+		t.Error("the breaker opened")
 	}
 }
 

@@ -155,7 +155,7 @@ func (g *gateway) assemble(c *config.Config, p *prepared) error {
 		m, ok := g.host.Mailbox(name)
 		return m, ok
 	}}
-	g.delivery = delivery.New(delivery.Options{Store: g.store, Intake: g.intake, SMTP: g.behind, Mailbox: transport, Expand: expander, Trace: g.trace, Log: g.log,
+	g.delivery = delivery.New(delivery.Options{Store: g.store, Intake: g.intake, SMTP: g.behind, Mailbox: transport, Expand: expander, Trace: g.trace, Log: g.log, Convictions: &g.convictions,
 		Clock: g.clock, Owner: c.Hostname.String(), Lease: leaseTime}, deliveryRules(c, p))
 	g.parked.Store(g.delivery)
 	g.observers = observe.New(observe.Options{Feed: g.store, Log: g.log})

@@ -14,6 +14,7 @@ import (
 
 	"github.com/postern-mail/postern/core/expand"
 	"github.com/postern-mail/postern/core/intake"
+	"github.com/postern-mail/postern/core/pipeline"
 	"github.com/postern-mail/postern/core/queue"
 	"github.com/postern-mail/postern/core/route"
 	"github.com/postern-mail/postern/core/smtpclient"
@@ -42,8 +43,10 @@ type Options struct {
 	Trace   trace.Recorder
 	Log     *slog.Logger
 	Clock   func() time.Time
-	Owner   string        // names this process in leases
-	Lease   time.Duration // how long the store's leases last
+	// Convictions are those so far, shared with the pipeline; nil: none.
+	Convictions *pipeline.Convictions
+	Owner       string        // names this process in leases
+	Lease       time.Duration // how long the store's leases last
 }
 
 // Rules are what a reload may change.
@@ -82,6 +85,9 @@ type Delivery struct {
 
 // New returns a Delivery that follows r.
 func New(o Options, r Rules) *Delivery {
+	if o.Convictions == nil {
+		o.Convictions = &pipeline.Convictions{}
+	}
 	return &Delivery{Options: o, rules: r, freed: make(chan struct{}, 1), unpark: make(chan struct{}, 1), quit: make(chan struct{}),
 		destinations: destinations{m: make(map[string]*destination)}}
 }

@@ -6,6 +6,7 @@ import (
 	"github.com/postern-mail/postern/core/expand"
 	"github.com/postern-mail/postern/core/pipeline"
 	"github.com/postern-mail/postern/core/queue"
+	"github.com/postern-mail/postern/core/trace"
 	"github.com/postern-mail/postern/sdk/mail"
 )
 
@@ -19,9 +20,12 @@ func (d *Delivery) planned(ctx context.Context, rules Rules, e *queue.Entry, n i
 	} else if planner = rules.planner(to); planner == "" {
 		return keep, r, false
 	}
+	if d.Convictions.Barred(planner, e.Envelope.Client, d.Clock()) {
+		r.notShown(planner, e)
+		return keep, r, true
+	}
 	out, err := d.Expand.Plan(ctx, planner, e, n)
-	if out := d.convicted(planner, e, n, err); out != nil {
-		r.Status, r.expanded = out.Record.Status, out
+	if d.convicted(&r, planner, e, n, err) {
 		return keep, r, true
 	}
 	if err != nil {
@@ -47,6 +51,10 @@ func (d *Delivery) local(ctx context.Context, rules Rules, mailbox string, e *qu
 	if done {
 		return r
 	}
+	if d.Convictions.Barred(mailbox, e.Envelope.Client, d.Clock()) {
+		r.notShown(mailbox, e)
+		return r
+	}
 	var err error
 	r.Status, err = d.Mailbox.Deliver(ctx, mailbox, e, n, keep, fresh)
 	if r.Status.Permanent() && keep.Folder != "" {
@@ -55,22 +63,32 @@ func (d *Delivery) local(ctx context.Context, rules Rules, mailbox string, e *qu
 		keep.Folder = ""
 		r.Status, err = d.Mailbox.Deliver(ctx, mailbox, e, n, keep, fresh)
 	}
-	if out := d.convicted(mailbox, e, n, err); out != nil {
-		r.Status, r.expanded = out.Record.Status, out
-	}
+	d.convicted(&r, mailbox, e, n, err)
 	return r
 }
 
 // convicted holds a message, for one recipient, of which a plugin died, the second time alone:
-// trying again would kill again. It returns nil where err says something else.
-func (d *Delivery) convicted(plugin string, e *queue.Entry, n int, err error) *expand.Outcome {
-	stack, ok := pipeline.Stack(err)
-	if !ok {
-		return nil
+// trying again would kill again. It reports whether err says so.
+func (d *Delivery) convicted(r *result, plugin string, e *queue.Entry, n int, err error) bool {
+	stack, guilty := pipeline.Stack(err)
+	if !guilty {
+		return false
+	}
+	if !d.Convictions.Add(plugin, e.Envelope.Client, d.Clock()) {
+		r.notShown(plugin, e)
+		return true
 	}
 	held, events := d.Intake.Convicted(e, n, plugin, stack)
 	out := &expand.Outcome{Add: []queue.Add{held}, Events: events}
 	out.Record.State, out.Record.Reason = queue.Replaced, "held as "+held.Entry.ID.String()
 	out.Record.Status = mail.OK(250, 0, 0, "Held")
-	return out
+	r.Status, r.expanded = out.Record.Status, out
+	return true
+}
+
+// notShown puts a delivery off: the plugin died of too many messages of this client, which
+// could keep it dying. Later the client has another share.
+func (r *result) notShown(plugin string, e *queue.Entry) {
+	r.Status = mail.Temporary(451, 3, 0, "Cannot be delivered now")
+	r.events = append(r.events, trace.Event{Type: trace.Plugin, ID: e.ID.String(), Family: e.Family.String(), Plugin: plugin, Action: "not asked", Reason: pipeline.NotShown(plugin)})
 }

@@ -29,7 +29,7 @@ const (
 	maxConvictedStack  = 8 << 10 // bytes
 )
 
-// Convictions counts convicted messages by client. It is safe for concurrent use; a reload
+// Convictions counts convicted messages by client and plugin, those of deliveries too. It is safe for concurrent use; a reload
 // hands it on. The zero value is ready.
 type Convictions struct {
 	mu        sync.Mutex
@@ -46,8 +46,10 @@ type offence struct {
 	n     int
 }
 
-// add counts a conviction, and reports whether the client may have it held.
-func (c *Convictions) add(o offender, now time.Time) bool {
+// Add counts a message of the client that the plugin died of, and reports whether it may be
+// held: else the client has had its share.
+func (c *Convictions) Add(plugin string, client mail.Client, now time.Time) bool {
+	o := offender{state.ClientKey(client.Addr), plugin}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	f, known := c.offenders[o]
@@ -71,20 +73,26 @@ func (c *Convictions) add(o offender, now time.Time) bool {
 	return true
 }
 
-// barred reports whether the client has had its share.
-func (c *Convictions) barred(o offender, now time.Time) bool {
+// Barred reports whether the client has had its share: the plugin is not to be shown its mail.
+func (c *Convictions) Barred(plugin string, client mail.Client, now time.Time) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	f, ok := c.offenders[o]
+	if len(c.offenders) == 0 {
+		return false
+	}
+	f, ok := c.offenders[offender{state.ClientKey(client.Addr), plugin}]
 	return ok && f.n >= convictionsPerHour && now.Sub(f.since) < convictionWindow
 }
 
-func (s *Step) offender(c mail.Client) offender { return offender{state.ClientKey(c.Addr), s.Name} }
+// NotShown is the reason for which mail of a barred client waits.
+func NotShown(plugin string) string {
+	return "not shown to plugin " + plugin + ": it died of too many messages of this client"
+}
 
 // refuse puts a message off because of what its client sent before.
 func (s *Step) refuse(v Version, event *trace.Event) Version {
 	v.Disposition, v.Status = Defer, mail.Temporary(451, 3, 0, "Message cannot be checked now, try again later")
-	v.Reason = "not shown to plugin " + s.Name + ": it died of too many messages of this client"
+	v.Reason = NotShown(s.Name)
 	event.Reason = v.Reason
 	return v
 }
@@ -92,7 +100,7 @@ func (s *Step) refuse(v Version, event *trace.Event) Version {
 // convict holds a message that a plugin died of.
 func (p *Pipeline) convict(s *Step, v Version, client mail.Client, err error, event *trace.Event) Version {
 	event.Action = "convicted"
-	if !p.Convictions.add(s.offender(client), p.Clock()) {
+	if !p.Convictions.Add(s.Name, client, p.Clock()) {
 		return s.refuse(v, event)
 	}
 	v.Disposition, v.Reason = Convict, "convicted: plugin "+s.Name+" died twice on this message"

@@ -87,14 +87,14 @@ func TestConvictionsAreCapped(t *testing.T) {
 	}
 	c := &Convictions{}
 	for i := range maxOffenders {
-		if !c.add(offender{netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), "p"}, now) {
+		if !c.Add("p", mail.Client{Addr: netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})}, now) {
 			t.Fatal("full too early")
 		}
 	}
-	if c.add(offender{netip.MustParseAddr("192.0.2.9"), "p"}, now) {
+	if c.Add("p", mail.Client{Addr: netip.MustParseAddr("192.0.2.9")}, now) {
 		t.Error("not bounded")
 	}
-	if !c.add(offender{netip.MustParseAddr("192.0.2.9"), "p"}, now.Add(time.Hour)) {
+	if !c.Add("p", mail.Client{Addr: netip.MustParseAddr("192.0.2.9")}, now.Add(time.Hour)) {
 		t.Error("full for ever")
 	}
 }

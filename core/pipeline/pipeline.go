@@ -181,7 +181,7 @@ func (p *Pipeline) ask(ctx context.Context, step *Step, m Message, v Version, wh
 		defer cancel()
 	}
 	begin := p.Clock()
-	if p.Convictions.barred(step.offender(env.Client), begin) {
+	if p.Convictions.Barred(step.Name, env.Client, begin) {
 		event := trace.Event{Type: trace.Plugin, ID: env.ID, Family: m.Family, Plugin: step.Name, Action: "not asked"}
 		v = step.refuse(v, &event)
 		p.Trace.Record(event)
