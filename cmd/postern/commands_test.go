@@ -114,9 +114,21 @@ func TestX02BadStarts(t *testing.T) {
 }
 
 func TestUsageErrors(t *testing.T) {
-	for _, args := range [][]string{{"frobnicate"}, {"queue", "show"}, {"serve", "extra"}, {"--nonsense"}, {"queue", "retry"}, {"queue", "frob"}, {"account", "add"}} {
-		if out, code := postern(t, "", args...); code != 2 {
-			t.Errorf("%v: exit code %d\n%s", args, code, out)
+	for _, c := range []struct{ args, want string }{
+		{"frobnicate", "see postern --help"},
+		{"queue lst", `did you mean "list"? See postern queue --help`},
+		{"account app-password ad", `did you mean "add"? See postern account app-password --help`},
+		{"queue show", "an argument is missing\nusage: postern queue show ID"},
+		{"serve extra", `no place for the argument "extra"`},
+		{"queue show a b", `no place for the argument "b"`},
+		{"--nonsense", "see postern --help"},
+		{"queue list --nonsense", "see postern queue list --help"},
+		{"queue retry", "--all"},
+		{"account add", "usage: postern account add ADDRESS"},
+		{"group set team@example.org", `"senders"`},
+	} {
+		if out, code := postern(t, "", strings.Fields(c.args)...); code != 2 || !strings.Contains(out, c.want) {
+			t.Errorf("%s: exit code %d, want 2 and %q\n%s", c.args, code, c.want, out)
 		}
 	}
 	if out, code := postern(t, "", "check", "--config", "/nowhere/x.toml"); code != 1 || !strings.Contains(out, "--config") {

@@ -31,20 +31,47 @@ const (
 // usageError marks an error as a misunderstanding.
 type usageError struct{ error }
 
+// unknownName is a subcommand that there is not.
+type unknownName string
+
+func (n unknownName) Error() string { return fmt.Sprintf("unknown command %q", string(n)) }
+
 func main() {
 	// Commands end on an interrupt; serve handles its signals itself.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	err := root().ExecuteContext(ctx)
+	cmd, err := root().ExecuteContextC(ctx)
 	if err == nil {
 		return
 	}
-	fmt.Fprintln(os.Stderr, "postern:", err)
+	text, code := explained(cmd, err)
+	fmt.Fprintln(os.Stderr, "postern:", text)
+	os.Exit(code)
+}
+
+// explained is what a failed command says, and its exit code.
+func explained(cmd *cobra.Command, err error) (string, int) {
+	text := err.Error()
+	var unknown unknownName
 	var usage usageError
-	if errors.As(err, &usage) || strings.HasPrefix(err.Error(), "unknown command") {
-		os.Exit(exitUsage)
+	switch {
+	case errors.As(err, &unknown):
+		cmd.SuggestionsMinimumDistance = 2
+		if near := cmd.SuggestionsFor(string(unknown)); len(near) > 0 {
+			return fmt.Sprintf("%s; did you mean %q? See %s --help", text, near[0], cmd.CommandPath()), exitUsage
+		}
+		return text + "; see " + cmd.CommandPath() + " --help", exitUsage
+	case errors.As(err, &usage):
+		if strings.HasPrefix(text, "unknown flag") || strings.HasPrefix(text, "unknown shorthand flag") {
+			text += "; see " + cmd.CommandPath() + " --help"
+		}
+		return text, exitUsage
+	case strings.HasPrefix(text, "required flag"):
+		return text + "\nusage: " + cmd.UseLine(), exitUsage
+	case errors.Is(err, os.ErrPermission) && os.Geteuid() != 0 && !strings.Contains(text, "root"):
+		return text + "; run it as root, or as the user of the gateway", exitFault
 	}
-	os.Exit(exitFault)
+	return text, exitFault
 }
 
 func root() *cobra.Command {
@@ -67,7 +94,7 @@ func root() *cobra.Command {
 
 func unknownCommand(args []string) error {
 	if len(args) > 0 {
-		return usageError{fmt.Errorf("unknown command %q: see postern --help", args[0])}
+		return unknownName(args[0])
 	}
 	return nil
 }
@@ -75,13 +102,19 @@ func unknownCommand(args []string) error {
 // defaultConfig is the file of a packaged installation.
 func defaultConfig() string { return "/etc/postern/postern.toml" }
 
-// exactArgs is cobra.ExactArgs with an error that is a usage error.
+// args is a check of arguments whose error says what is wrong, and how the command is used.
 func args(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, a []string) error {
-		if err := check(cmd, a); err != nil {
-			return usageError{fmt.Errorf("%w\nusage: %s", err, cmd.UseLine())}
+		if check(cmd, a) == nil {
+			return nil
 		}
-		return nil
+		what := "an argument is missing"
+		for n := range a {
+			if check(cmd, a[:n]) == nil {
+				what = fmt.Sprintf("there is no place for the argument %q", a[n])
+			}
+		}
+		return usageError{fmt.Errorf("%s\nusage: %s", what, cmd.UseLine())}
 	}
 }
 
