@@ -26,7 +26,7 @@ func TestFilter(t *testing.T) {
 		{"copy", `require "copy"; redirect :copy "x@example.com";`, sdk.ActionContinue, 1, ""},
 		{"header", `require "editheader"; addheader "X" "y"; deleteheader "Subject";`, sdk.ActionContinue, 2, ""},
 		{"body", `require "replace"; replace "new";`, sdk.ActionContinue, 3, ""},
-		{"bare CR", "require \"replace\"; replace \"a\rb\";", sdk.ActionContinue, 0, "bare CR"},
+		{"bare CR", `require ["replace", "encoded-character"]; replace "a${hex:0D}b";`, sdk.ActionContinue, 0, "bare CR"},
 		{"hold", `require "fileinto"; fileinto "spam";`, sdk.ActionQuarantine, 0, ""},
 		{"hold a copy", `require ["fileinto", "copy"]; fileinto :copy "spam";`, sdk.ActionContinue, 0, "not possible"},
 		{"hold and keep", `require "fileinto"; fileinto "spam"; keep;`, sdk.ActionContinue, 0, "kept and refused or held"},

@@ -217,7 +217,7 @@ func TestPlanTooMuch(t *testing.T) {
 		{"7 messages", `require "enotify";` + many(7, notify), true},
 		{"80 marks", `require "duplicate";` + many(80, duplicate), false},
 		{"81 marks", `require "duplicate";` + many(81, duplicate), true},
-		{"bare CR", "require \"replace\"; replace \"a\rb\";", true},
+		{"bare CR", `require ["replace", "encoded-character"]; replace "a${hex:0D}b";`, true},
 		{"NUL", "require [\"replace\", \"encoded-character\"]; replace :mime \"a${hex:00}b\";", true},
 	} {
 		p, _ := configured(t, "", tt.script)

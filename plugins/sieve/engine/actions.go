@@ -117,18 +117,15 @@ func buildRedirect(c *compiler, b *bound) (step, *Error) {
 	}), nil
 }
 
-// validAddress reports whether s is one address, perhaps with a display name.
+// validAddress reports whether s is one address, perhaps with a display name, and nothing else: sieve-address of
+// RFC 5228 §8.2, with the characters of RFC 6532.
 func validAddress(s string) bool {
 	if len(s) > 1024 || strings.ContainsAny(s, "\r\n\x00") {
 		return false
 	}
-	list := parseAddresses(s)
-	if len(list) != 1 || list[0].invalid {
-		return false
-	}
-	a := list[0].full
-	at := strings.LastIndexByte(a, '@')
-	return at > 0 && at < len(a)-1 && !strings.HasPrefix(a[at+1:], ".") && !strings.HasSuffix(a, ".") && !strings.Contains(a[at:], "..")
+	p := addressParser{s: s}
+	a, group, ok := p.member()
+	return ok && !group && !p.route && p.space() && p.pos == len(s) && a.full[0] != '@'
 }
 
 // act adds an action to the result, unless it does what another one does already.

@@ -134,10 +134,10 @@ func hasAddresses(name string) bool {
 	switch strings.ToLower(name) {
 	case "from", "to", "cc", "bcc", "sender", "reply-to",
 		"resent-from", "resent-to", "resent-cc", "resent-bcc", "resent-sender", "resent-reply-to",
-		"for-approval", "for-handling", "for-comment", "apparently-to", "errors-to", "delivered-to", "return-path",
+		"for-approval", "for-handling", "for-comment", "apparently-to", "errors-to", "delivered-to",
 		"return-receipt-to", "x-admin", "read-receipt-to", "x-confirm-reading-to", "disposition-notification-to",
 		"return-receipt-requested", "registered-mail-reply-requested-by", "mail-followup-to", "mail-reply-to",
-		"abuse-reports-to", "x-complaints-to", "x-report-abuse-to", "x-beenthere", "x-original-to", "original-recipient":
+		"abuse-reports-to", "x-complaints-to", "x-report-abuse-to", "x-beenthere", "x-original-to":
 		return true
 	}
 	return false
@@ -160,6 +160,7 @@ type addressParser struct {
 	s      string
 	pos    int
 	broken bool // a comment or a quoted string has no end
+	route  bool // an address had an obsolete route
 }
 
 // list reads addresses and groups up to the end.
@@ -256,6 +257,7 @@ func (p *addressParser) angle() (a address, group, ok bool) {
 			return a, false, false
 		}
 		p.pos += n + 1
+		p.route = true
 	}
 	a, group, ok = p.member()
 	if !ok || group || !p.space() || p.pos >= len(p.s) || p.s[p.pos] != '>' {

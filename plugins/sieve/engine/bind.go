@@ -143,7 +143,7 @@ func (b *bound) tag(c *compiler, args []Arg, sig signature) (int, *Error) {
 		return 1, nil
 	}
 	if len(args) < 2 || !args[1].fits(spec.value) {
-		return 0, errorAt(a.Line, "tag ':%s' has to be followed by %s", a.Tag, spec.value)
+		return 0, errorAt(args[min(1, len(args)-1)].Line, "tag ':%s' has to be followed by %s", a.Tag, spec.value)
 	}
 	b.tags[name] = args[1]
 	return 2, nil

@@ -47,7 +47,7 @@ func Check(src []byte, o Options) (*Script, []*Error) {
 		fault.Script = o.Name
 		return nil, []*Error{fault}
 	}
-	c := &compiler{options: o, exts: make(map[string]bool), set: make(map[string]bool), global: make(map[string]bool)}
+	c := &compiler{options: o, exts: make(map[string]bool), found: make(map[string]bool), set: make(map[string]bool), global: make(map[string]bool)}
 	s := &Script{name: o.Name, limits: o.Limits, options: o}
 	s.body = c.script(tree)
 	s.requires = c.requires
@@ -60,7 +60,10 @@ func Check(src []byte, o Options) (*Script, []*Error) {
 // compiler turns a tree into steps.
 type compiler struct {
 	options  Options
-	exts     map[string]bool // required, or found by ihave
+	exts     map[string]bool // required
+	found    map[string]bool // by ihave
+	uses     []string        // of found, by the command or test that is being compiled
+	dead     int             // above 0: behind an ihave that fails
 	requires []string
 	errs     []*Error
 	set      map[string]bool // variables that "set" sets before they are global
@@ -69,7 +72,7 @@ type compiler struct {
 }
 
 func (c *compiler) fail(err *Error) {
-	if len(c.errs) < maxErrors {
+	if c.dead == 0 && len(c.errs) < maxErrors {
 		err.Script = c.options.Name
 		c.errs = append(c.errs, err)
 	}
@@ -77,7 +80,13 @@ func (c *compiler) fail(err *Error) {
 
 // has reports whether an extension may be used here; "" always.
 func (c *compiler) has(ext string) bool {
-	return ext == "" || c.exts[ext]
+	if ext == "" || c.exts[ext] {
+		return true
+	}
+	if c.found[ext] {
+		c.uses = append(c.uses, ext)
+	}
+	return c.found[ext]
 }
 
 // lenient reports whether faults that an extension's absence could explain only count when they are met
@@ -184,6 +193,10 @@ func (c *compiler) branch(chain *ifStep, n *Node, conditional bool) {
 	b := ifBranch{line: n.Line}
 	if conditional {
 		b.cond = c.test(n.Tests[0])
+		if never(b.cond) {
+			c.dead++
+			defer func() { c.dead-- }()
+		}
 	}
 	b.body = c.block(n.Block)
 	chain.branches = append(chain.branches, b)
@@ -195,6 +208,9 @@ func (c *compiler) statement(n *Node, name string) step {
 		c.fail(errorAt(n.Line, "'require' has to stand before all other commands"))
 		return nil
 	}
+	outer := c.uses
+	defer func() { c.uses = outer }()
+	c.uses = nil
 	spec, ok := findCommand(name)
 	if !ok || !c.has(spec.sig.ext) {
 		return c.deferred(unknown("command", n, ok, spec.sig.ext))
@@ -203,6 +219,9 @@ func (c *compiler) statement(n *Node, name string) step {
 	if err == nil {
 		var s step
 		if s, err = spec.build(c, b); err == nil {
+			if len(c.uses) > 0 {
+				s = needing{list: c.uses, line: n.Line, step: s}
+			}
 			return traced{line: n.Line, name: name, step: s}
 		}
 	}
@@ -212,6 +231,9 @@ func (c *compiler) statement(n *Node, name string) step {
 // test compiles a test; it is never nil.
 func (c *compiler) test(n *Node) cond {
 	name := strings.ToLower(n.Name)
+	outer := c.uses
+	defer func() { c.uses = outer }()
+	c.uses = nil
 	spec, ok := findTest(name)
 	if !ok || !c.has(spec.sig.ext) {
 		return c.deferred(unknown("test", n, ok, spec.sig.ext))
@@ -220,6 +242,9 @@ func (c *compiler) test(n *Node) cond {
 	if err == nil {
 		var t cond
 		if t, err = spec.build(c, b); err == nil {
+			if len(c.uses) > 0 {
+				t = needing{list: c.uses, line: n.Line, cond: t}
+			}
 			return tracedTest{line: n.Line, name: name, cond: t}
 		}
 	}

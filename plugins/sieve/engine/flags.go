@@ -72,7 +72,7 @@ func (x *run) flagsOf(name string) []string {
 func splitFlags(list []string) []string {
 	var flags []string
 	for _, s := range list {
-		for _, f := range strings.Fields(s) {
+		for _, f := range strings.Split(s, " ") {
 			if isFlag(f) {
 				flags = append(flags, f)
 			}
@@ -83,7 +83,7 @@ func splitFlags(list []string) []string {
 
 // isFlag reports whether s is a keyword or a system flag that may be set (RFC 3501 §9: flag).
 func isFlag(s string) bool {
-	if s[0] == '\\' {
+	if strings.HasPrefix(s, `\`) {
 		switch lowerASCII(s) {
 		case `\answered`, `\flagged`, `\deleted`, `\seen`, `\draft`:
 			return true
@@ -95,7 +95,7 @@ func isFlag(s string) bool {
 			return false
 		}
 	}
-	return true
+	return s != ""
 }
 
 // joinFlags leaves out what is there before; case does not matter.
@@ -179,8 +179,11 @@ func buildHasFlag(c *compiler, b *bound) (cond, *Error) {
 			flags = append(flags, x.flagsOf(n)...)
 		}
 		wanted := x.texts(keys)
-		if m.kind == matchIs { // a key may name several flags: any of them will do
+		switch m.kind {
+		case matchIs: // a key may name several flags: any of them will do
 			wanted = splitFlags(wanted)
+		case matchContains, matchMatches:
+			wanted = strings.FieldsFunc(strings.Join(wanted, " "), func(r rune) bool { return r == ' ' })
 		}
 		return x.matchValues(m, flags, wanted)
 	}), nil

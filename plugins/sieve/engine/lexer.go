@@ -215,7 +215,7 @@ func (l *lexer) multiline(t token) (token, *Error) {
 		row := rest[:n+1]
 		l.pos += len(row)
 		l.line++
-		content := bytes.TrimRight(row, "\r\n")
+		content := bytes.TrimSuffix(bytes.TrimSuffix(row, []byte("\n")), []byte("\r"))
 		if len(content) == 1 && content[0] == '.' {
 			t.text = b.String()
 			return t, checkText(t)
@@ -228,13 +228,13 @@ func (l *lexer) multiline(t token) (token, *Error) {
 	return t, errorAt(t.line, "the text that begins here has no end: a line with nothing but a dot is missing")
 }
 
-// checkText refuses what no string may have (RFC 5228 §2.1, §2.4.2).
+// checkText refuses what no string may have (RFC 5228 §2.1). It need not be UTF-8 (§2.4.2).
 func checkText(t token) *Error {
-	if !utf8.ValidString(t.text) {
-		return errorAt(t.line, "the string is not valid UTF-8")
-	}
 	if strings.IndexByte(t.text, 0) >= 0 {
 		return errorAt(t.line, "the string has a NUL in it")
+	}
+	if strings.Count(t.text, "\r") != strings.Count(t.text, "\r\n") {
+		return errorAt(t.line, "the string has a carriage return that ends no line")
 	}
 	return nil
 }

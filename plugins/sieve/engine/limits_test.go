@@ -136,8 +136,8 @@ func TestV08(t *testing.T) {
 }
 
 func TestV09(t *testing.T) {
-	for _, value := range []string{"a\nBcc: y@example.org", "a\r\nBcc: y@example.org", "a\rb", "a\x01b"} {
-		r := runOver(t, `require "editheader"; addheader "X" "`+value+`";`, "x", Env{})
+	for _, value := range []string{"a\nBcc: y@example.org", "a\r\nBcc: y@example.org", "a${hex:0D}b", "a\x01b"} {
+		r := runOver(t, `require ["editheader", "encoded-character"]; addheader "X" "`+value+`";`, "x", Env{})
 		if r.Fault == nil {
 			t.Errorf("%q: %q", value, r.Edited.Header.Block())
 		}

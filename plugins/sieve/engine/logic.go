@@ -10,9 +10,14 @@ func logicTest(name string) (testSpec, bool) {
 	case "allof", "anyof":
 		return testSpec{signature{tests: many}, func(c *compiler, b *bound) (cond, *Error) {
 			j := junction{decides: name == "anyof"}
+			dead := c.dead
 			for _, t := range b.Tests {
 				j.list = append(j.list, c.test(t))
+				if !j.decides && never(j.list[len(j.list)-1]) {
+					c.dead++ // the tests that follow are not asked
+				}
 			}
+			c.dead = dead
 			return j, nil
 		}}, true
 	}

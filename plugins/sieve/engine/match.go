@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"regexp"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -60,7 +59,7 @@ func (c *compiler) matcher(b *bound) (*matcher, *Error) {
 		switch m.rel {
 		case "gt", "ge", "lt", "le", "eq", "ne":
 		default:
-			return nil, errorAt(b.Line, "':%s' has to be followed by \"gt\", \"ge\", \"lt\", \"le\", \"eq\" or \"ne\", not %q", name, printable(m.rel))
+			return nil, errorAt(b.tags[name].Line, "':%s' has to be followed by \"gt\", \"ge\", \"lt\", \"le\", \"eq\" or \"ne\", not %q", name, printable(m.rel))
 		}
 	}
 	return m, nil
@@ -168,49 +167,6 @@ func (x *run) matchOne(m *matcher, value, key string) (bool, error) {
 		return found != nil, nil
 	}
 	return false, nil
-}
-
-// regexSize bounds regular expressions.
-const regexSize = 4 << 10
-
-// compileRegex compiles an extended regular expression (draft-ietf-sieve-regex): leftmost, then longest, in time that
-// is linear in the value.
-func compileRegex(pattern string, cmp comparator) (*regexp.Regexp, error) {
-	if len(pattern) > regexSize {
-		return nil, errorAt(0, "longer than %d bytes", regexSize)
-	}
-	if _, err := regexp.Compile(pattern); err != nil { // before anything is put around it
-		return nil, err
-	}
-	if cmp != octet {
-		pattern = "(?i:" + pattern + ")"
-	}
-	re, err := regexp.Compile(pattern)
-	if err == nil {
-		re.Longest()
-	}
-	return re, err
-}
-
-func (x *run) regex(pattern string, m *matcher) (*regexp.Regexp, error) {
-	k := regexKey{pattern, m.cmp}
-	if re, ok := x.regexes[k]; ok {
-		return re, nil
-	}
-	re, err := compileRegex(pattern, m.cmp)
-	if err != nil {
-		return nil, errorAt(m.line, "the regular expression %q: %v", printable(pattern), err)
-	}
-	if x.regexes == nil {
-		x.regexes = make(map[regexKey]*regexp.Regexp)
-	}
-	x.regexes[k] = re
-	return re, nil
-}
-
-type regexKey struct {
-	pattern string
-	cmp     comparator
 }
 
 // glob matches with "*" and "?" (RFC 5228 §2.7.1). Each "*" takes as little as it can, which is what match variables

@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// mimeTags are those of RFC 5703 §4 for the tests "header" and "address"; "exists" has the first two.
+// mimeTags are those of RFC 5703 §4 for the test "header"; "address" and "exists" have the first two.
 func mimeTags() []tagSpec {
 	return []tagSpec{
 		{name: "mime", ext: "mime"}, {name: "anychild", ext: "mime"},

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -47,6 +48,11 @@ func buildNotify(c *compiler, b *bound) (step, *Error) {
 		if options, err = c.texts(a); err != nil {
 			return nil, err
 		}
+		for _, o := range options {
+			if o.constant() && !optionPattern.MatchString(o.lit) {
+				return nil, errorAt(o.line, "'%s' is no option: \"name=value\" is", printable(o.lit))
+			}
+		}
 	}
 	fcc, err := c.fileCopy(b)
 	if err != nil {
@@ -76,6 +82,12 @@ func buildNotify(c *compiler, b *bound) (step, *Error) {
 	}), nil
 }
 
+// optionPattern is the syntax of :options (RFC 5435 §3.5).
+var optionPattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*=[^\x00\n\r]*$`)
+
+// uriPattern has the characters of a URI, but for those of a fragment and of IPv6 (RFC 3986 §2).
+var uriPattern = regexp.MustCompile(`^(?:[A-Za-z0-9._~:/?@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*$`)
+
 func isImportance(s string) bool { return s == "1" || s == "2" || s == "3" }
 
 // automatic reports whether nobody must be notified of the message, lest notifications go round in circles
@@ -89,7 +101,7 @@ func (x *run) automatic() bool {
 // effect (RFC 5436 §2.3).
 func parseMailto(uri string) ([]string, bool) {
 	scheme, rest, found := strings.Cut(uri, ":")
-	if !found || !strings.EqualFold(scheme, "mailto") || len(uri) > 4096 {
+	if !found || !strings.EqualFold(scheme, "mailto") || len(uri) > 4096 || !uriPattern.MatchString(rest) {
 		return nil, false
 	}
 	path, query, _ := strings.Cut(rest, "?")
@@ -99,7 +111,7 @@ func parseMailto(uri string) ([]string, bool) {
 			continue
 		}
 		name, value, found := strings.Cut(pair, "=")
-		if _, err := url.PathUnescape(value); !found || err != nil || !isHeaderName(name) {
+		if !found || !isHeaderName(name) {
 			return nil, false
 		}
 		if strings.EqualFold(name, "to") || strings.EqualFold(name, "cc") {
@@ -121,7 +133,7 @@ func parseMailto(uri string) ([]string, bool) {
 			}
 		}
 	}
-	return to, len(to) <= maxNotified && len(to) > 0
+	return to, len(to) <= maxNotified
 }
 
 // notifyTest has the tests of RFC 5435 §4 and §5.

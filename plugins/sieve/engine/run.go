@@ -52,6 +52,7 @@ type frame struct {
 	vars    map[string]string
 	globals map[string]bool // variables that the command global shares
 	matches []string
+	found   []string // by ihave
 }
 
 // Run runs the script over a message. What it wants done is the Result; nothing is done. A fault of the script leaves

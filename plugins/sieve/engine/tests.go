@@ -11,7 +11,7 @@ func messageTest(name string) (testSpec, bool) {
 	case "header":
 		return testSpec{signature{tags: matchTags(append(indexTags(), mimeTags()...)...), pos: []kind{strList, strList}}, buildHeader}, true
 	case "address":
-		return testSpec{signature{tags: matchTags(slices.Concat(addressTags(), indexTags(), mimeTags())...), pos: []kind{strList, strList}}, buildAddress}, true
+		return testSpec{signature{tags: matchTags(slices.Concat(addressTags(), indexTags(), mimeTags()[:2])...), pos: []kind{strList, strList}}, buildAddress}, true
 	case "envelope":
 		return testSpec{signature{ext: "envelope", tags: matchTags(addressTags()...), pos: []kind{strList, strList}}, buildEnvelope}, true
 	case "exists":

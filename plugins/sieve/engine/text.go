@@ -33,7 +33,7 @@ func (c *compiler) text(s Str) (text, *Error) {
 	if c.has("encoded-character") {
 		decoded, ok := decodeCharacters(s.Text)
 		if !ok {
-			return t, errorAt(s.Line, "the string has an encoded character that does not exist, or makes no valid UTF-8")
+			return t, errorAt(s.Line, "the string has an encoded character that does not exist")
 		}
 		t.lit = decoded
 	}
@@ -102,8 +102,8 @@ func reference(s string) (name string, length int) {
 	if isNumber(name) {
 		return name, end + 1
 	}
-	for _, id := range strings.Split(name, ".") {
-		if !isIdentifier(id) {
+	for i, id := range strings.Split(name, ".") {
+		if !isIdentifier(id) && (i == 0 || !isNumber(id)) {
 			return "", 0
 		}
 	}
@@ -166,15 +166,15 @@ func isNumber(s string) bool {
 	return s != ""
 }
 
-// decodeCharacters decodes ${hex: ...} and ${unicode: ...}. It fails on code points that do not exist and where
-// the result is no UTF-8; anything else that does not fit the grammar is text.
+// decodeCharacters decodes ${hex: ...} and ${unicode: ...}. It fails on code points that do not exist; anything else
+// that does not fit the grammar is text. Octets need not make UTF-8.
 func decodeCharacters(s string) (string, bool) {
 	var b strings.Builder
 	for {
 		i := strings.Index(s, "${")
 		if i < 0 {
 			b.WriteString(s)
-			return b.String(), utf8.ValidString(b.String())
+			return b.String(), true
 		}
 		b.WriteString(s[:i])
 		s = s[i:]

@@ -49,7 +49,7 @@ func buildVacation(c *compiler, b *bound) (step, *Error) {
 			return nil, err
 		}
 	}
-	if v.from.constant() && v.from.lit != "" && !validAddress(v.from.lit) {
+	if b.has("from") && v.from.constant() && !validAddress(v.from.lit) {
 		return nil, errorAt(v.from.line, "':from' names no address: '%s'", printable(v.from.lit))
 	}
 	if a, ok := b.tags["addresses"]; ok {
