@@ -401,7 +401,7 @@ if header "Subject" "lists" { fileinto "Lists/Go"; } elsif header "Subject" "wid
 		}
 		return ""
 	})
-	for i, step := range []struct{ subject, to string }{{"lists", "alice+Lists/Go@example.org"}, {"wide", "alice@example.org"}, {"none", "alice@example.org"}, {"hello", "alice@example.org"}} {
+	for i, step := range []struct{ subject, to string }{{"lists", "alice+Lists/Go@example.org"}, {"wide", "alice+ä@example.org"}, {"none", "alice@example.org"}, {"hello", "alice@example.org"}} {
 		g.toAlice(step.subject)
 		if got := s.n(t, i+1)[i]; got.To[0] != step.to || got.From != "from@example.net" {
 			t.Errorf("%s: %+v", step.subject, got)

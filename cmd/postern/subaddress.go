@@ -22,6 +22,6 @@ func subaddresses(c *config.Config) func(mail.Path, string) (mail.Path, bool) {
 		}
 		user, _, _ := strings.Cut(to.Local, "+")
 		p, err := mail.MakePath(user+"+"+folder, to.Domain.String())
-		return p, err == nil && user != "" && p.IsASCII()
+		return p, err == nil && user != ""
 	}
 }
