@@ -51,7 +51,8 @@ type Room interface {
 // Configurer is implemented by plugins that have settings.
 type Configurer interface {
 	// Configure is called once, before anything else. An error stops the plugin, and at
-	// start the gateway, and is shown to the admin: say what is wrong and what to do.
+	// start the gateway, and is shown to the admin: say what is wrong and what to do. Say all
+	// that is wrong at once, with [errors.Join]: it is shown in one line.
 	Configure(ctx context.Context, c Config) error
 }
 

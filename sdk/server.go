@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime/debug"
+	"strings"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -135,7 +136,8 @@ func (s *server) Configure(ctx context.Context, r *proto.ConfigureRequest) (*pro
 		err = config.Decode(&struct{}{}) // it has no settings: a key is a mistake
 	}
 	if err != nil {
-		return &proto.ConfigureResponse{Error: line(err.Error())}, nil
+		// Several faults, as [errors.Join] puts them together, are read in one line.
+		return &proto.ConfigureResponse{Error: line(strings.ReplaceAll(err.Error(), "\n", "; "))}, nil
 	}
 	return &proto.ConfigureResponse{}, nil
 }
