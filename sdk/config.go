@@ -1,7 +1,6 @@
 package sdk
 
 import (
-	"errors"
 	"fmt"
 	"strings"
 
@@ -27,23 +26,24 @@ type Config struct {
 
 // Decode decodes the settings into the struct that v points to. Fields that the settings
 // do not mention keep their values: set the defaults before. A key without a field and a
-// value of the wrong type are errors that name the key.
+// value of the wrong type are errors that name the key. A time.Duration is written "30s", "4h"
+// or "5d".
 func (c Config) Decode(v any) error {
-	meta, err := toml.Decode(string(c.Settings), v)
+	settings, err := readable(c.Settings, v)
 	if err != nil {
-		var pe toml.ParseError
-		if errors.As(err, &pe) {
-			if pe.LastKey != "" {
-				return fmt.Errorf("settings: line %d, key %q: %s", pe.Position.Line, pe.LastKey, pe.Message)
-			}
-			return fmt.Errorf("settings: line %d: %s", pe.Position.Line, pe.Message)
-		}
-		return fmt.Errorf("settings: %s", strings.TrimPrefix(err.Error(), "toml: "))
+		return err
+	}
+	meta, err := toml.Decode(string(settings), v)
+	if err != nil {
+		return plain(err)
 	}
 	if extra := meta.Undecoded(); len(extra) > 0 {
 		names := make([]string, len(extra))
 		for i, k := range extra {
 			names[i] = fmt.Sprintf("%q", k.String())
+			if m := meant(k, v); m != "" {
+				names[i] += fmt.Sprintf(" (did you mean %q?)", m)
+			}
 		}
 		return fmt.Errorf("settings: unknown key %s", strings.Join(names, ", "))
 	}
