@@ -43,9 +43,10 @@ func (v *Verdict) ReplaceBody(b *Body) *Verdict {
 }
 
 // CopyOwn sends header and b to path, in the place of a copy of the message: a report about
-// it, say. Like a copy it goes when the message is refused, shows in no reply and in no DSN about
-// the message, and its bounces go to reverse. The header ends with an empty line. Both
-// MayCopy and MayReplaceBody have to be declared; b cannot be used for ReplaceBody as well.
+// it, say. It waits in the queue of journal reports. Like a copy it goes when the message is
+// refused, shows in no reply and in no DSN about the message, and its bounces go to reverse. The
+// header ends with an empty line. Both MayCopy and MayReplaceBody have to be declared; b cannot be
+// used for ReplaceBody as well.
 func (v *Verdict) CopyOwn(path, reverse mail.Path, header mail.Header, b *Body) *Verdict {
 	return v.edit(Edit{Kind: Copy, Path: path, ReversePath: reverse, Value: string(header.Block()), BodyDraft: b.d.Path})
 }

@@ -175,12 +175,12 @@ func (g *gateway) assemble(c *config.Config, p *prepared) error {
 
 // steered is the queue for commands. first is the configuration until there is one in force.
 func (g *gateway) steered(first *config.Config) *admin.Queue {
-	return &admin.Queue{Store: g.store, Trace: g.trace, Clock: g.clock, Reopen: g.delivery.Reopen, Lifetime: func() time.Duration {
+	return &admin.Queue{Store: g.store, Trace: g.trace, Clock: g.clock, Reopen: g.delivery.Reopen, Lifetime: func(class queue.Class) time.Duration {
 		c := g.config.Load()
 		if c == nil {
 			c = first
 		}
-		return time.Duration(c.Queue.Lifetime)
+		return lifetimes(c)(class)
 	}}
 }
 

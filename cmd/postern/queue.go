@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/postern-mail/postern/core/admin"
+	"github.com/postern-mail/postern/core/config"
 	"github.com/postern-mail/postern/core/disk"
 	"github.com/postern-mail/postern/core/queue"
 	"github.com/postern-mail/postern/core/queue/local"
@@ -22,7 +23,7 @@ import (
 
 // steering is a queue, in a running gateway or in the data directory of a stopped one.
 type steering interface {
-	List(ctx context.Context, yield func(admin.Recipient) bool) error
+	List(ctx context.Context, class string, yield func(admin.Recipient) bool) error
 	Show(ctx context.Context, id string) ([]admin.Message, error)
 	Summary(ctx context.Context) ([]admin.Cause, error)
 	Change(ctx context.Context, c admin.Change, s admin.Selection) (int, error)
@@ -50,8 +51,35 @@ func steer(ctx context.Context, file string) (steering, func(), error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	q := &admin.Queue{Store: k.store, Trace: k.trace, Clock: k.clock, Lifetime: func() time.Duration { return time.Duration(c.Queue.Lifetime) }}
+	q := &admin.Queue{Store: k.store, Trace: k.trace, Clock: k.clock, Lifetime: lifetimes(c)}
 	return q, func() { k.Close() }, nil
+}
+
+// lifetimes is how long mail is tried, by its class.
+func lifetimes(c *config.Config) func(queue.Class) time.Duration {
+	return func(class queue.Class) time.Duration {
+		if class == queue.Journal {
+			return time.Duration(c.Queue.JournalLifetime)
+		}
+		return time.Duration(c.Queue.Lifetime)
+	}
+}
+
+// classFlag is the flag that narrows a command down to a class of mail.
+func classFlag(cmd *cobra.Command, to *string) {
+	cmd.Flags().Var((*className)(to), "class", "only this class of mail: mail, copy (of a plugin, as bcc), journal, or report (of the gateway itself)")
+}
+
+// className is the name of a class of mail, or "" for all.
+type className string
+
+func (c *className) String() string { return string(*c) }
+func (c *className) Type() string   { return "class" }
+
+func (c *className) Set(name string) error {
+	_, err := queue.ParseClass(name)
+	*c = className(name)
+	return err
 }
 
 func queueCommand(file *string) *cobra.Command {
@@ -72,10 +100,11 @@ func queueCommand(file *string) *cobra.Command {
 
 func queueList(file *string) *cobra.Command {
 	var asJSON bool
+	var class string
 	cmd := &cobra.Command{
 		Use:     "list",
 		Short:   "List what is queued, a line a recipient, oldest first",
-		Example: "  postern queue list\n  postern queue list --json | jq -r 'select(.state==\"held\").id'",
+		Example: "  postern queue list\n  postern queue list --json | jq -r 'select(.state==\"held\").id'\n  postern queue list --class journal",
 		Args:    args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			q, done, err := steer(cmd.Context(), *file)
@@ -85,27 +114,31 @@ func queueList(file *string) *cobra.Command {
 			defer done()
 			if asJSON {
 				enc := json.NewEncoder(cmd.OutOrStdout())
-				return q.List(cmd.Context(), func(r admin.Recipient) bool { return enc.Encode(r) == nil })
+				return q.List(cmd.Context(), class, func(r admin.Recipient) bool { return enc.Encode(r) == nil })
 			}
-			return printList(cmd, q)
+			return printList(cmd, q, class)
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "one JSON object a line")
+	classFlag(cmd, &class)
 	return cmd
 }
 
-func printList(cmd *cobra.Command, q steering) error {
+func printList(cmd *cobra.Command, q steering, class string) error {
 	w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
 	n := 0
-	err := q.List(cmd.Context(), func(r admin.Recipient) bool {
+	err := q.List(cmd.Context(), class, func(r admin.Recipient) bool {
 		if n == 0 {
-			fmt.Fprintln(w, "ID\tSTATE\tATTEMPTS\tNEXT\tFROM\tRECIPIENT\tREASON")
+			fmt.Fprintln(w, "ID\tSTATE\tCLASS\tATTEMPTS\tNEXT\tFROM\tRECIPIENT\tREASON")
 		}
 		n++
-		_, err := fmt.Fprintf(w, "%s\t%s\t%d\t%s\t<%s>\t%s\t%s\n", r.ID, stateText(r), r.Attempts, nextText(r), printable(r.From), printable(r.Recipient), printable(r.Reason))
+		_, err := fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t<%s>\t%s\t%s\n", r.ID, stateText(r), r.Class, r.Attempts, nextText(r), printable(r.From), printable(r.Recipient), printable(r.Reason))
 		return err == nil
 	})
-	if err == nil && n == 0 {
+	switch {
+	case err == nil && n == 0 && class != "":
+		fmt.Fprintf(cmd.OutOrStdout(), "The queue has nothing of class %s.\n", class)
+	case err == nil && n == 0:
 		fmt.Fprintln(cmd.OutOrStdout(), "The queue is empty.")
 	}
 	return errors.Join(err, w.Flush())
@@ -193,6 +226,7 @@ func printMessage(w io.Writer, m admin.Message) {
 	if m.Copy {
 		fmt.Fprintln(w, "  a copy made by a plugin")
 	}
+	fmt.Fprintf(w, "  class: %s\n", m.Class)
 	if len(m.Plugins) > 0 {
 		fmt.Fprintf(w, "  plugins done: %s\n", strings.Join(m.Plugins, ", "))
 	}
@@ -217,7 +251,7 @@ func queueSummary(file *string) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:     "summary",
-		Short:   "Group what waits by root cause",
+		Short:   "Group what waits by root cause and class",
 		Example: "  postern queue summary",
 		Args:    args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -238,9 +272,9 @@ func queueSummary(file *string) *cobra.Command {
 				return nil
 			}
 			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
-			fmt.Fprintln(w, "COUNT\tSTATE\tOLDEST\tNEXT HOP\tREASON")
+			fmt.Fprintln(w, "COUNT\tSTATE\tCLASS\tOLDEST\tNEXT HOP\tREASON")
 			for _, c := range causes {
-				fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%s\n", c.Count, c.State, time.Since(c.Oldest).Round(time.Second), c.NextHop, printable(c.Reason))
+				fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%s\t%s\n", c.Count, c.State, c.Class, time.Since(c.Oldest).Round(time.Second), c.NextHop, printable(c.Reason))
 			}
 			return w.Flush()
 		},
@@ -281,8 +315,9 @@ func queueChange(file *string, change admin.Change, short string, all bool) *cob
 	}
 	if all {
 		cmd.Flags().BoolVar(&sel.All, "all", false, "everything in the queue that it applies to")
-		cmd.Example += fmt.Sprintf("\n  postern queue %s --all", change)
+		cmd.Example += fmt.Sprintf("\n  postern queue %[1]s --all\n  postern queue %[1]s --all --class journal", change)
 	}
+	classFlag(cmd, &sel.Class)
 	if change == admin.Hold {
 		cmd.Flags().StringVar(&sel.Reason, "reason", "", "why, for those who look later")
 	}

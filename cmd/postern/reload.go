@@ -111,7 +111,7 @@ func (g *gateway) intakeRules(c *config.Config, p *prepared) intake.Rules {
 
 func deliveryRules(c *config.Config, p *prepared) delivery.Rules {
 	return delivery.Rules{Route: p.routes.Route, Planner: planners(c), Subaddress: subaddresses(c), Total: c.Queue.Concurrency, PerNextHop: c.Queue.ConcurrencyPerDestination,
-		Lifetime: time.Duration(c.Queue.Lifetime), DelayWarning: time.Duration(c.Queue.DelayWarning)}
+		Lifetime: lifetimes(c), DelayWarning: time.Duration(c.Queue.DelayWarning)}
 }
 
 // adopt makes a prepared configuration the one in force. It cannot fail.

@@ -40,7 +40,7 @@ func (r *report) filter(a pipeline.Answer) {
 	q := question{plugin: a.Plugin, answer: a}
 	q.judge(a.Verdict, a.Err)
 	q.changed = altered(a)
-	if a.Before.Copy {
+	if a.Before.Class.IsCopy() {
 		q.about = "the copy for " + addressees(a.Before)
 	} else if len(a.Before.Recipients) < r.accepted() {
 		q.about = addressees(a.Before)
@@ -93,7 +93,7 @@ func altered(a pipeline.Answer) bool {
 		return true
 	}
 	return slices.ContainsFunc(a.After, func(v pipeline.Version) bool {
-		return v.Copy == a.Before.Copy && (v.ReversePath != a.Before.ReversePath || string(v.Header.Block()) != string(a.Before.Header.Block()) || rewritten(a.Before, v))
+		return v.Class == a.Before.Class && (v.ReversePath != a.Before.ReversePath || string(v.Header.Block()) != string(a.Before.Header.Block()) || rewritten(a.Before, v))
 	})
 }
 
@@ -154,7 +154,7 @@ func (r *report) disposition() string {
 	}
 	said := make(map[string]bool)
 	for _, v := range r.versions {
-		if !v.Copy {
+		if !v.Class.IsCopy() {
 			said[word(v.Disposition)] = true
 		}
 	}
@@ -184,15 +184,15 @@ func (r *report) routes() []tryRoute {
 			out = append(out, tryRoute{Recipient: to.String(), Disposition: r.answers[i].refusal()})
 		case r.ran:
 			out = append(out, r.goes(func(v pipeline.Version, n pipeline.Recipient) bool {
-				return !v.Copy && n.From >= 0 && (n.Path == to || n.Original == to) && !slices.Contains(r.envelope.to[:i], to)
+				return !v.Class.IsCopy() && n.From >= 0 && (n.Path == to || n.Original == to) && !slices.Contains(r.envelope.to[:i], to)
 			})...)
 		default:
 			out = append(out, tryRoute{Recipient: to.String(), Disposition: refused})
 		}
 	}
 	if refused == "" {
-		out = append(out, r.goes(func(v pipeline.Version, n pipeline.Recipient) bool { return !v.Copy && n.From < 0 })...)
-		out = append(out, r.goes(func(v pipeline.Version, _ pipeline.Recipient) bool { return v.Copy })...)
+		out = append(out, r.goes(func(v pipeline.Version, n pipeline.Recipient) bool { return !v.Class.IsCopy() && n.From < 0 })...)
+		out = append(out, r.goes(func(v pipeline.Version, _ pipeline.Recipient) bool { return v.Class.IsCopy() })...)
 	}
 	return out
 }
@@ -218,8 +218,8 @@ func (r *report) goes(which func(pipeline.Version, pipeline.Recipient) bool) (ou
 // that is a version of the message itself.
 func (r *report) result() (pipeline.Version, bool) {
 	for _, want := range []func(pipeline.Version) bool{
-		func(v pipeline.Version) bool { return !v.Copy && v.Disposition == pipeline.Deliver },
-		func(v pipeline.Version) bool { return !v.Copy },
+		func(v pipeline.Version) bool { return !v.Class.IsCopy() && v.Disposition == pipeline.Deliver },
+		func(v pipeline.Version) bool { return !v.Class.IsCopy() },
 	} {
 		if i := slices.IndexFunc(r.versions, want); i >= 0 {
 			return r.versions[i], true

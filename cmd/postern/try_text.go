@@ -121,9 +121,9 @@ func (w *tryWriter) outcome(prefix string, o sdk.Outcome) {
 // changes shows in what the versions that a plugin made differ from the one it was given.
 func (w *tryWriter) changes(a pipeline.Answer) {
 	for _, v := range a.After {
-		if len(a.After) > 1 || v.Copy != a.Before.Copy {
+		if len(a.After) > 1 || v.Class != a.Before.Class {
 			what := "for"
-			if v.Copy && !a.Before.Copy {
+			if v.Class.IsCopy() && !a.Before.Class.IsCopy() {
 				what = "a copy for"
 			}
 			w.line("    %s %s", what, addressees(v))
@@ -132,7 +132,7 @@ func (w *tryWriter) changes(a pipeline.Answer) {
 			w.line("    reverse-path <%s> -> <%s>", a.Before.ReversePath, v.ReversePath)
 		}
 		for _, r := range v.Recipients {
-			if r.From < 0 && !v.Copy && !slices.Contains(a.Before.Recipients, r) {
+			if r.From < 0 && !v.Class.IsCopy() && !slices.Contains(a.Before.Recipients, r) {
 				w.line("    + recipient <%s>", r.Path)
 			}
 		}

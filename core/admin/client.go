@@ -35,8 +35,8 @@ func Dial(ctx context.Context, path string) (*Client, error) {
 }
 
 // List is [Queue.List].
-func (c *Client) List(ctx context.Context, yield func(Recipient) bool) error {
-	body, err := c.do(ctx, "GET", "/queue", nil)
+func (c *Client) List(ctx context.Context, class string, yield func(Recipient) bool) error {
+	body, err := c.do(ctx, "GET", "/queue?class="+url.QueryEscape(class), nil)
 	if err != nil {
 		return err
 	}

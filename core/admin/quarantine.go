@@ -177,7 +177,7 @@ func (q *Queue) ChangeQuarantined(ctx context.Context, c Change, ids []string) (
 			}
 			for n, r := range records {
 				if quarantined(r) && !slices.ContainsFunc(results, func(o queue.Result) bool { return o.ID == id && o.Recipient == n }) {
-					results = append(results, q.result(c, queue.Item{ID: id, Recipient: n, Record: r}, now))
+					results = append(results, q.result(c, queue.Item{ID: id, Class: e.Class, Recipient: n, Record: r}, now))
 				}
 			}
 		}
@@ -193,7 +193,7 @@ func (q *Queue) ChangeQuarantined(ctx context.Context, c Change, ids []string) (
 func (q *Queue) result(c Change, i queue.Item, now time.Time) queue.Result {
 	r, _ := c.apply(i, now, "")
 	if c == Release && q.Lifetime != nil {
-		r.Expires = now.Add(q.Lifetime())
+		r.Expires = now.Add(q.Lifetime(i.Class))
 	}
 	return queue.Result{ID: i.ID, Recipient: i.Recipient, Record: r, Idle: true}
 }

@@ -30,6 +30,7 @@ type Recipient struct {
 	Reason    string     `json:"reason"`       // the last reply, or why it is held or parked
 	NextHop   string     `json:"next_hop"`
 	Active    bool       `json:"active"` // being attempted now
+	Class     string     `json:"class"`  // mail, copy, journal or report
 }
 
 // Message is one queued version of a message.
@@ -40,6 +41,7 @@ type Message struct {
 	Received   time.Time   `json:"received"`
 	Size       int64       `json:"size"` // bytes
 	Copy       bool        `json:"copy"`
+	Class      string      `json:"class"`
 	Plugins    []string    `json:"plugins"`         // those that have answered
 	Stack      string      `json:"stack,omitempty"` // of the plugin that died of it
 	Recipients []Recipient `json:"recipients"`
@@ -54,6 +56,7 @@ type Cause struct {
 	Reason  string    `json:"reason"`
 	Oldest  time.Time `json:"oldest"`
 	Example string    `json:"example"` // queue id of one of them
+	Class   string    `json:"class"`
 }
 
 // Change is what can be done to queued mail.
@@ -68,10 +71,11 @@ const (
 )
 
 // Selection says which mail a change is for: the recipients of these queue ids (of a
-// version, or of the message as received), or all.
+// version, or of the message as received), or all; with a class, what of that is of the class.
 type Selection struct {
 	IDs    []string `json:"ids"`
 	All    bool     `json:"all"`
+	Class  string   `json:"class,omitempty"`
 	Reason string   `json:"reason,omitempty"` // of a hold
 }
 
@@ -84,16 +88,33 @@ type Queue struct {
 	Trace trace.Recorder
 	Clock func() time.Time
 	// Lifetime is how long released mail is tried again, from now; nil: as if it had not been held.
-	Lifetime func() time.Duration
+	Lifetime func(queue.Class) time.Duration
 	// Reopen is told the next hops of what a retry or release makes due; nil without a gateway.
 	Reopen func(destinations []string)
 }
 
-// List calls yield for every recipient in the queue, oldest first, until it returns false.
-func (q *Queue) List(ctx context.Context, yield func(Recipient) bool) error {
+// ofClass returns what tells mail of the class with that name; "" is every class.
+func ofClass(name string) (func(queue.Class) bool, error) {
+	if name == "" {
+		return func(queue.Class) bool { return true }, nil
+	}
+	class, err := queue.ParseClass(name)
+	return func(c queue.Class) bool { return c == class }, err
+}
+
+// List calls yield for every recipient in the queue, or of one class, oldest first, until it
+// returns false.
+func (q *Queue) List(ctx context.Context, class string, yield func(Recipient) bool) error {
+	wanted, err := ofClass(class)
+	if err != nil {
+		return err
+	}
 	var e *queue.Entry
 	var failed error
-	err := q.Store.Scan(ctx, func(i queue.Item) bool {
+	err = q.Store.Scan(ctx, func(i queue.Item) bool {
+		if !wanted(i.Class) {
+			return true
+		}
 		if e == nil || e.ID != i.ID {
 			var err error
 			if e, _, err = q.Store.Get(ctx, i.ID); errors.Is(err, queue.ErrGone) {
@@ -111,7 +132,7 @@ func (q *Queue) List(ctx context.Context, yield func(Recipient) bool) error {
 
 func describe(e *queue.Entry, i queue.Item) Recipient {
 	r := Recipient{ID: i.ID.String(), From: e.Envelope.ReversePath.String(), Recipient: e.Envelope.Recipients[i.Recipient].Path.String(),
-		State: i.State.String(), Attempts: i.Attempts, Reason: i.Reason, NextHop: i.Destination, Active: i.Leased}
+		State: i.State.String(), Attempts: i.Attempts, Reason: i.Reason, NextHop: i.Destination, Active: i.Leased, Class: e.Class.String()}
 	if r.Reason == "" && !i.Status.IsZero() {
 		r.Reason = i.Status.Error()
 	}
@@ -140,7 +161,7 @@ func (q *Queue) Show(ctx context.Context, id string) ([]Message, error) {
 			return nil, err
 		}
 		m := Message{ID: e.ID.String(), Family: e.Family.String(), Origin: e.Envelope.Origin.String(), Received: e.Received.UTC(),
-			Size: int64(len(e.Header.Block())) + e.Body.Size, Copy: e.Copy, Plugins: e.Run.Done, Stack: e.Run.Notes[queue.StackNote], Header: string(e.Header.Block())}
+			Size: int64(len(e.Header.Block())) + e.Body.Size, Copy: e.Class.IsCopy(), Class: e.Class.String(), Plugins: e.Run.Done, Stack: e.Run.Notes[queue.StackNote], Header: string(e.Header.Block())}
 		for n, r := range records {
 			m.Recipients = append(m.Recipients, describe(e, queue.Item{ID: e.ID, Recipient: n, Record: r}))
 		}
@@ -211,14 +232,18 @@ func (q *Queue) changes(ctx context.Context, c Change, s Selection) (results []q
 			return nil, 0, err
 		}
 	}
+	wanted, err := ofClass(s.Class)
+	if err != nil {
+		return nil, 0, err
+	}
 	now := q.Clock()
 	err = q.Store.Scan(ctx, func(i queue.Item) bool {
-		if !s.All && !slices.Contains(ids, i.ID) {
+		if !s.All && !slices.Contains(ids, i.ID) || !wanted(i.Class) {
 			return true
 		}
 		r, ok := c.apply(i, now, s.Reason)
 		if c == Release && ok && q.Lifetime != nil {
-			r.Expires = now.Add(q.Lifetime())
+			r.Expires = now.Add(q.Lifetime(i.Class))
 		}
 		switch {
 		case ok && i.Leased && c != Delete:
@@ -299,13 +324,13 @@ func (q *Queue) find(ctx context.Context, texts []string) ([]queue.ID, error) {
 
 // Summary groups what waits by root cause, the largest group first.
 func (q *Queue) Summary(ctx context.Context) ([]Cause, error) {
-	type key struct{ state, hop, reason string }
+	type key struct{ state, hop, reason, class string }
 	groups := make(map[key]*Cause)
 	err := q.Store.Scan(ctx, func(i queue.Item) bool {
-		k := key{i.State.String(), i.Destination, cause(i)}
+		k := key{i.State.String(), i.Destination, cause(i), i.Class.String()}
 		g := groups[k]
 		if g == nil {
-			g = &Cause{State: k.state, NextHop: k.hop, Reason: k.reason, Oldest: i.ID.Time().UTC(), Example: i.ID.String()}
+			g = &Cause{State: k.state, NextHop: k.hop, Reason: k.reason, Oldest: i.ID.Time().UTC(), Example: i.ID.String(), Class: k.class}
 			groups[k] = g
 		}
 		g.Count++
@@ -323,7 +348,7 @@ func (q *Queue) Summary(ctx context.Context) ([]Cause, error) {
 		if x.Count != y.Count {
 			return x.Count > y.Count
 		}
-		return x.NextHop+x.Reason < y.NextHop+y.Reason
+		return x.NextHop+x.Reason+x.Class < y.NextHop+y.Reason+y.Class
 	})
 	return causes, nil
 }

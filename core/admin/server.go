@@ -108,7 +108,7 @@ func (s *Server) Close() error { return s.http.Close() }
 func (s *Server) list(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	enc := json.NewEncoder(w)
-	err := s.queue.List(r.Context(), func(x Recipient) bool { return enc.Encode(x) == nil })
+	err := s.queue.List(r.Context(), r.URL.Query().Get("class"), func(x Recipient) bool { return enc.Encode(x) == nil })
 	if err != nil { // too late for a status code: say it in a last line
 		enc.Encode(map[string]string{"error": err.Error()})
 	}

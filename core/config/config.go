@@ -374,13 +374,19 @@ type Queue struct {
 	// Lifetime is how long delivery is tried before the message is returned.
 	// Default: "5d"
 	Lifetime Duration `toml:"lifetime"`
+	// JournalLifetime is the same for journal reports, which are to be in an archive without a gap.
+	// Default: "30d"
+	JournalLifetime Duration `toml:"journal_lifetime"`
 	// DelayWarning is when the sender is told that the message still waits. "0s": never.
 	// Default: "4h"
 	DelayWarning Duration `toml:"delay_warning"`
-	// Concurrency is how many deliveries run at a time.
+	// Concurrency is how many deliveries run at a time. Copies, journal reports and reports of
+	// the gateway itself may each have a quarter of them, one at least.
 	// Default: 100
 	Concurrency int `toml:"concurrency"`
-	// ConcurrencyPerDestination is how many of them go to the same next hop.
+	// ConcurrencyPerDestination is how many of them go to the same next hop. Copies, journal
+	// reports and reports of the gateway itself are counted there by themselves: each may have a
+	// quarter as many besides, one at least.
 	// Default: 20
 	ConcurrencyPerDestination int `toml:"concurrency_per_destination"`
 }

@@ -23,6 +23,7 @@ func Defaults() *Config {
 			RetryFirst:                Duration(5 * time.Minute),
 			RetryMax:                  Duration(4 * time.Hour),
 			Lifetime:                  Duration(5 * day),
+			JournalLifetime:           Duration(30 * day),
 			DelayWarning:              Duration(4 * time.Hour),
 			Concurrency:               100,
 			ConcurrencyPerDestination: 20,

@@ -380,6 +380,9 @@ func (v *validator) queue() {
 	if time.Duration(q.Lifetime) < time.Minute {
 		v.problem("queue.lifetime", "must be at least 1m")
 	}
+	if time.Duration(q.JournalLifetime) < time.Minute {
+		v.problem("queue.journal_lifetime", "must be at least 1m")
+	}
 	if q.DelayWarning > 0 && q.DelayWarning >= q.Lifetime {
 		v.problem("queue.delay_warning", `must be shorter than lifetime (%s); "0s" turns it off`, q.Lifetime)
 	}

@@ -17,7 +17,8 @@ import (
 
 // attempt does what a lease is for and commits the outcome.
 func (d *Delivery) attempt(ctx context.Context, rules Rules, l queue.Lease) {
-	defer d.release()
+	defer d.release(l.Entry.Class)
+	limit := shareOf(l.Entry.Class, rules.PerNextHop)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer d.keep(ctx, cancel, &l)()
@@ -30,11 +31,11 @@ func (d *Delivery) attempt(ctx context.Context, rules Rules, l queue.Lease) {
 		}
 		committed := d.commit(ctx, l, resume)
 		end(committed)
-		d.destinations.end(l.Destination, true, rules.PerNextHop, d.Clock())
+		d.destinations.end(laneOf(&l), true, limit, d.Clock())
 		return
 	}
 	results := d.transport(ctx, rules, l)
-	d.destinations.end(l.Destination, !unreached(results), rules.PerNextHop, d.Clock())
+	d.destinations.end(laneOf(&l), !unreached(results), limit, d.Clock())
 	var taken []int
 	committed := d.commit(ctx, l, func(left queue.Lease) (queue.Batch, []trace.Event) {
 		taken = left.Recipients
@@ -135,10 +136,10 @@ func (d *Delivery) outcome(rules Rules, l queue.Lease, said func(number int) res
 	var b queue.Batch
 	var notices []intake.Notice
 	var events []trace.Event
-	now := d.Clock()
+	now, lifetime := d.Clock(), rules.Lifetime(l.Entry.Class)
 	for i, n := range l.Recipients {
 		r := l.Records[i]
-		age := ageOf(r, l.Entry.Received, now, rules.Lifetime)
+		age := ageOf(r, l.Entry.Received, now, lifetime)
 		res := said(n)
 		st := res.Status
 		r.Status = st
@@ -163,7 +164,7 @@ func (d *Delivery) outcome(rules Rules, l queue.Lease, said func(number int) res
 		case st.Permanent():
 			r.State, event.Type = queue.Failed, trace.Failed
 			notice.Action = dsn.Failed
-		case age >= rules.Lifetime:
+		case age >= lifetime:
 			r.State, event.Type = queue.Expired, trace.Expired
 			r.Status = mail.Permanent(554, 4, 7, "Delivery time expired; the last attempt said: "+st.Error())
 			notice.Action, notice.Status = dsn.Expired, r.Status
@@ -174,7 +175,7 @@ func (d *Delivery) outcome(rules Rules, l queue.Lease, said func(number int) res
 			}
 			if rules.DelayWarning > 0 && age >= rules.DelayWarning && !r.Warned {
 				r.Warned = true
-				notice.Action, notice.Until = dsn.Delayed, now.Add(rules.Lifetime-age)
+				notice.Action, notice.Until = dsn.Delayed, now.Add(lifetime-age)
 			}
 		}
 		event.Status = r.Status

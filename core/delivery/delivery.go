@@ -55,11 +55,21 @@ type Rules struct {
 	Planner func(mail.Path) string               // the planner of a local recipient, "" for none; nil: none at all
 	// Subaddress is the address of a folder of a recipient at a server behind us; false: it has
 	// none, and mail for it goes to the recipient himself.
-	Subaddress   func(to mail.Path, folder string) (mail.Path, bool)
-	Total        int           // attempts at once
-	PerNextHop   int           // attempts at once to one destination
-	Lifetime     time.Duration // how long a message is tried
-	DelayWarning time.Duration // age at which the sender is told; 0: never
+	Subaddress func(to mail.Path, folder string) (mail.Path, bool)
+	// Total is how many attempts there are at once, PerNextHop how many to one destination. Mail
+	// may have all of that; each other class has a quarter of both to itself, one at least.
+	Total, PerNextHop int
+	Lifetime          func(queue.Class) time.Duration // how long a message is tried
+	DelayWarning      time.Duration                   // age at which the sender is told; 0: never
+}
+
+// shareOf is what a class has of a limit. What an archive that hangs, or a flood of reports, can take
+// from mail is bounded by that.
+func shareOf(class queue.Class, limit int) int {
+	if class == queue.Mail {
+		return limit
+	}
+	return max(limit/4, 1)
 }
 
 func (r *Rules) planner(to mail.Path) string {
@@ -76,11 +86,21 @@ type Delivery struct {
 	rules Rules
 
 	destinations destinations
-	slots        int           // attempts under way
+	slots        slots         // attempts under way
 	freed        chan struct{} // an attempt ended, or rules changed
 	unpark       chan struct{} // parked mail is due
 	quit         chan struct{} // closed when attempts have to end
 	work         sync.WaitGroup
+}
+
+// slots counts attempts by class.
+type slots [queue.Classes]int
+
+func (s *slots) total() (n int) {
+	for _, k := range s {
+		n += k
+	}
+	return n
 }
 
 // New returns a Delivery that follows r.
@@ -89,7 +109,7 @@ func New(o Options, r Rules) *Delivery {
 		o.Convictions = &pipeline.Convictions{}
 	}
 	return &Delivery{Options: o, rules: r, freed: make(chan struct{}, 1), unpark: make(chan struct{}, 1), quit: make(chan struct{}),
-		destinations: destinations{m: make(map[string]*destination)}}
+		destinations: destinations{m: make(map[lane]*destination)}}
 }
 
 // Reload makes r the rules of attempts that begin from now on.
@@ -153,22 +173,28 @@ func (d *Delivery) claim(ctx context.Context) time.Duration {
 	rules := d.current()
 	now := d.Clock()
 	d.mu.Lock()
-	room := rules.Total - d.slots
+	taken := d.slots
 	d.mu.Unlock()
+	room := rules.Total - taken.total()
 	if room <= 0 || ctx.Err() != nil {
 		return idle
 	}
 	leases, next, err := d.Store.Claim(ctx, queue.Claim{Now: now, Max: room, Owner: d.Owner,
-		Room: func(key string) int { return d.destinations.room(key, rules.PerNextHop, now) }})
+		Share: func(c queue.Class) int { return shareOf(c, rules.Total) - taken[c] },
+		Room: func(c queue.Class, key string) int {
+			return d.destinations.room(lane{c, key}, shareOf(c, rules.PerNextHop), now)
+		}})
 	if err != nil {
 		d.Log.Error("claim failed", "error", err)
 		return 5 * time.Second
 	}
 	d.mu.Lock()
-	d.slots += len(leases)
+	for _, l := range leases {
+		d.slots[l.Entry.Class]++
+	}
 	d.mu.Unlock()
 	for _, l := range leases {
-		d.destinations.begin(l.Destination)
+		d.destinations.begin(laneOf(&l))
 		d.work.Add(1)
 		go d.attempt(ctx, rules, l)
 	}
@@ -192,9 +218,9 @@ func (d *Delivery) Reopen(destinations []string) {
 }
 
 // release ends an attempt.
-func (d *Delivery) release() {
+func (d *Delivery) release(class queue.Class) {
 	d.mu.Lock()
-	d.slots--
+	d.slots[class]--
 	d.mu.Unlock()
 	d.wake()
 	d.work.Done()
@@ -204,5 +230,5 @@ func (d *Delivery) release() {
 func (d *Delivery) InFlight() int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.slots
+	return d.slots.total()
 }

@@ -115,6 +115,13 @@ type rig struct {
 	steps []pipeline.Step
 }
 
+func lifetime(c queue.Class) time.Duration {
+	if c == queue.Journal {
+		return 30 * 24 * time.Hour
+	}
+	return 5 * 24 * time.Hour
+}
+
 func newRig(t *testing.T, steps ...pipeline.Step) *rig {
 	t.Helper()
 	r := &rig{t: t, clock: &clock{}, next: &next{attempts: make(chan attempt, 100)}, ev: make(events, 1000), steps: steps}
@@ -138,7 +145,7 @@ func newRig(t *testing.T, steps ...pipeline.Step) *rig {
 		Expand:      func(_ context.Context, p mail.Path) ([]mail.Path, error) { return []mail.Path{p}, nil },
 		Destination: func(p mail.Path) string { x, _ := toRoute(p); return x.Key }})
 	r.d = New(Options{Store: r.store, Intake: r.in, SMTP: r.next, Trace: r.ev, Log: log, Clock: r.clock.Now, Owner: "test", Lease: time.Hour},
-		Rules{Route: toRoute, Total: 10, PerNextHop: 5, Lifetime: 5 * 24 * time.Hour, DelayWarning: 4 * time.Hour})
+		Rules{Route: toRoute, Total: 10, PerNextHop: 5, Lifetime: lifetime, DelayWarning: 4 * time.Hour})
 	r.next.say(func(mail.Path) mail.Status { return mail.OK(250, 0, 0, "ok") })
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
@@ -372,31 +379,31 @@ func TestReportLeavesOutTheDeleted(t *testing.T) {
 
 // TestN17SlowStart: after an outage a next hop gets one attempt at a time at first.
 func TestN17SlowStart(t *testing.T) {
-	d := destinations{m: make(map[string]*destination)}
+	d := destinations{m: make(map[lane]*destination)}
 	now := epoch
-	if got := d.room("h", 20, now); got != initialWindow {
+	if got := d.room(lane{key: "h"}, 20, now); got != initialWindow {
 		t.Errorf("at first %d", got)
 	}
 	for range 3 {
-		d.begin("h")
-		d.end("h", false, 20, now)
+		d.begin(lane{key: "h"})
+		d.end(lane{key: "h"}, false, 20, now)
 		now = now.Add(time.Second)
 	}
-	if d.room("h", 20, now) != 0 || d.reopens(now) <= 0 {
+	if d.room(lane{key: "h"}, 20, now) != 0 || d.reopens(now) <= 0 {
 		t.Error("an unreachable host is not left alone")
 	}
 	now = now.Add(d.reopens(now))
-	if got := d.room("h", 20, now); got != 1 {
+	if got := d.room(lane{key: "h"}, 20, now); got != 1 {
 		t.Errorf("after the pause %d, want 1", got)
 	}
 	for i := range 30 {
-		d.begin("h")
-		d.end("h", true, 20, now)
-		if got := d.room("h", 20, now); got != min(i+2, 20) {
+		d.begin(lane{key: "h"})
+		d.end(lane{key: "h"}, true, 20, now)
+		if got := d.room(lane{key: "h"}, 20, now); got != min(i+2, 20) {
 			t.Errorf("after %d successes %d", i+1, got)
 		}
 	}
-	if d.room("other", 20, now) != initialWindow {
+	if d.room(lane{key: "other"}, 20, now) != initialWindow {
 		t.Error("another host suffers")
 	}
 }
@@ -404,10 +411,10 @@ func TestN17SlowStart(t *testing.T) {
 // TestDeadHopsAreForgotten: reports to forged senders lead to any number of hosts that do not
 // answer.
 func TestDeadHopsAreForgotten(t *testing.T) {
-	d := destinations{m: make(map[string]*destination)}
+	d := destinations{m: make(map[lane]*destination)}
 	now := epoch
 	for n := range 20 * manyHops {
-		key := strconv.Itoa(n)
+		key := lane{key: strconv.Itoa(n)}
 		for range 2 {
 			d.begin(key)
 			d.end(key, false, 20, now)
@@ -417,11 +424,11 @@ func TestDeadHopsAreForgotten(t *testing.T) {
 	if n := len(d.m); n > 3*manyHops {
 		t.Errorf("%d next hops are remembered", n)
 	}
-	d.begin("busy")
+	d.begin(lane{key: "busy"})
 	now = now.Add(time.Hour)
-	d.begin("last")
-	d.end("last", false, 20, now)
-	if d.m["busy"] == nil || d.m["busy"].inFlight != 1 {
+	d.begin(lane{key: "last"})
+	d.end(lane{key: "last"}, false, 20, now)
+	if d.m[lane{key: "busy"}] == nil || d.m[lane{key: "busy"}].inFlight != 1 {
 		t.Error("a next hop with an attempt under way is forgotten")
 	}
 	if n := len(d.m); n > 2 {
@@ -454,18 +461,18 @@ func TestUnreached(t *testing.T) {
 
 // TestReopen: who says that a next hop is there again need not wait for the end of its pause.
 func TestReopen(t *testing.T) {
-	d := destinations{m: map[string]*destination{}}
+	d := destinations{m: map[lane]*destination{}}
 	fail := func() {
-		d.begin("smtp:a")
-		d.end("smtp:a", false, 20, epoch)
+		d.begin(lane{key: "smtp:a"})
+		d.end(lane{key: "smtp:a"}, false, 20, epoch)
 	}
 	fail()
 	fail()
-	if n := d.room("smtp:a", 20, epoch); n != 0 {
+	if n := d.room(lane{key: "smtp:a"}, 20, epoch); n != 0 {
 		t.Fatalf("room for %d at a next hop that is left alone", n)
 	}
 	d.reopen([]string{"smtp:unknown", "smtp:a"})
-	if n := d.room("smtp:a", 20, epoch); n != 1 {
+	if n := d.room(lane{key: "smtp:a"}, 20, epoch); n != 1 {
 		t.Errorf("room for %d after reopen, want one probe", n)
 	}
 	fail()

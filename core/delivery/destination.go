@@ -3,17 +3,28 @@ package delivery
 import (
 	"sync"
 	"time"
+
+	"github.com/postern-mail/postern/core/queue"
 )
+
+// lane is a next hop for the mail of one class. What happens to one class there says nothing of
+// the others: an archive may refuse what a server takes that has the same address.
+type lane struct {
+	class queue.Class
+	key   string
+}
+
+func laneOf(l *queue.Lease) lane { return lane{l.Entry.Class, l.Destination} }
 
 // destinations knows how each next hop fares: how many attempts it may have at once, and
 // until when it is left alone. It keeps what is not in its normal state only.
 type destinations struct {
 	mu     sync.Mutex
-	m      map[string]*destination
+	m      map[lane]*destination
 	pruned time.Time
 }
 
-// destination is one next hop. Its window grows with every success, as TCP's does, and
+// destination is one lane. Its window grows with every success, as TCP's does, and
 // falls back to one when the host cannot be reached (slow start after an outage, N-17).
 type destination struct {
 	inFlight int
@@ -30,7 +41,7 @@ const (
 )
 
 // room returns how many more attempts key may have now.
-func (d *destinations) room(key string, limit int, now time.Time) int {
+func (d *destinations) room(key lane, limit int, now time.Time) int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	s := d.m[key]
@@ -46,7 +57,7 @@ func (d *destinations) room(key string, limit int, now time.Time) int {
 	return min(limit, int(s.window)) - s.inFlight
 }
 
-func (d *destinations) begin(key string) {
+func (d *destinations) begin(key lane) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	s := d.m[key]
@@ -58,7 +69,7 @@ func (d *destinations) begin(key string) {
 }
 
 // end counts an attempt. reached says that the next hop was there and talked to us.
-func (d *destinations) end(key string, reached bool, limit int, now time.Time) {
+func (d *destinations) end(key lane, reached bool, limit int, now time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	s := d.m[key]
@@ -119,8 +130,10 @@ func (d *destinations) reopen(keys []string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, key := range keys {
-		if s := d.m[key]; s != nil {
-			s.until = time.Time{}
+		for class := range queue.Class(queue.Classes) {
+			if s := d.m[lane{class, key}]; s != nil {
+				s.until = time.Time{}
+			}
 		}
 	}
 }

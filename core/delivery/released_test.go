@@ -26,13 +26,12 @@ func quarantining() pipeline.Step {
 // What was held for longer than mail is tried is tried that long once it is released: it is
 // neither given up at the first deferral nor reported as late.
 func TestReleasedMailIsTriedAnew(t *testing.T) {
-	const lifetime = 5 * 24 * time.Hour
 	r := newRig(t, quarantining())
 	id := r.send("a@x.test", "b@y.test")
 	r.ev.wait(t, trace.HeldBack)
 	r.next.say(func(mail.Path) mail.Status { return mail.Temporary(450, 2, 0, "later") })
 	r.later(20 * 24 * time.Hour)
-	q := &admin.Queue{Store: r.store, Trace: r.ev, Clock: r.clock.Now, Lifetime: func() time.Duration { return lifetime }}
+	q := &admin.Queue{Store: r.store, Trace: r.ev, Clock: r.clock.Now, Lifetime: lifetime}
 	if n, err := q.Change(t.Context(), admin.Release, admin.Selection{IDs: []string{id}}); n != 1 || err != nil {
 		t.Fatal(n, err)
 	}
@@ -41,7 +40,7 @@ func TestReleasedMailIsTriedAnew(t *testing.T) {
 	if items := r.items(); len(items) != 1 || items[0].State != queue.Pending || items[0].Warned {
 		t.Errorf("after the first deferral: %+v", items)
 	}
-	r.later(lifetime)
+	r.later(lifetime(queue.Mail))
 	r.attempt()
 	if e := r.ev.wait(t, trace.Expired); e.To != "b@y.test" {
 		t.Errorf("%+v", e)

@@ -31,7 +31,7 @@ func (d *Delivery) watch(ctx context.Context) {
 		case i.State == queue.Held && !i.Expires.IsZero() && now.After(i.Expires):
 			i.Record.State = queue.Expired
 			d.Trace.Record(trace.Event{Type: trace.Expired, ID: i.ID.String(), Reason: i.Reason})
-		case i.State == queue.Parked && ageOf(i.Record, i.ID.Time(), now, rules.Lifetime) > rules.Lifetime:
+		case i.State == queue.Parked && ageOf(i.Record, i.ID.Time(), now, rules.Lifetime(i.Class)) > rules.Lifetime(i.Class):
 			if len(old) == 0 || old[len(old)-1] != i.ID {
 				old = append(old, i.ID)
 			}

@@ -33,7 +33,7 @@ type source struct {
 	family   queue.ID
 	received time.Time
 	env      mail.Envelope
-	copy     bool
+	class    queue.Class
 	rules    *Rules
 }
 
@@ -46,7 +46,7 @@ func (in *Intake) batch(src source, s pipeline.Settlement) queue.Batch {
 			in.Trace.Record(trace.Event{Type: trace.Discarded, ID: src.env.ID, Family: src.family.String(), To: versionTo(v), Reason: v.Reason})
 			continue
 		}
-		if v.Disposition == pipeline.Reject && !v.Copy && src.env.Client.Class != mail.Stranger {
+		if v.Disposition == pipeline.Reject && !v.Class.IsCopy() && src.env.Client.Class != mail.Stranger {
 			// The sender is known: tell him. Strangers' mail is held, for the sender may be
 			// forged, and a report would be backscatter.
 			failed := in.entry(&src, v)
@@ -81,7 +81,7 @@ func (in *Intake) entry(src *source, v *pipeline.Version) *queue.Entry {
 		env.Recipients[i] = r.Recipient
 	}
 	return &queue.Entry{ID: id, Family: src.family, Received: src.received, Envelope: env,
-		Header: v.Header, Body: v.Body, Copy: v.Copy, Run: judged(v)}
+		Header: v.Header, Body: v.Body, Class: v.Class, Run: judged(v)}
 }
 
 // judged is a version's run, with the plugin that wants it held.
@@ -150,7 +150,7 @@ func (in *Intake) resume(ctx context.Context, rules *Rules, fresh *bodies, e *qu
 	for i, n := range numbers {
 		env.Recipients[i] = e.Envelope.Recipients[n]
 	}
-	versions := rules.Pipeline.Run(ctx, pipeline.Message{Envelope: env, Family: e.Family.String(), Header: e.Header, Body: e.Body, Copy: e.Copy, Run: e.Run,
+	versions := rules.Pipeline.Run(ctx, pipeline.Message{Envelope: env, Family: e.Family.String(), Header: e.Header, Body: e.Body, Class: e.Class, Run: e.Run,
 		Bodies: fresh.For(rules)})
 	settled := pipeline.Settle(versions, len(numbers), pipeline.NoClient)
 	if parked, ok := unchanged(settled.Versions, e); ok {
@@ -164,7 +164,7 @@ func (in *Intake) resume(ctx context.Context, rules *Rules, fresh *bodies, e *qu
 		in.traceResults(e, b.Results)
 		return b
 	}
-	b := in.batch(source{family: e.Family, received: e.Received, env: e.Envelope, copy: e.Copy, rules: rules}, settled)
+	b := in.batch(source{family: e.Family, received: e.Received, env: e.Envelope, class: e.Class, rules: rules}, settled)
 	for _, a := range b.Add {
 		if a.Entry.Family == e.Family { // what is a report begins its own life
 			a.Prolong(records[0].Expires)

@@ -333,7 +333,7 @@ func TestCopiesNeverShow(t *testing.T) {
 	})
 	r.receive(envelope(mail.Incoming, "a@x.test"), pipeline.SMTPClient, plain)
 	es, _ := r.entries()
-	if len(es) != 2 || !es[1].Copy || es[1].Envelope.ReversePath != mail.MustPath("postmaster@mx.test") || es[1].Envelope.Recipients[0].Path != archive {
+	if len(es) != 2 || es[1].Class != queue.Copy || es[1].Envelope.ReversePath != mail.MustPath("postmaster@mx.test") || es[1].Envelope.Recipients[0].Path != archive {
 		t.Fatalf("%+v", es)
 	}
 	if len(es[0].Envelope.Recipients) != 1 || strings.Contains(string(es[0].Header.Block()), "archive") {

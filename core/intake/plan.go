@@ -64,7 +64,7 @@ func (in *Intake) Convicted(e *queue.Entry, recipient int, plugin, stack string)
 func (in *Intake) version(e *queue.Entry, env mail.Envelope, h mail.Header) *queue.Entry {
 	id := in.IDs.New(in.Clock())
 	env.ID = id.String()
-	return &queue.Entry{ID: id, Family: e.Family, Received: e.Received, Envelope: env, Header: h, Body: e.Body, Copy: e.Copy}
+	return &queue.Entry{ID: id, Family: e.Family, Received: e.Received, Envelope: env, Header: h, Body: e.Body, Class: e.Class}
 }
 
 // edit makes a version what a recipient has made of it. What only we may say, he does not say.
@@ -172,7 +172,7 @@ func (in *Intake) Reply(ctx context.Context, to mail.Path, h mail.Header, body [
 	}
 	id := in.IDs.New(now)
 	m.env.ID = id.String()
-	e := &queue.Entry{ID: id, Family: id, Received: now, Envelope: m.env, Header: h, Body: mail.InlineBody(body)}
+	e := &queue.Entry{ID: id, Family: id, Class: queue.Report, Received: now, Envelope: m.env, Header: h, Body: mail.InlineBody(body)}
 	if planner != "" {
 		e.Run.Done = []string{planner}
 		word += " by " + planner

@@ -62,7 +62,7 @@ func (in *Intake) report(e *queue.Entry, told []dsn.Recipient) (queue.Add, bool)
 		return queue.Add{}, false
 	}
 	id := in.IDs.New(now)
-	r := &queue.Entry{ID: id, Family: id, Received: now, Header: msg.Header, Body: msg.Body}
+	r := &queue.Entry{ID: id, Family: id, Class: queue.Report, Received: now, Header: msg.Header, Body: msg.Body}
 	r.Envelope = mail.Envelope{ID: id.String(), Origin: mail.Internal, UTF8: msg.UTF8,
 		Recipients: []mail.Recipient{{Path: msg.To, Notify: mail.NotifyNever}}}
 	if msg.EightBit {

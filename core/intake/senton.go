@@ -9,7 +9,7 @@ import (
 // alias, a redirect or a plugin sends on to another domain has one of ours there (SRS). Copies have a
 // reverse-path of their own, and mail that plugins have yet to see keeps its own until then.
 func (in *Intake) sentOn(src *source, v *pipeline.Version) []*pipeline.Version {
-	if src.rules.SendOn == nil || v.Copy || src.copy || !v.Run.Complete || v.ReversePath.IsZero() {
+	if src.rules.SendOn == nil || v.Class.IsCopy() || src.class.IsCopy() || !v.Run.Complete || v.ReversePath.IsZero() {
 		return []*pipeline.Version{v}
 	}
 	var parts []*pipeline.Version

@@ -6,6 +6,7 @@ import (
 	"io"
 
 	"github.com/postern-mail/postern/core/pipeline"
+	"github.com/postern-mail/postern/core/queue"
 	"github.com/postern-mail/postern/core/trace"
 	"github.com/postern-mail/postern/sdk/mail"
 )
@@ -47,6 +48,9 @@ func (in *Intake) Submit(ctx context.Context, s Submission, r io.Reader) (string
 	v := pipeline.Version{ReversePath: m.env.ReversePath, Header: m.header, Body: m.body}
 	for i, to := range m.env.Recipients {
 		v.Recipients = append(v.Recipients, pipeline.Recipient{Recipient: to, From: i})
+	}
+	if s.Origin == mail.Internal {
+		v.Class = queue.Report
 	}
 	if s.Plugin != "" {
 		v.Run.Done = []string{s.Plugin}

@@ -77,7 +77,7 @@ type Message struct {
 	Family   string // queue id of the message as received, for the trace
 	Header   mail.Header
 	Body     mail.Body
-	Copy     bool
+	Class    queue.Class
 	Run      queue.Run
 	// Bodies takes what plugins put in the place of Body; nil: they cannot.
 	Bodies *Bodies
@@ -108,7 +108,7 @@ type Version struct {
 	Recipients  []Recipient
 	Header      mail.Header
 	Body        mail.Body
-	Copy        bool
+	Class       queue.Class
 	Run         queue.Run
 	Disposition Disposition
 	Status      mail.Status // of Reject and Defer
@@ -131,7 +131,7 @@ func (p *Pipeline) Run(ctx context.Context, m Message) []Version {
 		ctx, cancel = context.WithTimeout(ctx, p.Timeout)
 		defer cancel()
 	}
-	first := Version{ReversePath: m.Envelope.ReversePath, Header: m.Header, Body: m.Body, Copy: m.Copy, Run: acquitted(m.Run)}
+	first := Version{ReversePath: m.Envelope.ReversePath, Header: m.Header, Body: m.Body, Class: m.Class, Run: acquitted(m.Run)}
 	first.Recipients = make([]Recipient, len(m.Envelope.Recipients))
 	for i, r := range m.Envelope.Recipients {
 		first.Recipients[i] = Recipient{r, i}

@@ -59,7 +59,7 @@ func describe(versions []Version) string {
 			to = append(to, r.Path.Local)
 		}
 		mark := ""
-		if v.Copy {
+		if v.Class.IsCopy() {
 			mark = "!"
 		}
 		h, _, _ := strings.Cut(string(v.Header.Block()), "Subject")

@@ -38,7 +38,7 @@ func Settle(versions []Version, n int, client Client) Settlement {
 	accepted := client == NoClient
 	var refusal, deferral mail.Status
 	for _, v := range versions {
-		if v.Copy {
+		if v.Class.IsCopy() {
 			continue
 		}
 		for _, r := range v.Recipients {
@@ -72,7 +72,7 @@ func Settle(versions []Version, n int, client Client) Settlement {
 	}
 	for _, v := range versions {
 		if v.Disposition == Reject || v.Disposition == Defer {
-			if client == LMTPClient && !v.Copy {
+			if client == LMTPClient && !v.Class.IsCopy() {
 				v.Recipients = slices.DeleteFunc(slices.Clone(v.Recipients), func(r Recipient) bool { return r.From >= 0 })
 				if len(v.Recipients) == 0 {
 					continue

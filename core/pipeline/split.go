@@ -48,10 +48,12 @@ func (s *Step) aside(v Version, verdict *sdk.Verdict, run queue.Run, made []Vers
 			if len(made) > 0 { // with the edits of the same verdict
 				c.Header, c.Body = made[0].Header, made[0].Body
 			}
+			c.Class = queue.Copy
 			if e.BodyDraft != "" {
 				c.Header, c.Body = mail.NewHeader([]byte(e.Value)), body
+				c.Class = queue.Journal
 			}
-			c.Run, c.Copy, c.Disposition = run, true, Deliver
+			c.Run, c.Disposition = run, Deliver
 			c.ReversePath = e.ReversePath
 			c.Recipients = []Recipient{{mail.Recipient{Path: e.Path, Notify: mail.NotifyFailure}, -1}}
 			out = append(out, c)
@@ -218,7 +220,7 @@ func place(r Recipient) int {
 }
 
 func equal(a, b Version) bool {
-	return a.Disposition == b.Disposition && a.Copy == b.Copy && a.ReversePath == b.ReversePath &&
+	return a.Disposition == b.Disposition && a.Class == b.Class && a.ReversePath == b.ReversePath &&
 		a.Status == b.Status && a.Reason == b.Reason &&
 		SameBody(a.Body, b.Body) && bytes.Equal(a.Header.Block(), b.Header.Block()) &&
 		slices.Equal(a.Run.Done, b.Run.Done) && maps.Equal(a.Run.Scores, b.Run.Scores) && maps.Equal(a.Run.Notes, b.Run.Notes)

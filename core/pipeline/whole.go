@@ -19,9 +19,9 @@ func (s *Step) whole(v Version, before, others []Version) string {
 		return ""
 	}
 	switch {
-	case v.Copy:
+	case v.Class.IsCopy():
 		return sdk.EnvelopeCopy
-	case slices.ContainsFunc(before, func(o Version) bool { return !o.Copy && slices.Contains(o.Run.Done, s.Name) }):
+	case slices.ContainsFunc(before, func(o Version) bool { return !o.Class.IsCopy() && slices.Contains(o.Run.Done, s.Name) }):
 		return sdk.EnvelopeAsked // who was first has the list; to make one for each would be quadratic
 	case len(before) == 0 && len(others) == 1 && v.Disposition == Deliver:
 		return ""
@@ -29,7 +29,7 @@ func (s *Step) whole(v Version, before, others []Version) string {
 	var fates []sdk.Fate
 	size, left := 0, 0
 	for _, o := range slices.Concat(before, others) {
-		if o.Copy {
+		if o.Class.IsCopy() {
 			continue
 		}
 		for _, r := range o.Recipients {

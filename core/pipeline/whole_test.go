@@ -6,6 +6,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/postern-mail/postern/core/queue"
 	"github.com/postern-mail/postern/sdk"
 	"github.com/postern-mail/postern/sdk/mail"
 )
@@ -120,10 +121,10 @@ func TestCopyOwn(t *testing.T) {
 	verdict, _ := report(nil)
 	m := message("a@x.test")
 	got := s[0].apply(Version{Header: m.Header, Body: m.Body, Recipients: []Recipient{{m.Envelope.Recipients[0], 0}}}, verdict, own)
-	if len(got) != 2 || got[0].Copy || !SameBody(got[0].Body, m.Body) || string(got[0].Header.Block()) != string(m.Header.Block()) {
+	if len(got) != 2 || got[0].Class != queue.Mail || !SameBody(got[0].Body, m.Body) || string(got[0].Header.Block()) != string(m.Header.Block()) {
 		t.Fatalf("%+v", got)
 	}
-	if c := got[1]; !c.Copy || string(c.Body.Inline) != "own\r\n" || c.Header.Get("Subject") != "report" || c.Recipients[0].Path.Local != "archive" {
+	if c := got[1]; c.Class != queue.Journal || string(c.Body.Inline) != "own\r\n" || c.Header.Get("Subject") != "report" || c.Recipients[0].Path.Local != "archive" {
 		t.Errorf("%+v", c)
 	}
 }

@@ -55,10 +55,8 @@ type Entry struct {
 	Envelope mail.Envelope
 	Header   mail.Header
 	Body     mail.Body
-	// Copy marks a copy made by a plugin (BCC): it never shows in a reply or in a DSN
-	// about the message.
-	Copy bool
-	Run  Run
+	Class    Class
+	Run      Run
 	// Keep is how the message is kept in a mailbox, once the recipients' plans are made; nil:
 	// nobody has been asked.
 	Keep *Keep
@@ -91,7 +89,7 @@ const QuarantineNote = "quarantine"
 // Record is what is known of one recipient of an entry.
 type Record struct {
 	State       State
-	Destination string    // key of the next hop: concurrency, fairness, suspension
+	Destination string    // key of the next hop: with the class, what has limits and a turn of its own
 	Attempts    int       // delivery attempts begun
 	Next        time.Time // when a pending recipient is due
 	// Expires is when a held recipient is let go (zero: never), and when one that was released
@@ -146,13 +144,14 @@ type Claim struct {
 	Now   time.Time
 	Max   int    // at most this many leases
 	Owner string // who takes them
-	// Room returns how many more leases a destination may have; nil: no limit. It must not
-	// call the store.
-	Room func(destination string) int
+	// Share returns how many more leases a class may have, Room how many more it may have of one
+	// destination; nil: no limit. They must not call the store.
+	Share func(class Class) int
+	Room  func(class Class, destination string) int
 }
 
 // Lease is the right to attempt the delivery of some recipients of one entry, all of one
-// destination. Their attempt count and next time are stored durably already: if nothing
+// destination (and, as the entry is, of one class). Their attempt count and next time are stored durably already: if nothing
 // is heard of the holder, they come back by themselves.
 type Lease struct {
 	Entry       *Entry
@@ -166,6 +165,7 @@ type Lease struct {
 type Item struct {
 	ID        ID
 	Family    ID
+	Class     Class
 	Recipient int
 	Record
 	Leased bool // being attempted now
@@ -177,7 +177,8 @@ type Store interface {
 	// batch has happened or will. A Result for an unknown entry or recipient, or one whose
 	// record is already final, is an error that wraps ErrGone.
 	Commit(ctx context.Context, b Batch) error
-	// Claim returns leases for what is due, fairly between destinations, and when
+	// Claim returns leases for what is due, fairly between destinations, where each class is
+	// a destination of its own, and when
 	// something will be due next (zero: not before the next Commit). For recipients that
 	// were attempted before, the new attempt is durable when it returns; for fresh ones
 	// the accepting Commit was that.

@@ -24,14 +24,14 @@ type picked struct {
 	sn      snapshot // if entry is nil
 }
 
-// Claim implements queue.Store. Room is called with the store locked and must not call it.
+// Claim implements queue.Store. Share and Room are called with the store locked.
 func (s *Store) Claim(ctx context.Context, c queue.Claim) ([]queue.Lease, time.Time, error) {
 	var todo []picked
 	s.mu.Lock()
 	now := s.x.clock.at(c.Now)
 	next := int64(never)
 	if c.Max > 0 {
-		next = s.x.pick(now, c.Room, func(id uint32) bool {
+		next = s.x.pick(now, &c, func(id uint32) bool {
 			todo = append(todo, s.take(id, now))
 			return len(todo) < c.Max
 		})

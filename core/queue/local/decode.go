@@ -126,6 +126,14 @@ func (d *decoder) time() time.Time {
 	return time.Unix(0, v).UTC()
 }
 
+func (d *decoder) class() queue.Class {
+	v := d.u8()
+	if int(v) >= queue.Classes {
+		d.fail()
+	}
+	return queue.Class(v)
+}
+
 // brief is what the index keeps of a record.
 type brief struct {
 	state    queue.State
@@ -195,7 +203,7 @@ func (d *decoder) records(n int) []queue.Record {
 
 // message reads a message item. Header and inline body share memory with it.
 func (d *decoder) message(id queue.ID, path func(name string) string, content string) *queue.Entry {
-	m := &queue.Entry{ID: id, Family: queue.ID(d.u64()), Received: d.time(), Copy: d.bool()}
+	m := &queue.Entry{ID: id, Family: queue.ID(d.u64()), Received: d.time(), Class: d.class()}
 	d.run(&m.Run)
 	d.envelope(&m.Envelope)
 	m.Header = mail.NewHeader(d.bytes())

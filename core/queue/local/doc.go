@@ -52,13 +52,14 @@
 // (uint32) and the body, which begins with its format version, 1:
 //
 //	add      id, name of the content file, first record of each recipient
-//	message  the rest of the entry before it: envelope, header, run, body,
-//	         and how it is kept if that has been planned
+//	message  the rest of the entry before it: family, time, class (1 byte), run,
+//	         envelope, header, body, and how it is kept if that has been planned
 //	result   id, recipient, its new record
 //	mark     first 16 bytes of the SHA-256 of a key, time
 //	move     as add, and replaces it: the entry was copied from an older segment
 //
-// encode.go has the fields. Times are Unix nanoseconds (int64, the smallest for none),
+// encode.go has the fields. The class was once a flag, 0 or 1, that said copy: what older
+// gateways wrote reads as mail and copies. Times are Unix nanoseconds (int64, the smallest for none),
 // counts and lengths uvarints. A body above the spool's threshold is not in the log: the
 // base name of its file is, with size and checksum, so a data directory can be moved.
 //

@@ -126,7 +126,7 @@ func dumpEntry(front *item, d *decoder) (string, queue.ID, error) {
 	if front.kind == itemMove {
 		kind = "move"
 	}
-	s := fmt.Sprintf("    %s %s family %s received %s origin %s from <%s> header %d bytes body %d bytes", kind, f.id, m.Family, dumpTime(m.Received), m.Envelope.Origin, m.Envelope.ReversePath, len(m.Header.Block()), m.Body.Size)
+	s := fmt.Sprintf("    %s %s family %s class %s received %s origin %s from <%s> header %d bytes body %d bytes", kind, f.id, m.Family, m.Class, dumpTime(m.Received), m.Envelope.Origin, m.Envelope.ReversePath, len(m.Header.Block()), m.Body.Size)
 	if len(f.content) > 0 {
 		s += fmt.Sprintf(" in %s at %d checksum %08x", f.content, m.Body.Offset, m.Body.Sum)
 	}

@@ -124,7 +124,7 @@ func (e *encoder) record(r *queue.Record) {
 func (e *encoder) message(m *queue.Entry) {
 	e.u64(uint64(m.Family))
 	e.time(m.Received)
-	e.bool(m.Copy)
+	e.u8(byte(m.Class))
 	e.run(&m.Run)
 	e.envelope(&m.Envelope)
 	e.bytes(m.Header.Block())
@@ -224,6 +224,8 @@ func checkAdd(a *queue.Add) error {
 		return fmt.Errorf("queue: entry is missing")
 	case e.ID == 0:
 		return fmt.Errorf("queue: entry has no id")
+	case int(e.Class) >= queue.Classes:
+		return fmt.Errorf("queue: %s is of the unknown class %d", e.ID, e.Class)
 	case len(a.Records) == 0 || len(a.Records) != len(e.Envelope.Recipients):
 		return fmt.Errorf("queue: %s has %d recipients and %d records", e.ID, len(e.Envelope.Recipients), len(a.Records))
 	case len(a.Records) > maxRecipients:

@@ -88,6 +88,35 @@ func TestBodyInFile(t *testing.T) {
 	}
 }
 
+// TestClassIsAByte: older gateways wrote a flag where the class is, 0 or 1, that said copy. The
+// index finds the class there without reading the entry.
+func TestClassIsAByte(t *testing.T) {
+	for number, class := range []queue.Class{queue.Mail, queue.Copy, queue.Journal, queue.Report, queue.Class(queue.Classes)} {
+		a := queuetest.Full(77, time.Unix(1.8e9, 5).UTC())
+		a.Entry.Class = class
+		var e encoder
+		front, _ := e.add(itemAdd, a.Entry, a.Records)
+		body := e.b[int(front)+itemHeader:]
+		if got := body[1+8+8]; int(got) != number {
+			t.Errorf("%s is stored as %d", class, got)
+		}
+		back, _, err := decodeAll(e.b)
+		family, head := headOf(body)
+		if number == queue.Classes {
+			if err == nil || head != queue.Mail {
+				t.Errorf("class %d was read as %s and %s", number, back.Class, head)
+			}
+			continue
+		}
+		if err != nil || back.Class != class || head != class || family != a.Entry.Family {
+			t.Errorf("%s came back as %s, and as %s of %s: %v", class, back.Class, head, family, err)
+		}
+	}
+	if family, class := headOf(make([]byte, headEnd-1)); family != 0 || class != queue.Mail {
+		t.Errorf("a head that is cut off: %s, %s", family, class)
+	}
+}
+
 func TestTimes(t *testing.T) {
 	for _, c := range []struct{ in, out time.Time }{
 		{time.Time{}, time.Time{}},
@@ -120,7 +149,7 @@ func FuzzItems(f *testing.F) {
 	m, _ := nextItem(e.b, int(it.size()))
 	f.Add(m.body)
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if len(b) > 0 && eachItem(b, func(it *item, _ uint32) error { return checkItem(it) }) == nil {
+		if len(b) > 0 && eachItem(b, func(it *item, _ item) error { return checkItem(it) }) == nil {
 			s := &Store{x: newIndex(clock{now: time.Now}, time.Hour, 0)}
 			s.x.segs[1] = &segment{number: 1}
 			if err := s.replayFrame(s.x.segs[1], 0, b, time.Now()); err != nil {

@@ -213,7 +213,7 @@ func (f *follower) change(seq uint64, id queue.ID, n int, r queue.Record, added 
 }
 
 func (f *follower) remember(e *queue.Entry) *known {
-	k := &known{e.Family, e.Envelope.ReversePath, e.Envelope.Recipients, make([]int, len(e.Envelope.Recipients)), e.Copy}
+	k := &known{e.Family, e.Envelope.ReversePath, e.Envelope.Recipients, make([]int, len(e.Envelope.Recipients)), e.Class.IsCopy()}
 	if _, ok := f.recent[e.ID]; !ok {
 		if len(f.order) >= feedRecent {
 			delete(f.recent, f.order[0])

@@ -56,7 +56,7 @@ func (x *index) insert(id queue.ID, at loc, message uint32, content []byte, coun
 }
 
 // begin sets the record of a recipient for the first time.
-func (x *index) begin(id uint32, b brief, fresh bool, now time.Time) {
+func (x *index) begin(id uint32, class queue.Class, b brief, fresh bool, now time.Time) {
 	r := x.rcpts.at(id)
 	r.state, r.attempts = uint8(b.state), clampAttempts(b.attempts)
 	e := x.entries.at(r.entry)
@@ -64,7 +64,7 @@ func (x *index) begin(id uint32, b brief, fresh bool, now time.Time) {
 		e.open--
 		return
 	}
-	r.dest = x.intern(b.dest)
+	r.dest = x.intern(class, b.dest)
 	if b.state != queue.Pending {
 		return
 	}
@@ -97,7 +97,7 @@ func (x *index) set(id uint32, b brief, at loc, now time.Time) {
 		e.open--
 		r.dest = 0
 	} else {
-		r.dest = x.intern(b.dest)
+		r.dest = x.intern(x.dests[old].class, b.dest)
 	}
 	x.forget(old)
 	if b.state == queue.Pending {

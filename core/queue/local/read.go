@@ -276,19 +276,20 @@ func (s *Store) items(id queue.ID, items []queue.Item) ([]queue.Item, error) {
 	}
 	var records []queue.Record
 	var family queue.ID
+	var class queue.Class
 	if c, ok := s.x.cache.m[id]; ok && s.untouched(i) {
-		records, family = c.records, c.entry.Family
+		records, family, class = c.records, c.entry.Family, c.entry.Class
 		s.mu.Unlock()
 	} else {
 		sn := s.snapshot(i)
 		s.mu.Unlock()
 		defer s.release(sn)
-		b, err := sn.read(loc{sn.at.seg, sn.at.off, sn.at.size + min(sn.message, familyEnd)})
+		b, err := sn.read(loc{sn.at.seg, sn.at.off, sn.at.size + min(sn.message, itemHeader+headEnd)})
 		if err == nil {
 			records, err = sn.records(b)
 		}
-		if err == nil {
-			family = familyOf(b[sn.at.size:])
+		if err == nil && sn.message > itemHeader {
+			family, class = headOf(b[sn.at.size+itemHeader:])
 		}
 		if err != nil {
 			if err = s.unreadable(&sn, err); errors.Is(err, queue.ErrGone) {
@@ -299,22 +300,26 @@ func (s *Store) items(id queue.ID, items []queue.Item) ([]queue.Item, error) {
 	}
 	for k, rec := range records {
 		if !rec.State.Final() {
-			items = append(items, queue.Item{ID: id, Family: family, Recipient: k, Record: rec, Leased: leased[k]})
+			items = append(items, queue.Item{ID: id, Family: family, Class: class, Recipient: k, Record: rec, Leased: leased[k]})
 		}
 	}
 	return items, nil
 }
 
-// familyEnd is how much of a message item the family takes: header, version, family.
-const familyEnd = itemHeader + 1 + 8
+// headEnd is how much of the body of a message item the version, family, time and class take.
+const headEnd = 1 + 8 + 8 + 1
 
-// familyOf reads the family from the beginning of a message item. Nothing checks it there:
-// it is for people, who find a message by it.
-func familyOf(b []byte) queue.ID {
-	if len(b) < familyEnd || b[0] != itemMessage {
-		return 0
+// headOf reads family and class from the beginning of the body of a message item. What is not
+// there, or unknown, is found when the entry is read.
+func headOf(b []byte) (queue.ID, queue.Class) {
+	if len(b) < headEnd {
+		return 0, queue.Mail
 	}
-	return queue.ID(binary.LittleEndian.Uint64(b[familyEnd-8:]))
+	class := queue.Class(b[headEnd-1])
+	if int(class) >= queue.Classes {
+		class = queue.Mail
+	}
+	return queue.ID(binary.LittleEndian.Uint64(b[1:])), class
 }
 
 // wallTime turns a due time back into a time of day.

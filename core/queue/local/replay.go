@@ -177,32 +177,30 @@ func (s *Store) reportGap(seg *segment, g gap) {
 
 // replayFrame takes the items of a frame into the index, all or none.
 func (s *Store) replayFrame(seg *segment, base uint32, payload []byte, now time.Time) error {
-	if err := eachItem(payload, func(it *item, _ uint32) error { return checkItem(it) }); err != nil {
+	if err := eachItem(payload, func(it *item, _ item) error { return checkItem(it) }); err != nil {
 		return err
 	}
-	return eachItem(payload, func(it *item, message uint32) error {
+	return eachItem(payload, func(it *item, message item) error {
 		s.replayItem(seg, base, it, message, now)
 		return nil
 	})
 }
 
-// eachItem calls f for each item of a payload; message is the size of the message item
-// that goes with it, which f does not see.
-func eachItem(payload []byte, f func(it *item, message uint32) error) error {
+// eachItem calls f for each item of a payload; message is the message item that goes with
+// it, if one does. f is not called for that by itself.
+func eachItem(payload []byte, f func(it *item, message item) error) error {
 	for off := 0; off < len(payload); {
 		it, err := nextItem(payload, off)
 		if err != nil {
 			return err
 		}
 		off += int(it.size())
-		message := uint32(0)
+		var message item
 		if it.kind == itemAdd || it.kind == itemMove {
-			m, err := nextItem(payload, off)
-			if err != nil || m.kind != itemMessage {
+			if message, err = nextItem(payload, off); err != nil || message.kind != itemMessage {
 				return errFormat
 			}
-			message = m.size()
-			off += int(message)
+			off += int(message.size())
 		}
 		if err := f(&it, message); err != nil {
 			return err
@@ -240,7 +238,7 @@ func checkItem(it *item) error {
 	return d.err
 }
 
-func (s *Store) replayItem(seg *segment, base uint32, it *item, message uint32, now time.Time) {
+func (s *Store) replayItem(seg *segment, base uint32, it *item, message item, now time.Time) {
 	at := loc{seg.number, base + uint32(it.off), it.size()}
 	d := &decoder{b: it.body[1:]}
 	switch it.kind {
@@ -268,17 +266,18 @@ func (s *Store) replayItem(seg *segment, base uint32, it *item, message uint32, 
 	}
 }
 
-func (s *Store) replayEntry(d *decoder, at loc, message uint32, now time.Time) {
+func (s *Store) replayEntry(d *decoder, at loc, message item, now time.Time) {
 	f := d.front()
 	if i := s.x.ids[f.id]; i != 0 {
-		s.x.move(i, at, message)
+		s.x.move(i, at, message.size())
 		return
 	}
-	i := s.x.insert(f.id, at, message, f.content, f.records)
+	i := s.x.insert(f.id, at, message.size(), f.content, f.records)
+	_, class := headOf(message.body)
 	e := s.x.entries.at(i)
 	for k := range f.records {
 		one := decoder{b: d.bytes()}
-		s.x.begin(e.first+uint32(k), one.brief(), false, now)
+		s.x.begin(e.first+uint32(k), class, one.brief(), false, now)
 	}
 	if e.open == 0 {
 		s.discard(s.x.end(i))

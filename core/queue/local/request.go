@@ -250,7 +250,7 @@ func (s *Store) applyAdd(a *addition, at loc, now time.Time) {
 	e := s.x.entries.at(i)
 	for k := range a.records {
 		rec := &a.records[k]
-		s.x.begin(e.first+uint32(k), brief{rec.State, rec.Attempts, timeToInt(rec.Next), []byte(rec.Destination)}, true, now)
+		s.x.begin(e.first+uint32(k), a.entry.Class, brief{rec.State, rec.Attempts, timeToInt(rec.Next), []byte(rec.Destination)}, true, now)
 	}
 	switch {
 	case e.open == 0:

@@ -1,10 +1,20 @@
 package local
 
-import "time"
+import (
+	"time"
 
-// dest is a destination with recipients that are not final.
-type dest struct {
+	"github.com/postern-mail/postern/core/queue"
+)
+
+// lane is what takes turns: a destination for the mail of one class.
+type lane struct {
+	class queue.Class
 	name  string
+}
+
+// dest is a lane with recipients that are not final.
+type dest struct {
+	lane
 	due   heap   // its pending recipients that are not leased
 	refs  int    // recipients that name it
 	pos   int32  // in schedule.waiting, or -1
@@ -18,7 +28,7 @@ type dest struct {
 type schedule struct {
 	rcpts   slab[rcpt]
 	dests   []dest // 0 is not used
-	names   map[string]uint32
+	names   map[lane]uint32
 	unused  []uint32
 	waiting heap     // destinations by their first due time
 	ready   []uint32 // destinations with something due, in the order of their turns
@@ -27,7 +37,7 @@ type schedule struct {
 }
 
 func newSchedule() schedule {
-	return schedule{dests: make([]dest, 1), names: make(map[string]uint32)}
+	return schedule{dests: make([]dest, 1), names: make(map[lane]uint32)}
 }
 
 // byDue are the keys of heaps of recipients, byFirst of the heap of destinations.
@@ -43,12 +53,12 @@ func (b byFirst) key(id uint32) int64  { return b.s.rcpts.at(b.s.dests[id].due.t
 func (b byFirst) pos(id uint32) *int32 { return &b.s.dests[id].pos }
 
 // intern returns the index of a destination and counts a reference.
-func (s *schedule) intern(name []byte) uint32 {
-	if i, ok := s.names[string(name)]; ok {
+func (s *schedule) intern(class queue.Class, name []byte) uint32 {
+	if i, ok := s.names[lane{class, string(name)}]; ok {
 		s.dests[i].refs++
 		return i
 	}
-	d := dest{name: string(name), refs: 1, pos: -1}
+	d := dest{lane: lane{class, string(name)}, refs: 1, pos: -1}
 	var i uint32
 	if n := len(s.unused); n > 0 {
 		i = s.unused[n-1]
@@ -58,7 +68,7 @@ func (s *schedule) intern(name []byte) uint32 {
 		i = uint32(len(s.dests))
 		s.dests = append(s.dests, d)
 	}
-	s.names[d.name] = i
+	s.names[d.lane] = i
 	return i
 }
 
@@ -70,7 +80,7 @@ func (s *schedule) forget(i uint32) {
 
 func (s *schedule) reclaim(i uint32) {
 	if d := &s.dests[i]; d.refs == 0 && !d.ready {
-		delete(s.names, d.name)
+		delete(s.names, d.lane)
 		*d = dest{refs: -1, pos: -1}
 		s.unused = append(s.unused, i)
 	}
@@ -157,13 +167,14 @@ func (s *schedule) wake(now int64) {
 }
 
 // pick calls take with the first due recipient of one destination after the other, in
-// turns, until take returns false or nobody with room has anything due. It returns when
-// something more will be due, or max int64.
-func (s *schedule) pick(now int64, room func(string) int, take func(id uint32) bool) int64 {
+// turns, until take returns false or nobody whom c leaves room has anything due. It returns
+// when something more will be due, or max int64.
+func (s *schedule) pick(now int64, c *queue.Claim, take func(id uint32) bool) int64 {
 	s.turn++
 	s.expire(now)
 	s.wake(now)
 	var full []uint32 // no room: they keep their turn, behind those that wait for one
+	var taken [queue.Classes]int
 	more := true
 	head := 0
 	for more && head < len(s.ready) {
@@ -179,11 +190,12 @@ func (s *schedule) pick(now int64, room func(string) int, take func(id uint32) b
 			s.reclaim(i)
 			continue
 		}
-		if room != nil && room(d.name) <= d.taken {
+		if c.Share != nil && c.Share(d.class) <= taken[d.class] || c.Room != nil && c.Room(d.class, d.name) <= d.taken {
 			full = append(full, i)
 			continue
 		}
 		d.taken++
+		taken[d.class]++
 		more = take(d.due.top())
 		s.ready = append(s.ready, i)
 	}

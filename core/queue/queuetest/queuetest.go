@@ -29,7 +29,7 @@ func Run(t *testing.T, open Open) {
 	}{
 		{"RoundTrip", testRoundTrip}, {"Durable", testDurable}, {"Atomic", testAtomic}, {"Gone", testGone},
 		{"FreshAtOnce", testFreshAtOnce}, {"Retry", testRetry}, {"AfterRestart", testAfterRestart},
-		{"OneLeasePerDestination", testOneLease}, {"Fairness", testFairness}, {"Room", testRoom},
+		{"OneLeasePerDestination", testOneLease}, {"Fairness", testFairness}, {"Room", testRoom}, {"Classes", testClasses}, {"ClassStays", testClassStays},
 		{"LeaseExpires", testLeaseExpires}, {"Extend", testExtend}, {"Release", testRelease},
 		{"HeldAndParked", testHeldAndParked}, {"Idle", testIdle}, {"Family", testFamily}, {"Marks", testMarks}, {"Scan", testScan},
 		{"Changed", testChanged}, {"NextDue", testNextDue}, {"Replaced", testReplaced},
@@ -106,7 +106,11 @@ func (s *suite) add(to ...string) queue.ID {
 
 func (s *suite) claim(max int, room func(string) int) []queue.Lease {
 	s.Helper()
-	leases, _, err := s.Claim(s.Context(), queue.Claim{Now: s.now(), Max: max, Owner: "test", Room: room})
+	c := queue.Claim{Now: s.now(), Max: max, Owner: "test"}
+	if room != nil {
+		c.Room = func(_ queue.Class, destination string) int { return room(destination) }
+	}
+	leases, _, err := s.Claim(s.Context(), c)
 	s.must(err)
 	return leases
 }
@@ -129,7 +133,7 @@ func to(state queue.State) func(*queue.Record) {
 // Full is an entry with every field set, and records for it; tests compare what comes back.
 func Full(id queue.ID, now time.Time) queue.Add {
 	e := &queue.Entry{
-		ID: id, Family: id - 1, Received: now, Copy: true,
+		ID: id, Family: id - 1, Received: now, Class: queue.Journal,
 		Header: mail.NewHeader([]byte("Subject: =?utf-8?q?full?=\r\nX: y\r\n\tz\r\n\r\n")),
 		Body:   mail.InlineBody([]byte("8bit \xff\x00 body\r\n")),
 		Run:    queue.Run{Complete: true, Done: []string{"spam", "dkim"}, Scores: map[string]float64{"spam/total": -1.5, "spam/b": 2}, Notes: map[string]string{"spam/why": "because\nso"}},
