@@ -56,6 +56,9 @@ type PlanAction struct {
 	Body   []byte      // in wire form (CRLF), at most 64 KiB
 	// NewBody is the body with which a message is kept or redirected; see [Plan.WithBody].
 	NewBody Section
+	// Own says that what is kept is not the message but another one, with Header and NewBody: a
+	// copy of what was sent, say. Its reverse-path is null, and nobody is told of its delivery.
+	Own bool
 }
 
 // Mark is something to remember for a time.
@@ -86,8 +89,8 @@ func (p *Plan) Discard(reason string) *Plan {
 
 // Reject refuses the message; status must be permanent. The sender is told if he is known
 // (he logged in, is in a relay network, or a plugin has left a note "authenticated"); else the
-// message is discarded, for the address may be forged. There is nothing beside it but marks and
-// notifications. The manifest declares [MayReject].
+// message is discarded, for the address may be forged. There is nothing beside it but marks,
+// notifications and copies of them ([PlanAction].Own). The manifest declares [MayReject].
 func (p *Plan) Reject(status mail.Status) *Plan {
 	return p.add(PlanAction{Kind: PlanReject, Status: status})
 }
@@ -146,7 +149,7 @@ func encodePlan(p *Plan) *proto.PlanResponse {
 	}
 	for _, a := range p.Actions {
 		pa := &proto.PlanAction{Kind: proto.PlanKind(a.Kind), Folder: line(a.Folder), Path: encodePath(a.Path), Status: encodeStatus(a.Status),
-			Reason: line(a.Reason), Header: a.Header.Block(), Body: a.Body, Create: a.Create}
+			Reason: line(a.Reason), Header: a.Header.Block(), Body: a.Body, Create: a.Create, Own: a.Own}
 		if s := a.NewBody; !s.IsZero() {
 			pa.NewBody = &proto.Section{Draft: s.Draft, Offset: s.Offset, Size: s.Size}
 		}

@@ -169,7 +169,7 @@ func TestPlanSurvivesTheWire(t *testing.T) {
 	action.Flags = []string{"a", "b"}
 	action.Body = []byte("body\r\n")
 	kept := action
-	action.NewBody, kept.Kind = sdk.Section{}, sdk.PlanKeep
+	action.NewBody, action.Own, kept.Kind = sdk.Section{}, false, sdk.PlanKeep
 	p := sdk.Plan{Actions: []sdk.PlanAction{kept, action}, Remember: []sdk.Mark{{Key: "k", Lifetime: 90 * time.Second}, {Key: "l", Lifetime: time.Hour}}, Notes: []string{"a", "b"}}
 	got, err := wire.PlanDraft(overWire(t, sdk.EncodePlan(&p), &proto.PlanResponse{}), sdk.Manifest{Host: sdk.MaySubmit, May: sdk.MayEditHeader | sdk.MayReplaceBody}, kept.NewBody.Draft)
 	if err != nil {

@@ -144,7 +144,7 @@ Grüße
 		}
 	}
 	filed := string(maildirFiles(t, g.folder("Sent"), 1)[0])
-	if !strings.Contains(filed, "To: from@example.net\r\n") || !strings.HasSuffix(filed, "Back on Monday.\r\nGr=C3=BC=C3=9Fe\r\n") {
+	if !strings.HasPrefix(filed, "Return-Path: <>\r\n") || !strings.Contains(filed, "To: from@example.net\r\n") || !strings.HasSuffix(filed, "Back on Monday.\r\nGr=C3=BC=C3=9Fe\r\n") {
 		t.Errorf("filed is\n%s", filed)
 	}
 	maildirFiles(t, g.maildir("alice@example.org"), 1)

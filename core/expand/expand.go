@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
@@ -118,7 +119,7 @@ type (
 
 // edited is what an action makes of the message first.
 func (w *work) edited(i int, a *sdk.PlanAction) intake.Edited {
-	var e intake.Edited
+	e := intake.Edited{Own: a.Own}
 	if len(a.Header.Block()) > 0 {
 		e.Header = &a.Header
 	}
@@ -142,8 +143,8 @@ func (w *work) carryOut(ctx context.Context, plan *sdk.Plan) (*Outcome, error) {
 			reject = a
 		}
 	}
-	if len(w.keeps)+len(w.sent) == 0 && reject == nil && discard == nil {
-		w.keeps = []kept{{}} // mail is not lost by accident
+	if !w.stays() && reject == nil && discard == nil {
+		w.keeps = append(w.keeps, kept{}) // mail is not lost by accident
 	}
 	if err := w.messages(ctx, plan); err != nil {
 		return nil, err
@@ -156,15 +157,17 @@ func (w *work) carryOut(ctx context.Context, plan *sdk.Plan) (*Outcome, error) {
 	if len(w.keeps) == 1 && w.keeps[0].edited == (intake.Edited{}) && len(w.sent) == 0 && len(w.out.Add) == 0 && len(w.out.Remember) == 0 {
 		return &Outcome{Keep: w.keeps[0].Keep, Events: w.out.Events}, nil
 	}
-	for i, k := range w.keeps {
-		w.out.Add = append(w.out.Add, w.Intake.Kept(w.entry, w.number, k.Keep, k.edited, i > 0))
+	first := true // the first way in which the message stays or goes on is the message itself
+	for _, k := range w.keeps {
+		w.out.Add = append(w.out.Add, w.Intake.Kept(w.entry, w.number, k.Keep, k.edited, !first))
+		first = first && k.edited.Own
 	}
-	for i, s := range w.sent {
-		add, err := w.Intake.Redirected(ctx, w.entry, w.number, s.to, s.edited, w.planner, i > 0 || len(w.keeps) > 0)
+	for _, s := range w.sent {
+		add, err := w.Intake.Redirected(ctx, w.entry, w.number, s.to, s.edited, w.planner, !first)
 		if err != nil {
 			return nil, err
 		}
-		w.out.Add = append(w.out.Add, add)
+		w.out.Add, first = append(w.out.Add, add), false
 	}
 	w.settle(reject, discard)
 	return &w.out, nil
@@ -202,18 +205,27 @@ func (w *work) settle(reject, discard *sdk.PlanAction) {
 		// RFC 5429 §2.2.1 permits it where the sender may be forged: a bounce would hit
 		// somebody else.
 		r.State, r.Reason = queue.Discarded, "rejected by the recipient, the sender is not known: "+reject.Status.Error()
-	case len(w.keeps)+len(w.sent) > 0:
+	case w.stays():
 		r.State, r.Reason = queue.Replaced, w.summary()
 	default:
 		r.State, r.Reason = queue.Discarded, discard.Reason
 	}
 }
 
+// stays reports whether the message itself is kept or sent on.
+func (w *work) stays() bool {
+	return len(w.sent) > 0 || slices.ContainsFunc(w.keeps, func(k kept) bool { return !k.edited.Own })
+}
+
 // summary says what was made of the message, for the trace.
 func (w *work) summary() string {
 	var s []string
 	for _, k := range w.keeps {
-		s = append(s, "kept in "+fmt.Sprintf("%q", k.Folder))
+		what := "kept in "
+		if k.edited.Own {
+			what = "a copy of what was sent kept in "
+		}
+		s = append(s, what+fmt.Sprintf("%q", k.Folder))
 	}
 	for _, r := range w.sent {
 		s = append(s, "redirected to "+r.to.String())
@@ -236,7 +248,7 @@ func (w *work) redirect(to mail.Path, edited intake.Edited) {
 	if to.Fold() == w.to.Fold() || w.Intake.Looping(w.entry.Header, w.to) {
 		w.Log.Warn("redirect in a loop, kept instead", "id", w.entry.ID.String(), "to", w.to.String(), "redirect", to.String())
 		for _, k := range w.keeps {
-			if k.Folder == "" {
+			if k.Folder == "" && !k.edited.Own {
 				return
 			}
 		}

@@ -25,6 +25,8 @@ type Edited struct {
 	Body   *mail.Body
 	// EightBit says that the body may have bytes that are not ASCII.
 	EightBit bool
+	// Own says that it is another message, which nobody has sent.
+	Own bool
 }
 
 // Kept is the message as one recipient keeps it. Only the first way in which he keeps it
@@ -32,8 +34,11 @@ type Edited struct {
 func (in *Intake) Kept(e *queue.Entry, recipient int, keep queue.Keep, edited Edited, isCopy bool) queue.Add {
 	env := e.Envelope
 	r := env.Recipients[recipient]
-	if isCopy {
+	if isCopy || edited.Own {
 		env.Origin, r.Notify = mail.Copied, mail.NotifyNever
+	}
+	if edited.Own {
+		env.ReversePath, env.Return, env.EnvelopeID = mail.Path{}, 0, ""
 	}
 	env.Recipients = []mail.Recipient{r}
 	kept := in.version(e, env, e.Header)

@@ -82,6 +82,7 @@ func TestPlan(t *testing.T) {
 		{"header", `addheader "X" "y"; keep; deleteheader "X";`, "keep header"},
 		{"body", `fileinto "A"; replace "new"; fileinto "B"; keep;`, "keep A; keep B header body(3); keep header body(3)"},
 		{"fcc", `vacation :fcc "Sent" "away"; discard;`, "vacation; discard discarded by the script main; keep Sent header body(6)"},
+		{"fcc of a notice beside reject", `reject "no"; notify :fcc "Sent" "mailto:a@example.com";`, "reject no; notify a@example.com; keep Sent header body(71)"},
 		{"notify", `notify "mailto:a@example.com,b@example.com?subject=x"; discard;`, "notify a@example.com; notify b@example.com; discard discarded by the script main"},
 		{"items", `if environment "location" "MDA" { fileinto "A"; } if environment :contains "host" "mx.example" { fileinto "B"; }`, "keep A; keep B"},
 		{"spam", `if spamtest :value "ge" :comparator "i;ascii-numeric" "5" { fileinto "Junk"; } if virustest :value "eq" :comparator "i;ascii-numeric" "5" { discard; }`, "keep Junk"},

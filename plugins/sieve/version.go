@@ -119,7 +119,7 @@ func (p *planning) fileCopy(f *engine.FileCopy, m *composed) error {
 		if err != nil {
 			return err
 		}
-		a := sdk.PlanAction{Kind: sdk.PlanKeep, Folder: folder, Flags: validFlags(f.Flags), Create: f.Create, Header: m.header()}
+		a := sdk.PlanAction{Kind: sdk.PlanKeep, Folder: folder, Flags: validFlags(f.Flags), Create: f.Create, Header: m.header(), Own: true}
 		p.copies = append(p.copies, copied{a, m.body})
 	}
 	return nil

@@ -155,7 +155,10 @@ type PlanAction struct {
 	// the inbox instead.
 	Create bool `protobuf:"varint,9,opt,name=create,proto3" json:"create,omitempty"`
 	// The message is kept or redirected with this body; absent: with its own. Right REPLACE_BODY.
-	NewBody       *Section `protobuf:"bytes,10,opt,name=new_body,json=newBody,proto3" json:"new_body,omitempty"`
+	NewBody *Section `protobuf:"bytes,10,opt,name=new_body,json=newBody,proto3" json:"new_body,omitempty"`
+	// What is kept is not the message but another one, with header and new_body: a copy of what was
+	// sent, say. Its reverse-path is null, and nobody is told of its delivery.
+	Own           bool `protobuf:"varint,11,opt,name=own,proto3" json:"own,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -258,6 +261,13 @@ func (x *PlanAction) GetNewBody() *Section {
 		return x.NewBody
 	}
 	return nil
+}
+
+func (x *PlanAction) GetOwn() bool {
+	if x != nil {
+		return x.Own
+	}
+	return false
 }
 
 // Section is a part of the draft: a body in wire form.
@@ -448,7 +458,7 @@ const file_planner_proto_rawDesc = "" +
 	"\rplanner.proto\x12\x11postern.plugin.v1\x1a\rpostern.proto\"Y\n" +
 	"\vPlanRequest\x124\n" +
 	"\amessage\x18\x01 \x01(\v2\x1a.postern.plugin.v1.MessageR\amessage\x12\x14\n" +
-	"\x05draft\x18\x02 \x01(\tR\x05draft\"\xde\x02\n" +
+	"\x05draft\x18\x02 \x01(\tR\x05draft\"\xf0\x02\n" +
 	"\n" +
 	"PlanAction\x12/\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x1b.postern.plugin.v1.PlanKindR\x04kind\x12\x16\n" +
@@ -461,7 +471,8 @@ const file_planner_proto_rawDesc = "" +
 	"\x04body\x18\b \x01(\fR\x04body\x12\x16\n" +
 	"\x06create\x18\t \x01(\bR\x06create\x125\n" +
 	"\bnew_body\x18\n" +
-	" \x01(\v2\x1a.postern.plugin.v1.SectionR\anewBody\"K\n" +
+	" \x01(\v2\x1a.postern.plugin.v1.SectionR\anewBody\x12\x10\n" +
+	"\x03own\x18\v \x01(\bR\x03own\"K\n" +
 	"\aSection\x12\x14\n" +
 	"\x05draft\x18\x01 \x01(\tR\x05draft\x12\x16\n" +
 	"\x06offset\x18\x02 \x01(\x03R\x06offset\x12\x12\n" +

@@ -67,7 +67,7 @@ func planAction(pa *proto.PlanAction) (sdk.PlanAction, error) {
 	if k <= 0 || k > proto.PlanKind_PLAN_NOTIFY {
 		return sdk.PlanAction{}, fmt.Errorf("kind %d is unknown", k)
 	}
-	a := sdk.PlanAction{Kind: sdk.PlanKind(k), Folder: pa.Folder, Flags: pa.Flags, Create: pa.Create, Reason: pa.Reason, Body: pa.Body}
+	a := sdk.PlanAction{Kind: sdk.PlanKind(k), Folder: pa.Folder, Flags: pa.Flags, Create: pa.Create, Own: pa.Own, Reason: pa.Reason, Body: pa.Body}
 	if len(pa.Header) > 0 {
 		a.Header = mail.NewHeader(pa.Header)
 	}
@@ -84,12 +84,15 @@ func planAction(pa *proto.PlanAction) (sdk.PlanAction, error) {
 
 // CheckPlan holds a plan against the contract and the manifest.
 func CheckPlan(p *sdk.Plan, m sdk.Manifest) error {
-	count := make(map[sdk.PlanKind]int)
+	count, own := make(map[sdk.PlanKind]int), 0
 	for i, a := range p.Actions {
 		if err := checkAction(a, m); err != nil {
 			return fmt.Errorf("action %d: %w", i, err)
 		}
 		count[a.Kind]++
+		if a.Own {
+			own++
+		}
 	}
 	switch {
 	case len(p.Actions) > maxActions || len(p.Remember) > maxActions:
@@ -98,7 +101,7 @@ func CheckPlan(p *sdk.Plan, m sdk.Manifest) error {
 		return fmt.Errorf("there are more than %d redirects", maxRedirects)
 	case count[sdk.PlanVacation]+count[sdk.PlanNotify] > maxMessages:
 		return fmt.Errorf("there are more than %d replies and notifications", maxMessages)
-	case count[sdk.PlanReject] > 0 && len(p.Actions) > 1+count[sdk.PlanNotify]:
+	case count[sdk.PlanReject] > 0 && len(p.Actions) > 1+count[sdk.PlanNotify]+own:
 		return errors.New("a reject stands alone")
 	case len(p.Notes) > maxPlanNotes:
 		return fmt.Errorf("there are more than %d notes", maxPlanNotes)
@@ -147,6 +150,9 @@ func checkAction(a sdk.PlanAction, m sdk.Manifest) error {
 		}
 	default:
 		return fmt.Errorf("kind %d is unknown", a.Kind)
+	}
+	if err == nil && a.Own && (a.Kind != sdk.PlanKeep || len(a.Header.Block()) == 0 || a.NewBody.IsZero()) {
+		err = errors.New("a message of its own is kept, and has a header and a body")
 	}
 	if err == nil && (a.Kind == sdk.PlanKeep || a.Kind == sdk.PlanRedirect) {
 		may, err = checkVersion(a, may)

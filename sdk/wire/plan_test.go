@@ -24,6 +24,10 @@ func TestCheckPlan(t *testing.T) {
 		return p
 	}
 	plan := func() *sdk.Plan { return &sdk.Plan{} }
+	own := func(p *sdk.Plan) *sdk.Plan {
+		p.Actions[len(p.Actions)-1].Own = true
+		return p
+	}
 	for name, tt := range map[string]struct {
 		plan *sdk.Plan
 		man  sdk.Manifest
@@ -67,6 +71,12 @@ func TestCheckPlan(t *testing.T) {
 		"16 notes":          {times(maxPlanNotes, func(p *sdk.Plan) { p.Note("x") }), sdk.Manifest{}, true},
 		"17 notes":          {times(maxPlanNotes+1, func(p *sdk.Plan) { p.Note("x") }), sdk.Manifest{}, false},
 		"note of two lines": {plan().Note("a\nb"), sdk.Manifest{}, false},
+		"own":               {own(plan().Keep("a").WithHeader(header).WithBody(body)), all, true},
+		"own, no header":    {own(plan().Keep("a").WithBody(body)), all, false},
+		"own, no body":      {own(plan().Keep("a").WithHeader(header)), all, false},
+		"own redirect":      {own(plan().Redirect(to).WithHeader(header).WithBody(body)), all, false},
+		"own and reject":    {own(plan().Reject(reject).Notify(to, header, nil).Keep("a").WithHeader(header).WithBody(body)), all, true},
+		"not own, reject":   {plan().Reject(reject).Keep("a").WithHeader(header).WithBody(body), all, false},
 		"no time":           {plan().AndRemember("k", 0), all, false},
 		"unknown":           {&sdk.Plan{Actions: []sdk.PlanAction{{Kind: 99}}}, all, false},
 	} {
