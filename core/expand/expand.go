@@ -143,13 +143,16 @@ func (w *work) carryOut(ctx context.Context, plan *sdk.Plan) (*Outcome, error) {
 			reject = a
 		}
 	}
+	now := w.Clock()
+	if err := w.once(ctx, now); err != nil {
+		return nil, err
+	}
 	if !w.stays() && reject == nil && discard == nil {
 		w.keeps = append(w.keeps, kept{}) // mail is not lost by accident
 	}
 	if err := w.messages(ctx, plan); err != nil {
 		return nil, err
 	}
-	now := w.Clock()
 	for _, m := range plan.Remember {
 		w.out.Remember = append(w.out.Remember, queue.Mark{Key: MarkKey(w.planner, w.to, m.Key), Until: now.Add(m.Lifetime)})
 	}
@@ -246,16 +249,44 @@ func (w *work) redirect(to mail.Path, edited intake.Edited) {
 		}
 	}
 	if to.Fold() == w.to.Fold() || w.Intake.Looping(w.entry.Header, w.to) {
-		w.Log.Warn("redirect in a loop, kept instead", "id", w.entry.ID.String(), "to", w.to.String(), "redirect", to.String())
-		for _, k := range w.keeps {
-			if k.Folder == "" && !k.edited.Own {
-				return
-			}
-		}
-		w.keeps = append(w.keeps, kept{})
+		w.keepInstead(to)
 		return
 	}
 	w.sent = append(w.sent, sent{to, edited})
+}
+
+func (w *work) keepInstead(of mail.Path) {
+	w.Log.Warn("redirect in a loop, kept instead", "id", w.entry.ID.String(), "to", w.to.String(), "redirect", of.String())
+	for _, k := range w.keeps {
+		if k.Folder == "" && !k.edited.Own {
+			return
+		}
+	}
+	w.keeps = append(w.keeps, kept{})
+}
+
+// onceFor is for how long it is remembered that a recipient has redirected a message.
+const onceFor = 24 * time.Hour
+
+// once lets a recipient redirect what was redirected to him one time only, by whatever way it comes:
+// the header alone, which the plans on the way can change, would not end loops, nor keep some
+// recipients who redirect to each other from making thousands of messages of one.
+func (w *work) once(ctx context.Context, now time.Time) error {
+	if len(w.sent) == 0 || w.entry.Envelope.Origin != mail.Redirected {
+		return nil
+	}
+	key := MarkKey("", w.to, "redirected "+w.entry.Family.String()) // no plugin has this name
+	again, err := w.Intake.Store.Remembered(ctx, key, now)
+	if err != nil {
+		return err
+	}
+	if again {
+		w.keepInstead(w.sent[0].to)
+		w.sent = nil
+		return nil
+	}
+	w.out.Remember = append(w.out.Remember, queue.Mark{Key: key, Until: now.Add(onceFor)})
+	return nil
 }
 
 // messages makes the replies and notifications.

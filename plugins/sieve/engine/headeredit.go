@@ -17,9 +17,9 @@ func editCommand(name string) (commandSpec, bool) {
 	return commandSpec{}, false
 }
 
-// protected reports whether a field must stay as it is (RFC 5293 §6).
+// protected reports whether a field must stay as it is (RFC 5293 §6): loops are found by it.
 func protected(name string) bool {
-	return strings.EqualFold(name, "Received") || strings.EqualFold(name, "Auto-Submitted")
+	return strings.EqualFold(name, "Received") || strings.EqualFold(name, "Auto-Submitted") || strings.EqualFold(name, "X-Sieve-Redirected-From")
 }
 
 func buildAddHeader(c *compiler, b *bound) (step, *Error) {

@@ -40,3 +40,29 @@ func TestLoopOverAnotherBody(t *testing.T) {
 		}
 	}
 }
+
+// TestL12TraceStays: what loops are found by stays, whatever a script makes of the message; a notification of an
+// automatic message would be one that never ends.
+func TestL12TraceStays(t *testing.T) {
+	const header = "X-Sieve-Redirected-From: a@example.org\r\nAuto-Submitted: auto-generated\r\nReceived: by x\r\nSubject: s\r\n\r\n"
+	for _, script := range []string{
+		`deleteheader "X-Sieve-Redirected-From"; deleteheader "auto-submitted"; deleteheader "received"; deleteheader "subject";`,
+		`enclose "x";`, `enclose :headers ["Auto-Submitted: no", "X-Sieve-Redirected-From: b@example.org"] "x";`, `replace "x";`,
+	} {
+		s, err := Compile([]byte(`require ["editheader","enclose","replace","enotify"]; `+script+` notify "mailto:b@example.org"; keep;`), Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		m := &Message{Header: mail.NewHeader([]byte(header)), Body: mail.InlineBody([]byte("text\r\n"))}
+		r, err := s.Run(context.Background(), m, &Env{Now: time.Unix(1e9, 0), To: "b@example.net"})
+		if err != nil || r.Fault != nil || render(r) != "keep" {
+			t.Errorf("%s: %v, %v", script, r, err)
+			continue
+		}
+		for name, want := range map[string]string{"X-Sieve-Redirected-From": "a@example.org", "Auto-Submitted": "auto-generated", "Received": "by x"} {
+			if got := r.Edited.Header.Get(name); strings.TrimSpace(got) != want {
+				t.Errorf("%s: %s is %q", script, name, got)
+			}
+		}
+	}
+}

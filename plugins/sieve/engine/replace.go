@@ -262,7 +262,11 @@ func (x *run) encloseFields(headers []string, line int) ([]field, error) {
 			fields = append(fields, field{name: name, raw: raw})
 		}
 	}
-	fields = append(fields, x.msg.all("Received")...) // loops are found by them
+	for _, f := range x.msg.fields {
+		if protected(f.name) {
+			fields = append(fields, f)
+		}
+	}
 	for _, name := range []string{"From", "To"} {
 		if len(named(fields, name)) == 0 {
 			fields = append(fields, textField(name, "<"+x.env.To+">"))
