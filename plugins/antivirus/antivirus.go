@@ -9,7 +9,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/postern-mail/postern/plugins/internal/failover"
@@ -82,25 +81,25 @@ func (p *Plugin) Configure(_ context.Context, c sdk.Config) error {
 	if err := c.Decode(&s); err != nil {
 		return err
 	}
-	var faults []string
+	var faults []error
 	if len(s.Addresses) == 0 {
-		faults = append(faults, `settings: addresses is empty; name a clamd, as in addresses = ["unix:/run/clamav/clamd.ctl"]`)
+		faults = append(faults, errors.New(`settings: addresses is empty; name a clamd, as in addresses = ["unix:/run/clamav/clamd.ctl"]`))
 	}
 	for _, a := range s.Addresses {
 		if _, _, err := failover.Split(a); err != nil {
-			faults = append(faults, "settings: addresses: "+err.Error())
+			faults = append(faults, fmt.Errorf("settings: addresses: %w", err))
 		}
 	}
 	p.policies = make(map[finding]policy)
 	for f, name := range map[finding]string{infected: s.Infected, encrypted: s.Encrypted, tooLarge: s.TooLarge, broken: s.Broken} {
 		pol, err := parsePolicy(name)
 		if err != nil {
-			faults = append(faults, fmt.Sprintf("settings: %s: %v", f.key(), err))
+			faults = append(faults, fmt.Errorf("settings: %s: %w", f.key(), err))
 		}
 		p.policies[f] = pol
 	}
-	if len(faults) > 0 { // in one line: the host shows no other
-		return errors.New(strings.Join(faults, "; "))
+	if len(faults) > 0 {
+		return errors.Join(faults...)
 	}
 	p.servers = failover.New(s.Addresses, time.Now)
 	p.clamd.handing.choice = s.FILDES

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -14,6 +13,7 @@ import (
 	"github.com/postern-mail/postern/plugins/internal/dkimkey"
 	"github.com/postern-mail/postern/plugins/internal/dkimsig"
 	"github.com/postern-mail/postern/plugins/internal/resolve"
+	"github.com/postern-mail/postern/plugins/internal/setting"
 	"github.com/postern-mail/postern/sdk"
 	"github.com/postern-mail/postern/sdk/mail"
 )
@@ -99,11 +99,7 @@ func (p *Plugin) Configure(_ context.Context, c sdk.Config) error {
 	if s.Timeout < 100*time.Millisecond || s.Timeout > 5*time.Minute {
 		return fmt.Errorf("settings: timeout is %s; it has to be from 100ms to 5m", s.Timeout)
 	}
-	dir := s.KeyDir
-	if !filepath.IsAbs(dir) {
-		dir = filepath.Join(c.DataDir, dir)
-	}
-	if p.key, err = dkimkey.Load(dir, d, s.Selector); err != nil {
+	if p.key, err = dkimkey.Load(setting.File(c.DataDir, s.KeyDir), d, s.Selector); err != nil {
 		return err
 	}
 	if p.key.Short() {

@@ -58,26 +58,26 @@ func load(dir string, wanted []wish, old *ring) (*ring, error) {
 		return nil, err
 	}
 	r := &ring{domains: make(map[mail.Domain]*domain)}
-	var faults []string
+	var faults []error
 	for _, w := range wanted {
 		d := &domain{name: w.domain}
 		r.domains[w.domain] = d
 		if d.history, err = readHistory(dir, w.domain); err != nil {
-			faults = append(faults, err.Error())
+			faults = append(faults, err)
 			continue
 		}
 		for _, base := range w.selectors {
 			s := &slot{domain: d, base: base}
 			if err := s.load(dir, files, old); err != nil {
-				faults = append(faults, err.Error())
+				faults = append(faults, err)
 				continue
 			}
 			d.slots = append(d.slots, s)
 			r.slots = append(r.slots, s)
 		}
 	}
-	if len(faults) > 0 { // in one line: the host shows no other
-		return nil, errors.New(strings.Join(faults, "; "))
+	if len(faults) > 0 {
+		return nil, errors.Join(faults...)
 	}
 	return r, nil
 }

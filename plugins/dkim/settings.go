@@ -3,12 +3,12 @@ package dkim
 import (
 	"errors"
 	"fmt"
-	"path/filepath"
+	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/postern-mail/postern/plugins/internal/dkimkey"
+	"github.com/postern-mail/postern/plugins/internal/setting"
 	"github.com/postern-mail/postern/sdk"
 	"github.com/postern-mail/postern/sdk/mail"
 )
@@ -72,14 +72,11 @@ func check(c sdk.Config) (checked, error) {
 	if s.Selectors == nil {
 		s.Selectors = []string{s.Selector}
 	}
-	out := checked{dir: s.KeyDir, rotateAfter: s.RotateAfter, overlap: s.Overlap, interval: s.CheckInterval}
-	if !filepath.IsAbs(out.dir) {
-		out.dir = filepath.Join(c.DataDir, out.dir)
-	}
-	var faults []string
+	out := checked{dir: setting.File(c.DataDir, s.KeyDir), rotateAfter: s.RotateAfter, overlap: s.Overlap, interval: s.CheckInterval}
+	var faults []error
 	fault := func(key string, err error) {
 		if err != nil {
-			faults = append(faults, "settings: "+key+": "+err.Error())
+			faults = append(faults, fmt.Errorf("settings: %s: %w", key, err))
 		}
 	}
 	fault("selectors", checkSelectors(s.Selectors))
@@ -90,7 +87,8 @@ func check(c sdk.Config) (checked, error) {
 		fault("rotate_after", errors.New("needs a check_interval: a new key is used once the DNS shows it"))
 	}
 	per := make(map[mail.Domain][]string)
-	for name, selectors := range s.PerDomain {
+	for _, name := range slices.Sorted(maps.Keys(s.PerDomain)) {
+		selectors := s.PerDomain[name]
 		d, err := mail.ParseDomain(name)
 		fault("per_domain", err)
 		fault("per_domain", checkSelectors(selectors))
@@ -112,11 +110,7 @@ func check(c sdk.Config) (checked, error) {
 	for d := range per {
 		fault("per_domain", fmt.Errorf("%q is not one of domains", d))
 	}
-	if len(faults) > 0 { // in one line: the host shows no other
-		slices.Sort(faults)
-		return out, errors.New(strings.Join(faults, "; "))
-	}
-	return out, nil
+	return out, errors.Join(faults...)
 }
 
 func checkSelectors(all []string) error {

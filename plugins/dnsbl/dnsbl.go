@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/postern-mail/postern/plugins/internal/peer"
 	"github.com/postern-mail/postern/plugins/internal/resolve"
 	"github.com/postern-mail/postern/sdk"
 	"github.com/postern-mail/postern/sdk/mail"
@@ -25,20 +26,14 @@ func Manifest() sdk.Manifest {
 	}
 }
 
-// resolver finds the names of clients.
-type resolver interface {
-	LookupAddr(ctx context.Context, addr string) ([]string, error)
-	LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error)
-}
-
 // Plugin asks the lists. It implements [sdk.Gate].
 type Plugin struct {
 	s        Settings
 	lists    []*list
-	networks []netip.Prefix
+	networks peer.Networks
 	later    bool // there is something to do at MAIL
 	dns      *asker
-	resolver resolver
+	resolver peer.Resolver
 	host     *sdk.Host
 	now      func() time.Time
 }
@@ -104,16 +99,15 @@ func (p *Plugin) Gate(ctx context.Context, a *sdk.Attempt) (*sdk.Verdict, error)
 
 // unlisted are networks that no list knows anything about: shared address space (RFC 6598),
 // and this host and network.
-var unlisted = []netip.Prefix{netip.MustParsePrefix("100.64.0.0/10"), netip.MustParsePrefix("0.0.0.0/8")}
+var unlisted = peer.Networks{netip.MustParsePrefix("100.64.0.0/10"), netip.MustParsePrefix("0.0.0.0/8")}
 
 // exempt reports whether no list is asked about a client.
 func (p *Plugin) exempt(c *mail.Client) bool {
-	addr := c.Addr.Unmap().WithZone("")
+	addr := peer.Addr(c)
 	if c.Class != mail.Stranger || c.User != "" || !addr.IsGlobalUnicast() || addr.IsPrivate() { // nor loopback, link-local
 		return true
 	}
-	contains := func(n netip.Prefix) bool { return n.Contains(addr) }
-	return slices.ContainsFunc(unlisted, contains) || slices.ContainsFunc(p.networks, contains)
+	return unlisted.Contains(addr) || p.networks.Contains(addr)
 }
 
 // count adds to a counter, beside the session: it may come late or not at all.

@@ -190,10 +190,10 @@ func TestRefuseAtMail(t *testing.T) {
 }
 
 func TestNotAsked(t *testing.T) {
-	r := newRig(t, `networks = ["198.51.100.0/24", "2001:db8::/32"]`+"\n"+one)
+	r := newRig(t, `networks = ["198.51.100.0/24", "2001:db8::/32", "::ffff:198.51.101.0/120"]`+"\n"+one)
 	r.list("bl.test", nil)
 	for _, client := range []string{"127.0.0.1", "::1", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.1.1", "fe80::1%eth0", "fd00::1",
-		"100.64.0.1", "0.1.2.3", "198.51.100.9", "2001:db8::1", "::ffff:127.0.0.1"} {
+		"100.64.0.1", "0.1.2.3", "198.51.100.9", "198.51.101.9", "2001:db8::1", "::ffff:127.0.0.1"} {
 		r.set(func() { r.a[reversed(netip.MustParseAddr(client).WithZone(""))+".bl.test"] = []string{"127.0.0.2"} })
 		r.want("", connect(client))
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"github.com/postern-mail/postern/plugins/internal/peer"
 	"github.com/postern-mail/postern/sdk"
 	"github.com/postern-mail/postern/sdk/mail"
 )
@@ -25,7 +26,7 @@ type subject struct {
 
 // subjects are what is known of a client at a stage.
 func (p *Plugin) subjects(ctx context.Context, a *sdk.Attempt) []subject {
-	addr := a.Envelope.Client.Addr.Unmap().WithZone("")
+	addr := peer.Addr(&a.Envelope.Client)
 	all := []subject{{ofClient, addr.String(), reversed(addr)}}
 	if a.Stage == sdk.AtConnect {
 		return all
@@ -41,7 +42,7 @@ func (p *Plugin) subjects(ctx context.Context, a *sdk.Attempt) []subject {
 		add(ofHelo, d)
 	}
 	if p.asked(ofName) {
-		add(ofName, p.name(ctx, addr))
+		add(ofName, p.name(ctx, &a.Envelope.Client))
 	}
 	return all
 }
@@ -51,23 +52,14 @@ func (p *Plugin) asked(of string) bool {
 	return slices.ContainsFunc(p.lists, func(l *list) bool { return slices.Contains(l.of, of) })
 }
 
-// name is the first name of a client that leads back to it: others anybody could have.
-func (p *Plugin) name(ctx context.Context, addr netip.Addr) mail.Domain {
+// name is the client's name, if one leads back to it: others anybody could have.
+func (p *Plugin) name(ctx context.Context, c *mail.Client) mail.Domain {
 	// Time of its own: a slow name is not to look as if the lists were.
 	ctx, cancel := context.WithTimeout(ctx, p.s.Timeout/2)
 	defer cancel()
-	names, _ := p.resolver.LookupAddr(ctx, addr.String())
-	for _, n := range names[:min(len(names), 3)] {
-		d, err := mail.ParseDomain(strings.TrimSuffix(n, "."))
-		if err != nil {
-			continue
-		}
-		addrs, _ := p.resolver.LookupNetIP(ctx, "ip", d.String())
-		if slices.ContainsFunc(addrs, func(a netip.Addr) bool { return a.Unmap() == addr }) {
-			return d
-		}
-	}
-	return mail.Domain{}
+	name, _ := peer.Name(ctx, p.resolver, c, func(name string) bool { _, err := mail.ParseDomain(name); return err == nil })
+	d, _ := mail.ParseDomain(name)
+	return d
 }
 
 // hit is what a list answered.

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/postern-mail/postern/plugins/internal/peer"
 	"github.com/postern-mail/postern/sdk/mail"
 )
 
@@ -94,9 +95,9 @@ const (
 func sane(score float64) bool { return score >= -maxScore && score <= maxScore } // and no NaN
 
 // check returns the lists and the networks, and every fault there is.
-func (s *Settings) check() (lists []*list, networks []netip.Prefix, err error) {
-	var faults []string
-	fault := func(format string, args ...any) { faults = append(faults, fmt.Sprintf("settings: "+format, args...)) }
+func (s *Settings) check() (lists []*list, networks peer.Networks, err error) {
+	var faults []error
+	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf("settings: "+format, args...)) }
 	if s.RefuseAt != "connect" && s.RefuseAt != "mail" {
 		fault(`refuse_at is %q; it has to be "connect" or "mail"`, s.RefuseAt)
 	}
@@ -115,9 +116,9 @@ func (s *Settings) check() (lists []*list, networks []netip.Prefix, err error) {
 		fault("timeout is %s; it has to be from 100ms to 1m", s.Timeout)
 	}
 	for _, text := range s.Networks {
-		n, err := parseNetwork(text)
+		n, err := peer.ParseNetwork(text)
 		if err != nil {
-			fault("networks: %q is not a network; write it as in %q", text, "192.0.2.0/24")
+			fault("networks: %q %w", text, err)
 		}
 		networks = append(networks, n)
 	}
@@ -133,10 +134,7 @@ func (s *Settings) check() (lists []*list, networks []netip.Prefix, err error) {
 		}
 		lists = append(lists, l)
 	}
-	if len(faults) > 0 { // in one line: the host shows no other
-		return nil, nil, errors.New(strings.Join(faults, "; "))
-	}
-	return lists, networks, nil
+	return lists, networks, errors.Join(faults...)
 }
 
 func (s *ListSettings) list() (*list, error) {
@@ -246,13 +244,4 @@ func last(n netip.Prefix) netip.Addr {
 		b[i/8] |= 1 << (7 - i%8)
 	}
 	return netip.AddrFrom4(b)
-}
-
-func parseNetwork(s string) (netip.Prefix, error) {
-	if !strings.Contains(s, "/") {
-		a, err := netip.ParseAddr(s)
-		return netip.PrefixFrom(a.Unmap(), a.Unmap().BitLen()), err
-	}
-	p, err := netip.ParsePrefix(s)
-	return p.Masked(), err
 }

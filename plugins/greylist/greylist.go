@@ -4,12 +4,11 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"net/netip"
 	"path/filepath"
-	"strings"
 	"sync/atomic"
 	"time"
 
+	"github.com/postern-mail/postern/plugins/internal/peer"
 	"github.com/postern-mail/postern/plugins/internal/resolve"
 	"github.com/postern-mail/postern/sdk"
 	"github.com/postern-mail/postern/sdk/mail"
@@ -29,19 +28,13 @@ func Manifest() sdk.Manifest {
 	}
 }
 
-// resolver is what the plugin asks the DNS through.
-type resolver interface {
-	LookupAddr(ctx context.Context, addr string) ([]string, error)
-	LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error)
-}
-
 // Plugin makes new senders wait. It implements [sdk.Gate].
 type Plugin struct {
 	s        Settings
-	networks []netip.Prefix
+	networks peer.Networks
 	host     *sdk.Host
 	kept     *kept
-	resolver resolver
+	resolver peer.Resolver
 	now      func() time.Time
 	silent   atomic.Int64 // no word of a failing state until then, Unix time
 }
@@ -120,7 +113,7 @@ func (p *Plugin) Gate(ctx context.Context, a *sdk.Attempt) (*sdk.Verdict, error)
 
 // exempt says why somebody never waits; "" if he may have to.
 func (p *Plugin) exempt(e *mail.Envelope) string {
-	addr := e.Client.Addr.Unmap().WithZone("")
+	addr := peer.Addr(&e.Client)
 	switch {
 	case e.Client.Class != mail.Stranger || e.Client.User != "":
 		return "passed: known client"
@@ -131,10 +124,8 @@ func (p *Plugin) exempt(e *mail.Envelope) string {
 		// address of ours exists, and a bounce is sent to one who wrote before.
 		return "passed: null reverse-path"
 	}
-	for _, n := range p.networks {
-		if n.Contains(addr) {
-			return "passed: network"
-		}
+	if p.networks.Contains(addr) {
+		return "passed: network"
 	}
 	return ""
 }
@@ -144,24 +135,11 @@ func (p *Plugin) exempt(e *mail.Envelope) string {
 func (p *Plugin) named(ctx context.Context, e *mail.Envelope) bool {
 	ctx, cancel := context.WithTimeout(ctx, nameTime)
 	defer cancel()
-	addr := e.Client.Addr.Unmap().WithZone("")
-	names, err := p.resolver.LookupAddr(ctx, addr.String())
-	if err != nil {
-		return false
-	}
-	for _, name := range names[:min(len(names), 5)] {
-		d, err := mail.ParseDomain(strings.TrimSuffix(name, "."))
-		if err != nil || !d.Under(e.ReversePath.Domain) {
-			continue
-		}
-		addrs, _ := p.resolver.LookupNetIP(ctx, "ip", d.String())
-		for _, a := range addrs {
-			if a.Unmap() == addr {
-				return true
-			}
-		}
-	}
-	return false
+	_, err := peer.Name(ctx, p.resolver, &e.Client, func(name string) bool {
+		d, err := mail.ParseDomain(name)
+		return err == nil && d.Under(e.ReversePath.Domain)
+	})
+	return err == nil
 }
 
 // count adds to a counter, beside the session: it may come late or not at all.

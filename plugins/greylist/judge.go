@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/postern-mail/postern/plugins/internal/peer"
 	"github.com/postern-mail/postern/sdk/mail"
 )
 
@@ -42,7 +43,7 @@ const tries = 5
 // judge decides about one recipient. The first context is for questions to the state, the
 // second one for those to the DNS.
 func (p *Plugin) judge(state, ctx context.Context, e *mail.Envelope, recipient mail.Path) (answer, error) {
-	from := network(e.Client.Addr).String()
+	from := peer.Network(e.Client.Addr).String()
 	triplet := key(tripletKey, from, sender(e.ReversePath), recipient.Fold().String())
 	client := key(clientKey, from)
 	if p.s.ProvenBy == "domain" {

@@ -3,22 +3,10 @@ package greylist
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"net/netip"
 	"strings"
 
 	"github.com/postern-mail/postern/sdk/mail"
 )
-
-// network is where a client is from: large senders try again from another address of it.
-func network(addr netip.Addr) netip.Prefix {
-	addr = addr.Unmap().WithZone("")
-	bits := 24
-	if addr.Is6() {
-		bits = 64
-	}
-	p, _ := addr.Prefix(bits)
-	return p
-}
 
 // sender is a reverse-path without what changes from message to message: the extension
 // (VERP), and every word with a digit in it (BATV, SRS, numbers of messages).

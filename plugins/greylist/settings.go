@@ -3,9 +3,9 @@ package greylist
 import (
 	"errors"
 	"fmt"
-	"net/netip"
-	"strings"
 	"time"
+
+	"github.com/postern-mail/postern/plugins/internal/peer"
 )
 
 // Settings of the plugin.
@@ -42,9 +42,9 @@ func Defaults() Settings {
 const longest = 400 * 24 * time.Hour
 
 // check returns the networks, and every fault there is.
-func (s *Settings) check() ([]netip.Prefix, error) {
-	var faults []string
-	fault := func(format string, args ...any) { faults = append(faults, fmt.Sprintf("settings: "+format, args...)) }
+func (s *Settings) check() (peer.Networks, error) {
+	var faults []error
+	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf("settings: "+format, args...)) }
 	if s.Delay < time.Second || s.Delay > 24*time.Hour {
 		fault("delay is %s; it has to be from 1s to 24h", s.Delay)
 	}
@@ -63,26 +63,13 @@ func (s *Settings) check() ([]netip.Prefix, error) {
 	if s.ProvenFor < time.Hour || s.ProvenFor > longest {
 		fault("proven_for is %s; it has to be from 1h to %s", s.ProvenFor, longest)
 	}
-	var networks []netip.Prefix
+	var networks peer.Networks
 	for _, text := range s.Networks {
-		n, err := parseNetwork(text)
+		n, err := peer.ParseNetwork(text)
 		if err != nil {
-			fault("networks: %q is not a network; write it as in %q", text, "192.0.2.0/24")
-			continue
+			fault("networks: %q %w", text, err)
 		}
 		networks = append(networks, n)
 	}
-	if len(faults) > 0 { // in one line: the host shows no other
-		return nil, errors.New(strings.Join(faults, "; "))
-	}
-	return networks, nil
-}
-
-func parseNetwork(s string) (netip.Prefix, error) {
-	if !strings.Contains(s, "/") {
-		a, err := netip.ParseAddr(s)
-		return netip.PrefixFrom(a.Unmap(), a.Unmap().BitLen()), err
-	}
-	p, err := netip.ParsePrefix(s)
-	return p.Masked(), err
+	return networks, errors.Join(faults...)
 }

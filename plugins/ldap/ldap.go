@@ -2,6 +2,7 @@ package ldap
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"time"
@@ -9,6 +10,7 @@ import (
 	ber "github.com/go-asn1-ber/asn1-ber"
 
 	"github.com/postern-mail/postern/plugins/internal/failover"
+	"github.com/postern-mail/postern/plugins/internal/setting"
 	"github.com/postern-mail/postern/sdk"
 	"github.com/postern-mail/postern/sdk/mail"
 )
@@ -46,13 +48,16 @@ func (p *Plugin) Configure(_ context.Context, c sdk.Config) error {
 	if err := s.check(); err != nil {
 		return err
 	}
-	roots, err := readCAs(in(c, s.CAFile))
-	if err != nil {
-		return fmt.Errorf("settings: ca_file: %w", err)
-	}
+	var roots *x509.CertPool // nil: the system's
 	password := ""
+	var err error
+	if s.CAFile != "" {
+		if roots, err = readCAs(setting.File(c.DataDir, s.CAFile)); err != nil {
+			return fmt.Errorf("settings: ca_file: %w", err)
+		}
+	}
 	if s.PasswordFile != "" {
-		if password, err = readPassword(in(c, s.PasswordFile)); err != nil {
+		if password, err = setting.Secret(setting.File(c.DataDir, s.PasswordFile)); err != nil {
 			return fmt.Errorf("settings: password_file: %w", err)
 		}
 	}

@@ -5,7 +5,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
 	"net/url"
@@ -16,14 +15,14 @@ import (
 
 	goldap "github.com/go-ldap/ldap/v3"
 
-	"github.com/postern-mail/postern/sdk"
+	"github.com/postern-mail/postern/plugins/internal/setting"
 )
 
 // Settings of the plugin.
 type Settings struct {
 	// URL are the servers, tried in order: "ldap://host:389", "ldaps://host:636" or
 	// "ldapi:///path/of/socket". Required.
-	URL oneOrMore `toml:"url"`
+	URL setting.List `toml:"url"`
 	// StartTLS protects ldap:// connections. Default: false.
 	StartTLS bool `toml:"starttls"`
 	// CAFile has the only authorities believed, in PEM. Default: the system's.
@@ -72,29 +71,6 @@ func Defaults() Settings {
 		Timeout:         10 * time.Second,
 		Connections:     8,
 	}
-}
-
-// oneOrMore is a string or an array of strings.
-type oneOrMore []string
-
-// UnmarshalTOML implements [toml.Unmarshaler].
-func (o *oneOrMore) UnmarshalTOML(v any) error {
-	switch v := v.(type) {
-	case string:
-		*o = oneOrMore{v}
-		return nil
-	case []any:
-		*o = nil
-		for _, e := range v {
-			s, ok := e.(string)
-			if !ok {
-				return errors.New("has to be a string or an array of strings")
-			}
-			*o = append(*o, s)
-		}
-		return nil
-	}
-	return errors.New("has to be a string or an array of strings")
 }
 
 // check returns what is wrong with settings, all at once.
@@ -204,9 +180,6 @@ func tlsConfig(roots *x509.CertPool, host string) *tls.Config {
 }
 
 func readCAs(file string) (*x509.CertPool, error) {
-	if file == "" {
-		return nil, nil
-	}
 	pem, err := os.ReadFile(file)
 	if err != nil {
 		return nil, err
@@ -216,37 +189,4 @@ func readCAs(file string) (*x509.CertPool, error) {
 		return nil, fmt.Errorf("%s has no certificate in PEM", file)
 	}
 	return pool, nil
-}
-
-// in is a file as the settings name it.
-func in(c sdk.Config, file string) string {
-	if file == "" || filepath.IsAbs(file) {
-		return file
-	}
-	return filepath.Join(c.DataDir, file)
-}
-
-// readPassword reads a password from a file that is not for everybody.
-func readPassword(file string) (string, error) {
-	f, err := os.Open(file)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return "", err
-	}
-	if info.Mode().Perm()&0o007 != 0 {
-		return "", fmt.Errorf("%s may be read by everybody; run chmod o= on it", file)
-	}
-	b, err := io.ReadAll(io.LimitReader(f, 1025))
-	if err != nil {
-		return "", err
-	}
-	secret := strings.TrimRight(string(b), "\r\n")
-	if secret == "" || len(b) > 1024 || strings.ContainsAny(secret, "\r\n") {
-		return "", fmt.Errorf("%s does not hold one line with a password", file)
-	}
-	return secret, nil
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/postern-mail/postern/plugins/internal/arcchain"
 	"github.com/postern-mail/postern/plugins/internal/dkimverify"
 	"github.com/postern-mail/postern/plugins/internal/dmarc"
+	"github.com/postern-mail/postern/plugins/internal/peer"
 	"github.com/postern-mail/postern/plugins/internal/spf"
 	"github.com/postern-mail/postern/sdk/mail"
 )
@@ -38,7 +39,7 @@ func (p *Plugin) check(ctx context.Context, m *mail.Message) (*facts, error) {
 	defer cancel()
 	var g group
 	g.run(func() error {
-		f.iprev = checkIprev(dnsCtx, limit(p.resolver, 1+maxNames), f.client)
+		f.iprev = checkIprev(dnsCtx, limit(p.resolver, 1+peer.MaxNames), f.client)
 		return nil
 	})
 	g.run(func() error { f.spf = p.checkSPF(dnsCtx, m); return nil })

@@ -54,7 +54,7 @@ func (p *Plugin) Configure(_ context.Context, c sdk.Config) error {
 	if err != nil {
 		return err
 	}
-	if p.policy, err = s.policy(); err != nil {
+	if p.policy, err = s.check(); err != nil {
 		return err
 	}
 	if p.reports, err = newReports(s.Reports, c); err != nil {

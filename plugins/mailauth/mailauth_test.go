@@ -278,13 +278,14 @@ func TestOverrides(t *testing.T) {
 		action sdk.Action
 		why    string
 	}{
-		"":                                  {sdk.ActionReject, ""},
-		"dmarc = 'report'":                  {sdk.ActionContinue, "not enforced"},
-		"reject_action = 'quarantine'":      {sdk.ActionQuarantine, ""},
-		"override = ['reject.test']":        {sdk.ActionContinue, "override for reject.test"},
-		"override = ['test']":               {sdk.ActionContinue, "override for test"},
-		"override = ['198.51.100.0/24']":    {sdk.ActionContinue, "override for 198.51.100.0/24"},
-		"override = ['x.test', '10.0.0.1']": {sdk.ActionReject, ""},
+		"":                                       {sdk.ActionReject, ""},
+		"dmarc = 'report'":                       {sdk.ActionContinue, "not enforced"},
+		"reject_action = 'quarantine'":           {sdk.ActionQuarantine, ""},
+		"override = ['reject.test']":             {sdk.ActionContinue, "override for reject.test"},
+		"override = ['test']":                    {sdk.ActionContinue, "override for test"},
+		"override = ['198.51.100.0/24']":         {sdk.ActionContinue, "override for 198.51.100.0/24"},
+		"override = ['::ffff:198.51.100.0/120']": {sdk.ActionContinue, "override for 198.51.100.0/24"},
+		"override = ['x.test', '10.0.0.1']":      {sdk.ActionReject, ""},
 	} {
 		p := newPlugin(t, zones(), settings)
 		v, err := sdktest.Filter(t, p, Manifest(), message("ann@reject.test", "::ffff:198.51.100.9", fmt.Sprintf(text, "reject.test")))

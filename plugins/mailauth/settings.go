@@ -1,11 +1,12 @@
 package mailauth
 
 import (
+	"errors"
 	"fmt"
-	"net/netip"
 	"strings"
 	"time"
 
+	"github.com/postern-mail/postern/plugins/internal/peer"
 	"github.com/postern-mail/postern/sdk/mail"
 )
 
@@ -56,16 +57,18 @@ func Defaults() Settings {
 type policySettings struct {
 	enforce, quarantineRejects, tempfail bool
 	domains                              []mail.Domain // whose mail is let through
-	networks                             []netip.Prefix
+	networks                             peer.Networks
 	sealers                              []mail.Domain
 }
 
-func (s Settings) policy() (policySettings, error) {
+// check returns the settings that decide, and every fault there is.
+func (s Settings) check() (policySettings, error) {
 	var p policySettings
-	var err error
+	var faults []error
+	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf("settings: "+format, args...)) }
 	choose := func(key, value, no, yes string) bool {
-		if value != no && value != yes && err == nil {
-			err = fmt.Errorf("settings: %s is %q; it has to be %q or %q", key, value, no, yes)
+		if value != no && value != yes {
+			fault("%s is %q; it has to be %q or %q", key, value, no, yes)
 		}
 		return value == yes
 	}
@@ -73,38 +76,26 @@ func (s Settings) policy() (policySettings, error) {
 	p.quarantineRejects = choose("reject_action", s.RejectAction, "reject", "quarantine")
 	p.tempfail = choose("temperror", s.TempError, "accept", "tempfail")
 	for _, text := range s.Override {
-		if n, nerr := parseNetwork(text); nerr == nil {
+		if n, err := peer.ParseNetwork(text); err == nil {
 			p.networks = append(p.networks, n)
-		} else if d, derr := mail.ParseDomain(text); derr == nil && !strings.Contains(text, "/") {
+		} else if d, err := mail.ParseDomain(text); err == nil && !strings.Contains(text, "/") {
 			p.domains = append(p.domains, d)
-		} else if err == nil {
-			err = fmt.Errorf("settings: override: %q is neither a domain nor a network; write it as in \"lists.example.org\" or \"192.0.2.0/24\"", text)
+		} else {
+			fault("override: %q is neither a domain nor a network; write it as in \"lists.example.org\" or \"192.0.2.0/24\"", text)
 		}
 	}
 	for _, text := range s.TrustedSealers {
-		d, derr := mail.ParseDomain(text)
-		if derr != nil && err == nil {
-			err = fmt.Errorf("settings: trusted_sealers: %w", derr)
+		d, err := mail.ParseDomain(text)
+		if err != nil {
+			fault("trusted_sealers: %w", err)
 		}
 		p.sealers = append(p.sealers, d)
 	}
-	if err == nil && (s.MaxSignatures < 1 || s.MaxSignatures > 50) {
-		err = fmt.Errorf("settings: max_signatures is %d; it has to be from 1 to 50", s.MaxSignatures)
+	if s.MaxSignatures < 1 || s.MaxSignatures > 50 {
+		fault("max_signatures is %d; it has to be from 1 to 50", s.MaxSignatures)
 	}
-	if err == nil && (s.Timeout < 100*time.Millisecond || s.Timeout > 5*time.Minute) {
-		err = fmt.Errorf("settings: timeout is %s; it has to be from 100ms to 5m", s.Timeout)
+	if s.Timeout < 100*time.Millisecond || s.Timeout > 5*time.Minute {
+		fault("timeout is %s; it has to be from 100ms to 5m", s.Timeout)
 	}
-	return p, err
-}
-
-func parseNetwork(s string) (netip.Prefix, error) {
-	if !strings.Contains(s, "/") {
-		a, err := netip.ParseAddr(s)
-		if err != nil {
-			return netip.Prefix{}, err
-		}
-		return netip.PrefixFrom(a, a.BitLen()), nil
-	}
-	p, err := netip.ParsePrefix(s)
-	return p.Masked(), err
+	return p, errors.Join(faults...)
 }

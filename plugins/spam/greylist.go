@@ -4,10 +4,10 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"net/netip"
 	"strconv"
 	"time"
 
+	"github.com/postern-mail/postern/plugins/internal/peer"
 	"github.com/postern-mail/postern/sdk"
 	"github.com/postern-mail/postern/sdk/mail"
 )
@@ -54,18 +54,8 @@ func (g greylist) wait(ctx context.Context, e *mail.Envelope) (bool, string) {
 	return false, "has waited"
 }
 
-// greyKey names a sender: its network, because large senders come back from another
-// address, with the reverse-path and the first recipient.
+// greyKey names a sender: its network, with the reverse-path and the first recipient.
 func greyKey(e *mail.Envelope) string {
-	addr := e.Client.Addr.Unmap().WithZone("")
-	bits := 24
-	if addr.Is6() {
-		bits = 64
-	}
-	network, err := addr.Prefix(bits)
-	if err != nil {
-		network = netip.PrefixFrom(addr, addr.BitLen())
-	}
-	sum := sha256.Sum256([]byte(network.String() + "\x00" + e.ReversePath.Fold().String() + "\x00" + e.Recipients[0].Path.Fold().String()))
+	sum := sha256.Sum256([]byte(peer.Network(e.Client.Addr).String() + "\x00" + e.ReversePath.Fold().String() + "\x00" + e.Recipients[0].Path.Fold().String()))
 	return "grey/" + hex.EncodeToString(sum[:16])
 }

@@ -3,13 +3,12 @@ package spam
 import (
 	"errors"
 	"fmt"
-	"io"
 	"net/url"
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/postern-mail/postern/plugins/internal/setting"
 )
 
 // Settings of the plugin.
@@ -18,7 +17,7 @@ type Settings struct {
 	Engine string `toml:"engine"`
 	// URL of rspamd's normal worker; one, or an array tried in order. Default:
 	// "http://127.0.0.1:11333".
-	URL list `toml:"url"`
+	URL setting.List `toml:"url"`
 	// PasswordFile has the password for rspamd, if it wants one; relative to the gateway's
 	// data directory. Default: "".
 	PasswordFile string `toml:"password_file"`
@@ -26,7 +25,7 @@ type Settings struct {
 	SettingsID string `toml:"settings_id"`
 	// Address of spamd, "host:port" or "unix:/path"; one, or an array tried in order.
 	// Default: "127.0.0.1:783".
-	Address list `toml:"address"`
+	Address setting.List `toml:"address"`
 	// User whose preferences spamd uses. Default: "".
 	User string `toml:"user"`
 
@@ -60,32 +59,9 @@ type Thresholds struct {
 // Defaults are the settings where nothing else is said.
 func Defaults() Settings {
 	return Settings{
-		Engine: "rspamd", URL: list{"http://127.0.0.1:11333"}, Address: list{"127.0.0.1:783"},
+		Engine: "rspamd", URL: setting.List{"http://127.0.0.1:11333"}, Address: setting.List{"127.0.0.1:783"},
 		MaxSize: 4 << 20, Oversize: "head", Headers: true, GreylistDelay: 5 * time.Minute,
 	}
-}
-
-// list is one string, or several.
-type list []string
-
-// UnmarshalTOML implements [toml.Unmarshaler].
-func (l *list) UnmarshalTOML(v any) error {
-	switch v := v.(type) {
-	case string:
-		*l = list{v}
-		return nil
-	case []any:
-		*l = nil
-		for _, e := range v {
-			s, ok := e.(string)
-			if !ok {
-				return errors.New("it is not an array of strings")
-			}
-			*l = append(*l, s)
-		}
-		return nil
-	}
-	return errors.New("it is neither a string nor an array of strings")
 }
 
 // threshold is a score, "off", or left to the engine.
@@ -150,13 +126,13 @@ func (n *size) UnmarshalTOML(v any) error {
 	return nil
 }
 
-func checkEach(key string, all list, check func(string) error) (faults []string) {
+func checkEach(key string, all setting.List, check func(string) error) (faults []error) {
 	if len(all) == 0 {
-		faults = append(faults, fmt.Sprintf("settings: %s is empty", key))
+		faults = append(faults, fmt.Errorf("settings: %s is empty", key))
 	}
 	for _, a := range all {
 		if err := check(a); err != nil {
-			faults = append(faults, fmt.Sprintf("settings: %s: %v", key, err))
+			faults = append(faults, fmt.Errorf("settings: %s: %w", key, err))
 		}
 	}
 	return faults
@@ -175,34 +151,6 @@ func checkURL(s string) error {
 		return fmt.Errorf("%q is not of the form http://host:port", s)
 	}
 	return nil
-}
-
-// readPassword reads a secret from a file that not everybody may read.
-func readPassword(file, dataDir string) (string, error) {
-	if !filepath.IsAbs(file) {
-		file = filepath.Join(dataDir, file)
-	}
-	f, err := os.Open(file)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return "", err
-	}
-	if info.Mode().Perm()&0o007 != 0 {
-		return "", fmt.Errorf("%s may be read by everybody; run chmod o= on it", file)
-	}
-	b, err := io.ReadAll(io.LimitReader(f, 1025))
-	if err != nil {
-		return "", err
-	}
-	secret := strings.TrimRight(string(b), "\r\n")
-	if secret == "" || len(b) > 1024 || strings.ContainsFunc(secret, func(r rune) bool { return r < ' ' || r == 0x7f }) {
-		return "", fmt.Errorf("%s does not hold one line with a password", file)
-	}
-	return secret, nil
 }
 
 func plainWord(s string) bool {

@@ -4,10 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/postern-mail/postern/plugins/internal/failover"
+	"github.com/postern-mail/postern/plugins/internal/setting"
 	"github.com/postern-mail/postern/sdk"
 	"github.com/postern-mail/postern/sdk/mail"
 )
@@ -64,37 +64,35 @@ func (p *Plugin) Configure(_ context.Context, c sdk.Config) error {
 	for name, d := range s.Domains {
 		domain, err := mail.ParseDomain(name)
 		if err != nil {
-			faults = append(faults, fmt.Sprintf("settings: domains: %v", err))
+			faults = append(faults, fmt.Errorf("settings: domains: %w", err))
 			continue
 		}
 		p.domains[domain] = policy{d.Tag.or(s.Tag), d.Quarantine.or(s.Quarantine), d.Reject.or(s.Reject)}
 	}
-	switch p.maxSize = int64(s.MaxSize); {
-	case s.Oversize != "head" && s.Oversize != "unscanned":
-		faults = append(faults, fmt.Sprintf(`settings: oversize: %q is neither "head" nor "unscanned"`, s.Oversize))
-	case p.maxSize < minSize:
-		faults = append(faults, fmt.Sprintf("settings: max_size is below %d", minSize))
-	case s.GreylistDelay < 0 || s.GreylistDelay > maxDelay:
-		faults = append(faults, fmt.Sprintf("settings: greylist_delay is not between 0s and %s", maxDelay))
+	if s.Oversize != "head" && s.Oversize != "unscanned" {
+		faults = append(faults, fmt.Errorf(`settings: oversize: %q is neither "head" nor "unscanned"`, s.Oversize))
+	}
+	if p.maxSize = int64(s.MaxSize); p.maxSize < minSize {
+		faults = append(faults, fmt.Errorf("settings: max_size is below %d", minSize))
+	}
+	if s.GreylistDelay < 0 || s.GreylistDelay > maxDelay {
+		faults = append(faults, fmt.Errorf("settings: greylist_delay is not between 0s and %s", maxDelay))
 	}
 	p.head, p.headers = s.Oversize == "head", s.Headers
 	p.greylist = greylist{host: c.Host, delay: s.GreylistDelay, now: time.Now}
-	if len(faults) > 0 { // in one line: the host shows no other
-		return errors.New(strings.Join(faults, "; "))
-	}
-	return nil
+	return errors.Join(faults...)
 }
 
 // choose sets up the engine.
-func (p *Plugin) choose(s *Settings, c sdk.Config) (faults []string) {
+func (p *Plugin) choose(s *Settings, c sdk.Config) (faults []error) {
 	addresses := s.URL
 	switch s.Engine {
 	case "rspamd":
 		r := newRspamd(c.Hostname, s.SettingsID)
 		if s.PasswordFile != "" {
 			var err error
-			if r.password, err = readPassword(s.PasswordFile, c.DataDir); err != nil {
-				faults = append(faults, "settings: password_file: "+err.Error())
+			if r.password, err = setting.Secret(setting.File(c.DataDir, s.PasswordFile)); err != nil {
+				faults = append(faults, fmt.Errorf("settings: password_file: %w", err))
 			}
 		}
 		p.engine = r
@@ -103,11 +101,11 @@ func (p *Plugin) choose(s *Settings, c sdk.Config) (faults []string) {
 		addresses = s.Address
 		p.engine = &spamd{user: s.User}
 		if !plainWord(s.User) {
-			faults = append(faults, fmt.Sprintf("settings: user: %q is not the name of a user", s.User))
+			faults = append(faults, fmt.Errorf("settings: user: %q is not the name of a user", s.User))
 		}
 		faults = append(faults, checkEach("address", s.Address, func(a string) error { _, _, err := failover.Split(a); return err })...)
 	default:
-		return []string{fmt.Sprintf(`settings: engine: %q is neither "rspamd" nor "spamassassin"`, s.Engine)}
+		return []error{fmt.Errorf(`settings: engine: %q is neither "rspamd" nor "spamassassin"`, s.Engine)}
 	}
 	p.servers = failover.New(addresses, time.Now)
 	return faults
