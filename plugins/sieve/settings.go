@@ -102,6 +102,17 @@ func SettingsOf(c sdk.Config) (Settings, error) {
 	return s, nil
 }
 
+// CheckSetting looks at something that is to be set for an account; known: the plugin reads it.
+func CheckSetting(key, value string) (known bool, err error) {
+	if key != "sieve" {
+		return false, nil
+	}
+	if value != "on" && value != "off" {
+		return true, fmt.Errorf("sieve is on or off, not %q", value)
+	}
+	return true, nil
+}
+
 // place makes the paths absolute.
 func (s *Settings) place(dir string) {
 	for _, l := range []fileList{s.Before, s.After, s.Gateway} {

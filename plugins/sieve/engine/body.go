@@ -4,6 +4,8 @@ import (
 	"io"
 	"strings"
 
+	"golang.org/x/net/html"
+
 	"github.com/postern-mail/postern/plugins/internal/mime"
 )
 
@@ -42,9 +44,9 @@ func buildBody(c *compiler, b *bound) (cond, *Error) {
 		case "raw":
 			values, err = x.rawBody(b.Line)
 		case "content":
-			values, err = x.content(x.texts(types), b.Line)
+			values, err = x.content(x.texts(types), false, b.Line)
 		default:
-			values, err = x.content([]string{"text"}, b.Line)
+			values, err = x.content([]string{"text", xhtml}, true, b.Line)
 		}
 		if err != nil {
 			return false, err
@@ -67,8 +69,9 @@ func (x *run) rawBody(line int) ([]string, error) {
 	return []string{string(b)}, x.spend(int64(len(b)), line)
 }
 
-// content lists the contents of the parts whose type is asked for, decoded, in UTF-8 (RFC 5173 §5.2).
-func (x *run) content(types []string, line int) ([]string, error) {
+// content lists the contents of the parts whose type is asked for, decoded, in UTF-8 (RFC 5173 §5.2); plain ones
+// without their mark-up (§5.3).
+func (x *run) content(types []string, plain bool, line int) ([]string, error) {
 	tree, err := x.msg.parts()
 	if err != nil {
 		return nil, err
@@ -87,6 +90,9 @@ func (x *run) content(types []string, line int) ([]string, error) {
 			return nil, err
 		}
 		left -= int64(len(v)) + 1
+		if plain && (p.Type == "text/html" || p.Type == xhtml) {
+			v = withoutMarkup(v)
+		}
 		values = append(values, v)
 	}
 	return values, nil
@@ -114,7 +120,7 @@ func (x *run) contentOf(tree *mime.Tree, p *mime.Part, limit int64, line int) (s
 		return string(block[:min(int64(len(block)), limit)]), x.spend(int64(len(block)), line)
 	case p.IsMultipart() && len(p.Children) > 0:
 		return x.outside(tree, p, limit, line)
-	case strings.HasPrefix(p.Type, "text/"):
+	case strings.HasPrefix(p.Type, "text/") || p.Type == xhtml:
 		return x.partText(p, limit, line)
 	}
 	r, err := tree.Decoded(p)
@@ -150,4 +156,40 @@ func (x *run) outside(tree *mime.Tree, p *mime.Part, limit int64, line int) (str
 		_, after, _ = strings.Cut(text[i+2:], "\r\n")
 	}
 	return strings.TrimPrefix(before, "\r\n") + after, nil
+}
+
+const xhtml = "application/xhtml+xml"
+
+// withoutMarkup is the text of HTML. Where a tag was, words stay apart.
+func withoutMarkup(s string) string {
+	var b strings.Builder
+	t := html.NewTokenizer(strings.NewReader(s))
+	hidden, blank := "", true // the element whose text nobody sees; whether the text ends with a blank
+	for {
+		kind := t.Next()
+		if kind == html.ErrorToken {
+			return b.String()
+		}
+		if kind == html.TextToken {
+			if text := t.Token().Data; hidden == "" && text != "" {
+				b.WriteString(text)
+				blank = text[len(text)-1] <= ' '
+			}
+			continue
+		}
+		if kind == html.CommentToken {
+			continue
+		}
+		tag, _ := t.TagName()
+		switch name := string(tag); {
+		case kind == html.StartTagToken && (name == "script" || name == "style"):
+			hidden = name
+		case kind == html.EndTagToken && name == hidden:
+			hidden = ""
+		}
+		if !blank {
+			b.WriteByte(' ')
+			blank = true
+		}
+	}
 }

@@ -135,30 +135,34 @@ func (l *lexer) identifier() string {
 	return string(l.src[start:l.pos])
 }
 
-// maxNumber bounds numbers, with their quantifier (RFC 5228 §2.4.1 wants 2^31-1 at least).
-const maxNumber = 1<<62 - 1
+// maxNumber bounds numbers, with their quantifier (RFC 5228 §2.4.1 wants 2^31-1 at least). From 2^63 on they are all
+// the same.
+const maxNumber uint64 = 1<<64 - 1
 
 func (l *lexer) numeral(t token) (token, *Error) {
 	t.kind = tokenNumber
+	var n uint64
 	for ; l.pos < len(l.src) && isDigit(l.src[l.pos]); l.pos++ {
-		if t.number > maxNumber/10-10 {
+		digit := uint64(l.src[l.pos] - '0')
+		if n > (maxNumber-digit)/10 {
 			return t, errorAt(l.line, "the number is too large")
 		}
-		t.number = t.number*10 + int64(l.src[l.pos]-'0')
+		n = n*10 + digit
 	}
 	if l.pos < len(l.src) {
 		shift := strings.IndexByte(" KMG", l.src[l.pos]&^0x20) * 10
 		if shift > 0 && isLetter(l.src[l.pos]) {
 			l.pos++
-			if t.number > maxNumber>>shift {
+			if n > maxNumber>>shift {
 				return t, errorAt(l.line, "the number is too large")
 			}
-			t.number <<= shift
+			n <<= shift
 		}
 	}
 	if l.pos < len(l.src) && isLetter(l.src[l.pos]) {
 		return t, errorAt(l.line, "a number may be followed by K, M or G, not by %q", rune(l.src[l.pos]))
 	}
+	t.number = int64(min(n, 1<<63-1))
 	return t, nil
 }
 

@@ -58,8 +58,8 @@ func (x *run) headers(o mimeOptions, line int) ([][]field, error) {
 	return list, nil
 }
 
-// fieldsNamed returns the fields that a test looks at. Their index counts in the order of the names (RFC 5260 §6), in
-// each header of its own.
+// fieldsNamed returns the fields that a test looks at. Their index counts in the order of the headers, and in each of
+// the names (RFC 5260 §6).
 func (x *run) fieldsNamed(o mimeOptions, ix index, names []string, line int) ([]field, error) {
 	headers, err := x.headers(o, line)
 	if err != nil {
@@ -67,19 +67,20 @@ func (x *run) fieldsNamed(o mimeOptions, ix index, names []string, line int) ([]
 	}
 	var list []field
 	for _, h := range headers {
-		var fields []field
 		for _, n := range names {
-			fields = append(fields, named(h, n)...)
+			list = append(list, named(h, n)...)
 		}
-		list = append(list, pick(ix, fields)...)
 	}
-	return list, nil
+	return pick(ix, list), nil
 }
 
 // values are what a field says under the options.
 func (x *run) values(o mimeOptions, f field) []string {
 	if o.option == "" {
 		return []string{x.msg.value(f)}
+	}
+	if o.option != "param" && !strings.EqualFold(f.name, "Content-Type") && !strings.EqualFold(f.name, "Content-Disposition") {
+		return []string{""} // RFC 5703 §4.1: other fields have no type
 	}
 	raw := withoutComments(unfold(f.raw))
 	value, _, _ := strings.Cut(raw, ";")

@@ -120,16 +120,18 @@ func parseMailto(uri string) ([]string, bool) {
 	}
 	var to []string
 	for _, l := range lists {
-		for _, s := range strings.Split(l, ",") {
-			if s == "" {
-				continue
-			}
-			s, err := url.PathUnescape(s)
-			if err != nil || !validAddress(s) {
+		l, err := url.PathUnescape(l)
+		if err != nil || strings.ContainsAny(l, "\r\n\x00") {
+			return nil, false
+		}
+		for p := (addressParser{s: l}); p.space() && p.pos < len(l); {
+			a, group, ok := p.member()
+			if !ok || group || p.route || p.space() && p.pos < len(l) && l[p.pos] != ',' {
 				return nil, false
 			}
-			if a := parseAddresses(s)[0].full; !slices.Contains(to, a) {
-				to = append(to, a)
+			p.pos++
+			if !slices.Contains(to, a.full) {
+				to = append(to, a.full)
 			}
 		}
 	}

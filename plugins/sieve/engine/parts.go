@@ -172,7 +172,7 @@ func firstCharacters(s string, n int64) string {
 
 // partText is the content of a text part in UTF-8, at most limit bytes of it; "" for other parts.
 func (x *run) partText(p *mime.Part, limit int64, line int) (string, error) {
-	if p == nil || !strings.HasPrefix(p.Type, "text/") {
+	if p == nil || !strings.HasPrefix(p.Type, "text/") && p.Type != xhtml {
 		return "", nil
 	}
 	if with, ok := x.replacements[p]; ok {
