@@ -49,11 +49,16 @@ func checkCommand(file *string) *cobra.Command {
 // check runs every examination, prints a line for each, and returns an error if one failed.
 func check(ctx context.Context, c *config.Config, out io.Writer) error {
 	faults := 0
+	said := make(map[string]bool) // the same fault can be in the way of two examinations
 	report := func(what string, err error) {
 		if err == nil {
 			fmt.Fprintf(out, "ok     %s\n", what)
 			return
 		}
+		if said[err.Error()] {
+			return
+		}
+		said[err.Error()] = true
 		faults++
 		fmt.Fprintf(out, "FAULT  %s: %s\n", what, strings.ReplaceAll(err.Error(), "\n", "\n       "))
 	}

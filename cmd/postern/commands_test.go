@@ -46,13 +46,28 @@ func TestFirstScreen(t *testing.T) {
 }
 
 func TestSendSaysWhy(t *testing.T) {
+	next := newSink(t)
+	next.script(func(verb, _ string) string {
+		if verb == "RCPT" {
+			return "550 5.1.1 Not here"
+		}
+		return ""
+	})
 	g := start(t, basics+`
 [[domain]]
 name = "example.org"
 deliver = "maildir"
+[[domain]]
+name = "behind.example"
+deliver = "smtp://`+next.addr+`"
+recipients = "any"
 `)
 	out, code := g.run("send", "--to", "nobody@example.org")
-	if code != 1 || !strings.Contains(out, "550 5.1.1") {
+	if code != 1 || strings.Count(out, "550 5.1.1") != 1 {
+		t.Errorf("%d %s", code, out)
+	}
+	out, code = g.run("send", "--to", "x@behind.example")
+	if code != 1 || !strings.Contains(out, "250 2.0.0 Ok") || !strings.Contains(out, "550 5.1.1 Not here") {
 		t.Errorf("%d %s", code, out)
 	}
 	out, code = g.run("send", "--to", "nonsense")
@@ -199,6 +214,12 @@ func TestDkimKeygen(t *testing.T) {
 		again, code := postern(t, "", "dkim", "keygen", "example.org", "--selector", algorithm, "--json", "--config", file)
 		if code != 0 || again != out {
 			t.Errorf("a key was replaced:\n%s%s", out, again)
+		}
+	}
+	for args, want := range map[string]int{"--selector rsa --algorithm ed25519": 1, "--selector rsa --algorithm dsa": 2} { // nothing but what was asked for
+		out, code := postern(t, "", append([]string{"dkim", "keygen", "example.org", "--config", file}, strings.Fields(args)...)...)
+		if code != want || strings.Contains(out, "v=DKIM1") {
+			t.Errorf("%s: %d %s", args, code, out)
 		}
 	}
 }

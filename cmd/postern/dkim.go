@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -55,8 +56,14 @@ func dkimKeygen(file *string) *cobra.Command {
 					return err
 				}
 			}
+			if algorithm != "rsa" && algorithm != "ed25519" {
+				return usageError{fmt.Errorf("--algorithm %q is no kind of key: use rsa or ed25519", algorithm)}
+			}
 			path, state := dkim.KeyFile(dir, domain, selector), "stays as it is"
 			record, err := dkim.ReadRecord(dir, domain, selector)
+			if err == nil && cmd.Flags().Changed("algorithm") && !strings.Contains(record.Value, "k="+algorithm+";") {
+				return fmt.Errorf("the key in %s is there already and is no %s key: make another one beside it with --selector", path, algorithm)
+			}
 			if errors.Is(err, os.ErrNotExist) {
 				path, record, err = dkim.Generate(dir, domain, selector, algorithm)
 				state = "is new"
@@ -96,7 +103,7 @@ func keyring(file string, asOwner bool) (*dkim.Keyring, error) {
 		}
 		return dkim.Open(sdk.Config{Settings: p.Settings.TOML, Hostname: c.Hostname.String(), DataDir: c.DataDir, DNSServers: c.DNS.Servers})
 	}
-	return nil, errors.New("the plugin dkim is not configured; list it with the domains to sign for, as its README.md shows")
+	return nil, errors.New("the plugin dkim is not configured; list it with the domains to sign for, as plugins/dkim/README.md shows")
 }
 
 func dkimStatus(file *string, online bool) *cobra.Command {

@@ -16,8 +16,8 @@ import (
 func domainCommand(file *string) *cobra.Command {
 	return branch("domain", "Domains that the gateway is responsible for",
 		"Domains that the gateway is responsible for, besides those that the configuration declares: they are kept in the directory, and mean the same as a [[domain]] there.\n"+
-			"A running gateway puts a change in force within a second, and keeps what it has when it cannot (its log says why)."+
-			"", domainAdd(file), domainSet(file), domainRemove(file), domainList(file))
+			"A running gateway puts a change in force within a second, and keeps what it has when it cannot (its log says why).",
+		domainAdd(file), domainSet(file), domainRemove(file), domainList(file))
 }
 
 // domainFlags are what is said about a domain.
@@ -105,22 +105,23 @@ func checkStored(cmd *cobra.Command, c *config.Config, d *directory.Directory, d
 	if err == nil {
 		_, err = routes(all, nil)
 	}
-	return plainProblems(err, dom.Name)
+	return plainProblems(err, len(c.Domains))
 }
 
-// plainProblems leaves the place in a file out of problems with what is in none.
-func plainProblems(err error, name mail.Domain) error {
+// plainProblems leaves the place in the file out of problems with domains that are not in it.
+func plainProblems(err error, declared int) error {
 	var ps config.Problems
 	if !errors.As(err, &ps) {
 		return err
 	}
 	var out []error
 	for _, p := range ps {
+		var i int
 		_, key, _ := strings.Cut(p.Key, "].")
-		if p.Line > 0 || key == "" {
-			out = append(out, errors.New(p.String()))
+		if n, _ := fmt.Sscanf(p.Key, "domain[%d]", &i); n == 1 && i >= declared && key != "" {
+			out = append(out, fmt.Errorf("%s: %s", key, p.Text))
 		} else {
-			out = append(out, fmt.Errorf("domain %s: %s: %s", name, key, p.Text))
+			out = append(out, errors.New(p.String()))
 		}
 	}
 	return errors.Join(out...)
@@ -153,8 +154,11 @@ func domainAdd(file *string) *cobra.Command {
 				if err := flags.put(cmd, &dom); err != nil {
 					return err
 				}
+				if slices.ContainsFunc(c.Domains, func(o config.Domain) bool { return o.Name == name }) {
+					return fmt.Errorf("domain %s: is declared in the configuration: change it there", name)
+				}
 				if err := checkStored(cmd, c, d, dom); err != nil {
-					return err
+					return fmt.Errorf("domain %s: %w", name, err)
 				}
 				if err := d.AddDomain(cmd.Context(), dom); err != nil {
 					return err
@@ -179,6 +183,13 @@ func domainSet(file *string) *cobra.Command {
 			name, err := domainName(a[0])
 			if err != nil {
 				return err
+			}
+			given := cmd.Flags().NFlag()
+			if cmd.Flags().Changed("config") {
+				given--
+			}
+			if given == 0 {
+				return usageError{fmt.Errorf("say what to change, as in: %s", strings.TrimSpace(strings.SplitN(cmd.Example, "\n", 2)[0]))}
 			}
 			return withBoth(*file, func(c *config.Config, d *directory.Directory) error {
 				err := d.SetDomain(cmd.Context(), name, func(dom *directory.Domain) error {

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"syscall"
 
 	"github.com/postern-mail/postern/core/config"
 )
@@ -36,6 +37,8 @@ func (g *gateway) openSockets(c *config.Config) (map[string]*socket, error) {
 			closeSockets(opened)
 			if network == "tcp" && errors.Is(err, os.ErrPermission) {
 				err = fmt.Errorf("%w: ports below 1024 need root or the capability CAP_NET_BIND_SERVICE", err)
+			} else if network == "tcp" && errors.Is(err, syscall.EADDRINUSE) {
+				err = fmt.Errorf("%w: another program has this port; ss -ltnp shows which", err)
 			}
 			return nil, fmt.Errorf("cannot listen on %s: %w", c.Listeners[i].Address, err)
 		}

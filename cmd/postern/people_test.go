@@ -236,11 +236,13 @@ func TestStoredDomain(t *testing.T) {
 	c := g.inside()
 	c.cmd(235, "AUTH PLAIN %s", plain("alice@example.org", "secret of alice"))
 	for _, line := range []struct{ args, want string }{
-		{"domain add stored.test", "deliver: is missing"},
+		{"domain add stored.test", "postern: domain stored.test: deliver: is missing"},
 		{"domain add stored.test --deliver nothing", "no mailbox plugin"},
 		{"domain add stored.test --deliver http://x", "deliver"},
 		{"domain add stored.test --deliver maildir --planner none-such", "there is no plugin"},
-		{"domain add example.org --deliver maildir", "example.org"},
+		{"domain add example.org --deliver maildir", "domain example.org: is declared in the configuration"},
+		{"domain set other.test", "postern domain set"},
+		{"domain set also.test --recipients some", "does not exist"},
 		{"domain set example.org --quota 5GiB", "is declared in the configuration"},
 		{"domain add stored.test --deliver maildir --recipients some", "recipients"},
 	} {

@@ -31,7 +31,8 @@ func sendCommand(file *string) *cobra.Command {
 		Short: "Send a message through the running gateway and say where it went",
 		Long: "Send a message through the running gateway and say where it went.\n\n" +
 			"FILE is a message with its header, - is standard input; without it a sample is sent.\n" +
-			"Without --to it goes to the postmaster.",
+			"Without --to it goes to the postmaster.\n\n" +
+			"Exit code 1: the gateway refused it, or a recipient failed for good; what is deferred or held is neither.",
 		Example: "  postern send --config config.example.toml\n  postern send --from me@example.org --to you@example.org message.eml",
 		Args:    args(cobra.MaximumNArgs(1)),
 		RunE: func(cmd *cobra.Command, a []string) error {
@@ -82,11 +83,11 @@ func (s *submission) run(ctx context.Context, c *config.Config) error {
 	if err != nil {
 		return err
 	}
-	if !s.json {
-		fmt.Fprintln(s.out, sub.Reply.Error())
-	}
 	if !sub.Reply.Success() {
 		return fmt.Errorf("the gateway refused the message: %s", sub.Reply.Error())
+	}
+	if !s.json {
+		fmt.Fprintln(s.out, sub.Reply.Error())
 	}
 	return s.follow(ctx, client, sub.ID)
 }
@@ -142,7 +143,7 @@ func (s *submission) follow(ctx context.Context, client *admin.Client, id string
 	defer cancel()
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
-	shown := 0
+	shown, failed := 0, 0
 	for {
 		settled, err := attempted(ctx, client, id) // before the story is read, so that it is complete
 		if err != nil && ctx.Err() == nil {
@@ -154,8 +155,14 @@ func (s *submission) follow(ctx context.Context, client *admin.Client, id string
 		}
 		for _, e := range events[min(shown, len(events)):] {
 			s.print(e)
+			if e.Type == trace.Failed {
+				failed++
+			}
 		}
 		shown = max(shown, len(events))
+		if settled && failed > 0 {
+			return fmt.Errorf("%s failed", count(failed, "recipient"))
+		}
 		if settled {
 			return nil
 		}

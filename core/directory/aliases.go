@@ -127,7 +127,7 @@ func (c *change) addGroup(p mail.Path, senders Senders, members []mail.Path) err
 	if err := senders.check(); err != nil {
 		return err
 	}
-	for _, other := range []struct{ table, what string }{{"accounts", "an account"}, {"aliases", "an alias"}} {
+	for _, other := range []struct{ table, what string }{{"accounts", "an account"}, {"groups", "a group"}, {"aliases", "an alias"}} {
 		var is bool
 		err := c.tx.QueryRowContext(c.ctx, `SELECT EXISTS (SELECT 1 FROM `+other.table+` WHERE domain = ? AND local = ?)`, p.Domain.String(), p.Local).Scan(&is)
 		if err != nil {
