@@ -14,6 +14,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/postern-mail/postern/core/directory"
+	"github.com/postern-mail/postern/plugins/maildir"
+	"github.com/postern-mail/postern/plugins/sieve"
 	"github.com/postern-mail/postern/sdk/mail"
 )
 
@@ -274,15 +276,36 @@ func accountSet(file *string) *cobra.Command {
 			if len(rest) == 2 {
 				value = rest[1]
 			}
+			known, err := checkSetting(rest[0], value)
+			if err != nil {
+				return err
+			}
 			if err := d.SetSetting(cmd.Context(), p, rest[0], value); err != nil {
 				return err
 			}
 			if value == "" {
 				return say(cmd, "%s of %s is no longer set", rest[0], p)
 			}
+			if !known {
+				return say(cmd, "%s of %s set; no plugin that comes with Postern reads it", rest[0], p)
+			}
 			return say(cmd, "%s of %s set", rest[0], p)
 		}),
 	}
+}
+
+// checkSetting refuses a value that the plugin which reads the key could not use; known: there is
+// such a plugin among ours. What others read is theirs to understand.
+func checkSetting(key, value string) (known bool, err error) {
+	if value == "" { // it goes
+		return true, nil
+	}
+	for _, check := range []func(key, value string) (bool, error){sieve.CheckSetting, maildir.CheckSetting} {
+		if known, err := check(key, value); known {
+			return true, err
+		}
+	}
+	return false, nil
 }
 
 func accountList(file *string) *cobra.Command {

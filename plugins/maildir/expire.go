@@ -3,6 +3,7 @@ package maildir
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -60,6 +61,17 @@ func (p *Plugin) expireMailbox(ctx context.Context, root string, address mail.Pa
 		}
 	}
 	return removed
+}
+
+// CheckSetting looks at something that is to be set for an account; known: the plugin reads it.
+func CheckSetting(key, value string) (known bool, err error) {
+	if key != "trash_expiry" && key != "junk_expiry" {
+		return false, nil
+	}
+	if _, ok := parseDays(value); !ok {
+		return true, fmt.Errorf("%s is a number of days (30d) or never, not %q", key, value)
+	}
+	return true, nil
 }
 
 // parseDays reads "30d", "30" or "never".
