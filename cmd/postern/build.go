@@ -222,7 +222,7 @@ func failurePolicy(o config.OnFailure) pipeline.FailurePolicy {
 
 func (g *gateway) newPipeline(c *config.Config) *pipeline.Pipeline {
 	return pipeline.New(pipeline.Options{Steps: steps(c, g.host), Timeout: messageTime, Trace: g.trace, Clock: time.Now,
-		Convictions: &g.convictions, Tally: &g.noVerdict, Allowed: allowance(c, g.directory, g.log)})
+		Convictions: &g.convictions, Tally: &g.tally, Allowed: allowance(c, g.directory, g.log)})
 }
 
 // intakeRules are the rules for messages that come in.

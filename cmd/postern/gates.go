@@ -16,7 +16,7 @@ import (
 type currentGates struct{ atomic.Pointer[pipeline.Gates] }
 
 func (g *gateway) newGates(c *config.Config) *pipeline.Gates {
-	return pipeline.NewGates(gateSteps(c, g.host), &g.noVerdict, g.log)
+	return pipeline.NewGates(gateSteps(c, g.host), &g.tally, g.log)
 }
 
 // gateSteps are the gates among the plugins, in the configuration's order.

@@ -149,13 +149,59 @@ func TestG01GateFails(t *testing.T) {
 					t.Errorf("%s: notes %s", word, notes(got))
 				}
 			}
-			if n := pluginsOf(g)[0].NoVerdict; n.Messages != (choices{}) ||
-				n.Questions != map[string]choices{"tempfail": {Deferred: 5}, "reject": {Rejected: 5}, "accept": {Unscanned: 5}, "park": {Parked: 5}}[choice] {
+			if n := pluginsOf(g)[0]; n.NoVerdict != (choices{}) ||
+				n.NoAnswer != map[string]choices{"tempfail": {Deferred: 5}, "reject": {Rejected: 5}, "accept": {Unscanned: 5}, "park": {Parked: 5}}[choice] {
 				t.Errorf("counted are %+v", n)
 			}
 			if out := g.must("check"); strings.Contains(out, "(where it is a gate, before there is a message to park: the session goes on)") != (choice == "park") {
 				t.Errorf("check says\n%s", out)
 			}
+		})
+	}
+}
+
+// TestG01GateDiesAtEachStage: at whatever stage a gate dies, that command gets what on_failure
+// says, another session goes on, and the gate is there again.
+func TestG01GateDiesAtEachStage(t *testing.T) {
+	t.Parallel()
+	for stage, lines := range map[string][]string{
+		"connect": nil,
+		"HELO":    {"EHLO exit.example"},
+		"MAIL":    {"EHLO client.example", "MAIL FROM:<exit@a.test>"},
+		"RCPT":    {"EHLO client.example", "MAIL FROM:<a@a.test>", "RCPT TO:<exit@example.org>"},
+	} {
+		t.Run(stage, func(t *testing.T) {
+			t.Parallel()
+			sink := newSink(t)
+			settings := ""
+			if stage == "connect" {
+				settings = `connect = "exit"`
+			}
+			g := start(t, strangers+exampleTo(sink)+puppet(t, "p", "", settings))
+			if stage == "connect" {
+				connect(t, g.addr[0]).expect(421)
+				g.log.wait(t, "plugin died", has("plugin", "p"))
+				return
+			}
+			other := dial(t, g.addr[0])
+			other.cmd(250, "EHLO client.example")
+			other.cmd(250, "MAIL FROM:<a@a.test>")
+			c := dial(t, g.addr[0])
+			for i, line := range lines {
+				if i < len(lines)-1 {
+					c.cmd(250, "%s", line)
+				} else if text := c.cmd(451, "%s", line); text != "4.3.0 Cannot be checked now, try again later" {
+					t.Errorf("the reply is %q", text)
+				}
+			}
+			g.log.wait(t, "plugin restarted", has("plugin", "p"))
+			other.cmd(250, "RCPT TO:<b@example.org>")
+			other.cmd(354, "DATA")
+			other.send("Subject: x\r\n\r\nx\r\n.\r\n")
+			other.expect(250)
+			c.cmd(250, "EHLO client.example")
+			c.message("a@a.test", []string{"b@example.org"}, "Subject: x\r\n\r\nx")
+			sink.wait(t, "both", func(m []arrived) bool { return len(m) == 2 })
 		})
 	}
 }

@@ -51,9 +51,9 @@ type gateway struct {
 	behind    *behind
 	door      door
 	control   *admin.Server
-	// convictions and what failure policies decide are counted across reloads.
+	// convictions, and what plugins decide, are counted across reloads.
 	convictions pipeline.Convictions
-	noVerdict   pipeline.Tally
+	tally       pipeline.Tally
 	services    services // for plugins
 	desk        *reinject.Desk
 	// parked is the delivery, once there is one: plugins may come and go before.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -24,8 +25,8 @@ func (g *gateway) Plugins() []admin.PluginStatus {
 	for _, s := range g.host.Status() {
 		p := admin.PluginStatus{Name: s.Name, State: s.State, Reason: s.Reason, Pid: s.Pid, Version: s.Version, Restarts: s.Restarts,
 			Calls: s.Calls, Failures: s.Failures, Since: s.Since.UTC(), Breaker: s.Breaker, Counters: s.Counters}
-		missing := g.noVerdict.Of(s.Name)
-		p.NoVerdict = admin.NoVerdict{Messages: admin.Choices(missing.Messages), Questions: admin.Choices(missing.Questions)}
+		n := g.tally.Of(s.Name)
+		p.Verdicts, p.NoVerdict, p.NoAnswer = admin.Verdicts(n.Verdicts), admin.Choices(n.NoVerdict), admin.Choices(n.NoAnswer)
 		if _, filter := g.host.Filter(s.Name); filter {
 			for _, configured := range c.Plugins {
 				if configured.Name == s.Name {
@@ -125,7 +126,7 @@ func printPlugins(out io.Writer, list []admin.PluginStatus) error {
 	fmt.Fprintln(w, "NAME\tSTATE\tPID\tRESTARTS\tCALLS\tFAILURES\tUNSCANNED\tSINCE\tREASON")
 	for _, p := range list {
 		fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%d\t%d\t%d\t%s\t%s\n", p.Name, p.State, p.Pid, p.Restarts, p.Calls, p.Failures,
-			p.NoVerdict.Messages.Unscanned, time.Since(p.Since).Round(time.Second), printable(p.Reason))
+			p.NoVerdict.Unscanned, time.Since(p.Since).Round(time.Second), printable(p.Reason))
 	}
 	return w.Flush()
 }
@@ -145,9 +146,13 @@ func printPlugin(w io.Writer, p admin.PluginStatus) {
 	if p.OnFailure != "" {
 		line("on_failure", p.OnFailure)
 	}
-	line("no verdict", choices(p.NoVerdict.Messages))
-	if p.NoVerdict.Questions != (admin.Choices{}) {
-		line("no answer", choices(p.NoVerdict.Questions))
+	if text := counted(amount{p.Verdicts.Rejected, "rejected"}, amount{p.Verdicts.Deferred, "deferred"},
+		amount{p.Verdicts.Discarded, "discarded"}, amount{p.Verdicts.Quarantined, "quarantined"}); text != "" {
+		line("verdicts", text)
+	}
+	line("no verdict", choices(p.NoVerdict))
+	if p.NoAnswer != (admin.Choices{}) {
+		line("no answer", choices(p.NoAnswer))
 	}
 	breaker := "closed"
 	if p.Breaker {
@@ -162,15 +167,26 @@ func printPlugin(w io.Writer, p admin.PluginStatus) {
 // choices says what on_failure has decided. That nothing went on unscanned is worth to be said.
 func choices(c admin.Choices) string {
 	text := fmt.Sprintf("%d unscanned", c.Unscanned)
-	for _, more := range []struct {
-		n    int64
-		what string
-	}{{c.Deferred, "deferred"}, {c.Rejected, "rejected"}, {c.Parked, "parked"}} {
-		if more.n > 0 {
-			text += fmt.Sprintf(", %d %s", more.n, more.what)
-		}
+	if more := counted(amount{c.Deferred, "deferred"}, amount{c.Rejected, "rejected"}, amount{c.Parked, "parked"}); more != "" {
+		text += ", " + more
 	}
 	return text
+}
+
+type amount struct {
+	n    int64
+	what string
+}
+
+// counted lists what there is some of.
+func counted(all ...amount) string {
+	var parts []string
+	for _, c := range all {
+		if c.n > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", c.n, c.what))
+		}
+	}
+	return strings.Join(parts, ", ")
 }
 
 func pluginChange(file *string, change admin.PluginChange, short, long string) *cobra.Command {

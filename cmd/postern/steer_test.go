@@ -20,8 +20,12 @@ type pluginStatus struct {
 	Calls, Failures              int
 	OnFailure                    string `json:"on_failure"`
 	Breaker                      bool
-	NoVerdict                    struct{ Messages, Questions choices } `json:"no_verdict"`
+	Verdicts                     verdicts
+	NoVerdict                    choices `json:"no_verdict"`
+	NoAnswer                     choices `json:"no_answer"`
 }
+
+type verdicts struct{ Rejected, Deferred, Discarded, Quarantined int }
 
 type choices struct{ Unscanned, Deferred, Rejected, Parked int }
 
@@ -139,7 +143,7 @@ func TestUnscannedIsCounted(t *testing.T) {
 	if text := g.must("plugin", "status", "antivirus"); !strings.Contains(text, "  no verdict  8 unscanned, 3 deferred\n") {
 		t.Error(text)
 	}
-	if got := pluginsOf(g)[0].NoVerdict; got.Messages != (choices{Unscanned: 8, Deferred: 3}) || got.Questions != (choices{}) {
+	if got := pluginsOf(g)[0]; got.NoVerdict != (choices{Unscanned: 8, Deferred: 3}) || got.NoAnswer != (choices{}) || got.Verdicts != (verdicts{}) {
 		t.Errorf("list --json has %+v", got)
 	}
 	for _, m := range out.Wait(t, sent, patience) {

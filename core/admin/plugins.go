@@ -21,19 +21,25 @@ type PluginStatus struct {
 	Since     time.Time `json:"since"`    // start of its process, or of the last one
 	OnFailure string    `json:"on_failure,omitempty"`
 	Breaker   bool      `json:"breaker"` // open: it died again and again
-	// NoVerdict is how often it gave no verdict and its on_failure decided, since the gateway's start.
-	NoVerdict NoVerdict `json:"no_verdict"`
+	// The counts are of the time since the gateway's start, and messages are versions of
+	// messages, each time one was asked about.
+	Verdicts  Verdicts `json:"verdicts"`   // on messages, those that were not to go on
+	NoVerdict Choices  `json:"no_verdict"` // on messages: its on_failure decided
+	NoAnswer  Choices  `json:"no_answer"`  // the same of the questions to a gate
 	// Counters are what the plugin has counted itself, since the gateway's start.
 	Counters map[string]int64 `json:"counters,omitempty"`
 }
 
-// NoVerdict is how often a plugin gave no verdict, or said that it could not look.
-type NoVerdict struct {
-	Messages  Choices `json:"messages"`  // versions of messages, each time one was to be asked about
-	Questions Choices `json:"questions"` // of sessions, to a gate
+// Verdicts is how often a plugin stopped a message, for some of its recipients or for all.
+type Verdicts struct {
+	Rejected    int64 `json:"rejected"`
+	Deferred    int64 `json:"deferred"`
+	Discarded   int64 `json:"discarded"`
+	Quarantined int64 `json:"quarantined"`
 }
 
-// Choices is how often each choice was made.
+// Choices is how often a plugin gave no verdict, or said that it could not look, by what came
+// of it.
 type Choices struct {
 	Unscanned int64 `json:"unscanned"` // went on, marked as unscanned
 	Deferred  int64 `json:"deferred"`

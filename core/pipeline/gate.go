@@ -131,7 +131,7 @@ func (g *Gates) failed(ctx context.Context, s *GateStep, a *sdk.Attempt, err err
 	if choice == FailPark && !s.Filter {
 		choice = FailTempfail
 	}
-	g.tally.question(s.Name, choice)
+	g.tally.noAnswer(s.Name, choice)
 	g.log.Warn("no verdict from plugin", "plugin", s.Name, "stage", a.Stage.String(), "client", a.Envelope.Client.Addr,
 		"reason", string(reason), "error", err.Error(), "choice", string(choice))
 	switch choice {

@@ -47,7 +47,7 @@ type Options struct {
 	Clock   func() time.Time
 	// Convictions are those so far; nil: none.
 	Convictions *Convictions
-	// Tally counts what failure policies decide; nil: nobody wants to know.
+	// Tally counts what plugins and their failure policies decide; nil: nobody wants to know.
 	Tally *Tally
 	// Allowed returns which of the message's recipients, by number, want mail of its sender
 	// whatever it looks like; nil: nobody does. It is for plugins to honour that judge what is
@@ -201,10 +201,11 @@ func (p *Pipeline) ask(ctx context.Context, step *Step, m Message, v Version, wh
 		split = []Version{step.unable(v, err, &event)}
 	case err != nil:
 		choice := step.OnFailure.choose(reasonOf(err), env.Client.Class)
-		p.Tally.message(step.Name, choice)
+		p.Tally.noVerdict(step.Name, choice)
 		split = []Version{step.failed(v, choice, err, &event)}
 	default:
 		split = step.apply(v, verdict, body)
+		p.Tally.verdict(step.Name, v, split)
 		event.Action, event.Status, event.Reason = verdict.Action.String(), verdict.Status, verdict.Reason
 	}
 	if m := missed(step.Name, v.Run.Notes); m != "" {

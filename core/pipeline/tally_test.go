@@ -30,11 +30,36 @@ func TestTallyOfMessages(t *testing.T) {
 	ask("", silent)
 	ask(FailReject, blind)
 	ask(FailPark, silent)
-	if got, want := tally.Of("p1"), (NoVerdict{Messages: Choices{Unscanned: 2, Deferred: 1, Rejected: 1, Parked: 1}}); got != want {
+	if got, want := tally.Of("p1"), (Counts{NoVerdict: Choices{Unscanned: 2, Deferred: 1, Rejected: 1, Parked: 1}}); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
-	if got := tally.Of("p0"); got != (NoVerdict{}) {
+	if got := tally.Of("p0"); got != (Counts{}) {
 		t.Errorf("of one that always answers: %+v", got)
+	}
+}
+
+// A verdict counts once for each version that it made and did not find so.
+func TestTallyOfVerdicts(t *testing.T) {
+	var tally Tally
+	no := mail.Permanent(550, 7, 1, "no")
+	judge := func(m *mail.Message) (*sdk.Verdict, error) {
+		v := sdk.Continue()
+		v.For(0, sdk.Reject(no).Outcome)
+		v.For(1, sdk.Discard("bin").Outcome)
+		v.For(2, sdk.Quarantine("odd").Outcome)
+		v.For(3, sdk.Tempfail(mail.Temporary(450, 7, 1, "later")).Outcome)
+		return v, nil
+	}
+	content := func(*mail.Message) (*sdk.Verdict, error) { return sdk.Continue().AddHeader("X-Seen", "1"), nil }
+	p := New(Options{Steps: steps(judge, content), Trace: discardTrace{}, Clock: time.Now, Tally: &tally})
+	for range 2 {
+		p.Run(t.Context(), message("a@x.test", "b@x.test", "c@x.test", "d@x.test", "e@x.test"))
+	}
+	if got, want := tally.Of("p0"), (Counts{Verdicts: Verdicts{Rejected: 2, Deferred: 2, Discarded: 2, Quarantined: 2}}); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+	if got := tally.Of("p1"); got != (Counts{}) {
+		t.Errorf("of one that saw what was quarantined: %+v", got)
 	}
 }
 
@@ -54,7 +79,7 @@ func TestTallyOfQuestions(t *testing.T) {
 	ask(FailReject, false)
 	ask(FailPark, true)
 	ask(FailPark, false) // of a gate that is nothing else: tempfail
-	if got, want := tally.Of("p"), (NoVerdict{Questions: Choices{Unscanned: 10, Deferred: 1, Rejected: 1, Parked: 1}}); got != want {
+	if got, want := tally.Of("p"), (Counts{NoAnswer: Choices{Unscanned: 10, Deferred: 1, Rejected: 1, Parked: 1}}); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 }
