@@ -173,6 +173,10 @@ func misbehave(t *testing.T, args []string, keys string, deeds []deed) {
 	eventually(t, "children as before", func() bool { return tree(g) <= children })
 	eventually(t, "descriptors as before", func() bool { return descriptors(g) <= files+2 })
 	g.drained()
+	// G-06: what it answered was never held in memory as a whole.
+	if m := peak(t, g.cmd.Process.Pid); m > 96<<20 {
+		t.Errorf("the gateway took %d MiB", m>>20)
+	}
 	if n, usual := routines(t, g), quiet(t, wicked(t, next, args, keys)); n > usual+4 {
 		t.Errorf("%d goroutines are left, and usual are %d", n, usual)
 	}

@@ -81,6 +81,34 @@ func TestG19OrderAndOnce(t *testing.T) {
 	}
 }
 
+// TestG20Discard: what a plugin throws away is accepted, and is on record with the plugin's name
+// and reason, in the trace and in its counts.
+func TestG20Discard(t *testing.T) {
+	t.Parallel()
+	g, sink := platform(t, "", "")
+	c := dial(t, g.addr[0])
+	c.cmd(250, "EHLO client.example.net")
+	all := c.message("from@a.test", []string{"r0@example.org"}, puppeteer("x", "verdict discard"))
+	one := c.message("from@a.test", []string{"r0@example.org", "r1@example.org"}, puppeteer("x", "@1 verdict discard"))
+	for id, to := range map[string]string{all: "r0@example.org", one: "r1@example.org"} {
+		line := g.log.wait(t, "discarded", has("id", id))
+		if line["reason"] != "plugin p: told to" || line["to"] != to {
+			t.Errorf("on record is %v", line)
+		}
+	}
+	g.log.wait(t, "plugin", has("id", all, "plugin", "p", "action", "discard"))
+	if got := sink.wait(t, "the other recipient", func(m []arrived) bool { return len(m) > 0 }); len(got) != 1 || strings.Join(got[0].To, " ") != "r0@example.org" {
+		t.Errorf("arrived: %+v", got)
+	}
+	g.drained()
+	if s := g.must("plugin", "status", "p"); !strings.Contains(s, "  verdicts    2 discarded\n") {
+		t.Error(s)
+	}
+	if v := pluginsOf(g)[0].Verdicts; v != (verdicts{Discarded: 2}) {
+		t.Errorf("list --json has %+v", v)
+	}
+}
+
 // G-21: a message of 50 MB goes through five plugins that read all of it, in no more memory
 // than any other.
 func TestG21MemoryOfLargeMessages(t *testing.T) {
@@ -127,15 +155,21 @@ func peak(t testing.TB, pid int) int {
 	return kb << 10
 }
 
-// G-22: check says what becomes of mail when each plugin fails, and dkim and bcc do not fail
-// open by default.
+// G-22: check says what becomes of mail when each plugin fails, and antivirus, dkim and bcc do
+// not fail open by default.
 func TestG22CheckPrintsFailurePolicies(t *testing.T) {
 	t.Parallel()
 	out := newSink(t)
 	file := write(t, t.TempDir(), hostile(t, out, `on_failure = {default = "park", stranger = "reject", timeout = "accept"}`)+
-		"[[plugin]]\nname = \"bcc\"\n[plugin.settings]\ncopies = {\"example.org\" = \"c@example.net\"}\n")
+		"[[plugin]]\nname = \"bcc\"\n[plugin.settings]\ncopies = {\"example.org\" = \"c@example.net\"}\n"+
+		fmt.Sprintf("[[plugin]]\nname = \"antivirus\"\n[plugin.settings]\naddresses = [%q]\n", deadEnd(t))+
+		"[[plugin]]\nname = \"dkim\"\n[plugin.settings]\ndomains = [\"example.org\"]\n")
+	if out, code := postern(t, "", "dkim", "keygen", "example.org", "--config", file); code != 0 {
+		t.Fatal(out)
+	}
 	text, code := postern(t, "", "check", "--config", file)
-	for _, want := range []string{"plugin hostile starts; when it fails: park, stranger reject, timeout accept\n", "plugin bcc starts; when it fails: tempfail\n"} {
+	for _, want := range []string{"plugin hostile starts; when it fails: park, stranger reject, timeout accept\n", "plugin bcc starts; when it fails: tempfail\n",
+		"plugin antivirus starts; when it fails: tempfail\n", "plugin dkim starts; when it fails: tempfail\n"} {
 		if !strings.Contains(text, want) || code != 0 {
 			t.Errorf("code %d, check does not say %q:\n%s", code, want, text)
 		}

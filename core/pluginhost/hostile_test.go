@@ -331,6 +331,22 @@ func TestBackoff(t *testing.T) {
 			t.Errorf("failure %d: %v", i, d)
 		}
 	}
+	// G-14: whatever kills it, with a fifth of a second of CPU for each start an hour of that
+	// costs less than 5 %.
+	for what, next := range map[string]func(b *backoff) time.Duration{
+		"cannot start":              (*backoff).failed,
+		"dies of its first":         func(b *backoff) time.Duration { return b.died(0, 0) },
+		"dies after an answer":      func(b *backoff) time.Duration { return b.died(0, 1) },
+		"dies when no longer young": func(b *backoff) time.Duration { return b.died(tm.young, 0) },
+	} {
+		b, starts := backoff{timing: tm}, 0
+		for gone := time.Duration(0); gone < time.Hour; gone += next(&b) {
+			starts++
+		}
+		if used := time.Duration(starts) * 200 * time.Millisecond; used > time.Hour/20 {
+			t.Errorf("%s: %d starts in an hour", what, starts)
+		}
+	}
 }
 
 // G-15: nothing of the gateway's environment, and no descriptor but its own.
