@@ -4,15 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/miekg/dns"
 	"golang.org/x/sync/singleflight"
+
+	"github.com/postern-mail/postern/plugins/internal/resolve"
 )
 
 // records are what the DNS has under a name: addresses, or texts.
@@ -48,21 +47,9 @@ const (
 
 func newAsker(servers []string, timeout time.Duration, now func() time.Time) *asker {
 	if len(servers) == 0 {
-		servers = systemServers()
+		servers = resolve.System()
 	}
 	return &asker{servers: servers, timeout: timeout, now: now, slots: make(chan struct{}, maxQuestions), new: make(map[string]records)}
-}
-
-func systemServers() []string {
-	conf, err := dns.ClientConfigFromFile("/etc/resolv.conf")
-	if err != nil || len(conf.Servers) == 0 {
-		return []string{"127.0.0.1:53"}
-	}
-	var out []string
-	for _, s := range conf.Servers {
-		out = append(out, net.JoinHostPort(s, conf.Port))
-	}
-	return out
 }
 
 // ask returns the records of a name, none if there is no such name. An error means that the
@@ -121,7 +108,7 @@ func (d *asker) exchange(ctx context.Context, name string, qtype uint16) (record
 	last := errors.New("no server")
 	for range rounds {
 		for _, server := range d.servers {
-			r, err := askServer(ctx, q, server)
+			r, err := resolve.Ask(ctx, q, server, tryTime)
 			if ctx.Err() != nil {
 				return records{}, fmt.Errorf("no answer in time (%w)", ctx.Err())
 			}
@@ -138,21 +125,6 @@ func (d *asker) exchange(ctx context.Context, name string, qtype uint16) (record
 	return records{}, last
 }
 
-func askServer(ctx context.Context, q *dns.Msg, server string) (*dns.Msg, error) {
-	ctx, cancel := context.WithTimeout(ctx, tryTime)
-	defer cancel()
-	client := dns.Client{Timeout: tryTime, UDPSize: 1232}
-	r, _, err := client.ExchangeContext(ctx, q.Copy(), server)
-	if err == nil && r.Truncated {
-		client.Net = "tcp"
-		r, _, err = client.ExchangeContext(ctx, q.Copy(), server)
-	}
-	if err == nil && (len(r.Question) != 1 || !strings.EqualFold(r.Question[0].Name, q.Question[0].Name) || r.Question[0].Qtype != q.Question[0].Qtype) {
-		return nil, errors.New("the answer is to another question")
-	}
-	return r, err
-}
-
 // read takes what is of use from an answer. What is not there is remembered as long as its
 // zone says (RFC 2308 §5).
 func (d *asker) read(m *dns.Msg) records {
@@ -167,7 +139,7 @@ func (d *asker) read(m *dns.Msg) records {
 			}
 		case *dns.TXT:
 			if len(r.texts) < maxRecords {
-				r.texts = append(r.texts, unescaped(strings.Join(rr.Txt, "")))
+				r.texts = append(r.texts, resolve.Text(rr))
 			}
 		}
 	}
@@ -181,25 +153,4 @@ func (d *asker) read(m *dns.Msg) records {
 	}
 	r.until = d.now().Add(max(ttl, leastTTL))
 	return r
-}
-
-// unescaped undoes the library's spelling of bytes in texts (RFC 1035 §5.1).
-func unescaped(s string) string {
-	if !strings.Contains(s, `\`) {
-		return s
-	}
-	var out []byte
-	for i := 0; i < len(s); i++ {
-		if s[i] == '\\' && i+1 < len(s) {
-			if i+3 < len(s) {
-				if n, err := strconv.ParseUint(s[i+1:i+4], 10, 8); err == nil {
-					out, i = append(out, byte(n)), i+3
-					continue
-				}
-			}
-			i++
-		}
-		out = append(out, s[i])
-	}
-	return string(out)
 }

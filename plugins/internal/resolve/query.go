@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"strconv"
 	"strings"
 	"time"
 
@@ -51,7 +52,7 @@ func (d *DNS) exchange(ctx context.Context, q *dns.Msg) (*dns.Msg, *net.DNSError
 	first := int(d.first.Load())
 	for i := range rounds * len(servers) {
 		n := (first + i) % len(servers)
-		r, err := ask(ctx, q, servers[n])
+		r, err := Ask(ctx, q, servers[n], tryTime)
 		if ctx.Err() != nil {
 			return nil, &net.DNSError{Err: ctx.Err().Error(), IsTemporary: true, IsTimeout: true}
 		}
@@ -68,11 +69,12 @@ func (d *DNS) exchange(ctx context.Context, q *dns.Msg) (*dns.Msg, *net.DNSError
 	return nil, &net.DNSError{Err: last, IsTemporary: true}
 }
 
-// ask asks one server, over TCP where the answer does not fit.
-func ask(ctx context.Context, q *dns.Msg, server string) (*dns.Msg, error) {
-	ctx, cancel := context.WithTimeout(ctx, tryTime)
+// Ask asks one server, once, over TCP where the answer does not fit. What answers another
+// question is an error.
+func Ask(ctx context.Context, q *dns.Msg, server string, within time.Duration) (*dns.Msg, error) {
+	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
-	client := dns.Client{Timeout: tryTime, UDPSize: 1232}
+	client := dns.Client{Timeout: within, UDPSize: 1232}
 	r, _, err := client.ExchangeContext(ctx, q, server)
 	if _, network := errors.AsType[net.Error](err); err == nil && r.Truncated || err != nil && !network { // or it was cut off
 		client.Net = "tcp"
@@ -82,4 +84,27 @@ func ask(ctx context.Context, q *dns.Msg, server string) (*dns.Msg, error) {
 		return nil, errors.New("the answer is to another question")
 	}
 	return r, err
+}
+
+// Text is what a record says, in its bytes: the library spells those that are not printable, and
+// quotes, as zone files do (RFC 1035 §5.1).
+func Text(rr *dns.TXT) string {
+	s := strings.Join(rr.Txt, "")
+	if strings.IndexByte(s, '\\') < 0 {
+		return s
+	}
+	out := make([]byte, 0, len(s))
+	for i := 0; i < len(s); i++ {
+		if s[i] == '\\' && i+1 < len(s) {
+			if i+3 < len(s) {
+				if n, err := strconv.ParseUint(s[i+1:i+4], 10, 8); err == nil {
+					out, i = append(out, byte(n)), i+3
+					continue
+				}
+			}
+			i++
+		}
+		out = append(out, s[i])
+	}
+	return string(out)
 }

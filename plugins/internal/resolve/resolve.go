@@ -13,7 +13,6 @@ import (
 	"net"
 	"net/netip"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -41,7 +40,7 @@ type DNS struct {
 // are none.
 func New(servers []string) *DNS {
 	if len(servers) == 0 {
-		return &DNS{servers: sync.OnceValue(system)}
+		return &DNS{servers: sync.OnceValue(System)}
 	}
 	return &DNS{servers: func() []string { return servers }}
 }
@@ -54,8 +53,8 @@ func NewCaching(servers []string) *DNS {
 	return d
 }
 
-// system reads the system's servers.
-func system() []string {
+// System are the system's servers, "host:port".
+func System() []string {
 	conf, err := dns.ClientConfigFromFile("/etc/resolv.conf")
 	if err != nil || len(conf.Servers) == 0 {
 		return []string{"127.0.0.1:53"} // as the C library does
@@ -69,7 +68,7 @@ func system() []string {
 
 // LookupTXT implements Resolver.
 func (d *DNS) LookupTXT(ctx context.Context, name string) ([]string, error) {
-	return lookup(ctx, d, name, dns.TypeTXT, func(rr *dns.TXT) (string, bool) { return strings.Join(rr.Txt, ""), true })
+	return lookup(ctx, d, name, dns.TypeTXT, func(rr *dns.TXT) (string, bool) { return Text(rr), true })
 }
 
 // LookupMX implements Resolver.

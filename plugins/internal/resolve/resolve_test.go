@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/foxcpp/go-mockdns"
+	"github.com/miekg/dns"
 )
 
 func TestNames(t *testing.T) {
@@ -139,5 +140,19 @@ func TestAddresses(t *testing.T) {
 	cancel()
 	if _, err := d.LookupNetIP(ctx, "ip", "both.test"); kind(err) != "temporary" {
 		t.Errorf("%v", err)
+	}
+}
+
+// TestText: texts are the bytes that the zone has, whatever they are.
+func TestText(t *testing.T) {
+	for _, want := range []string{"", `v=DKIM1; n="a \ b"; p=x`, `\`, `\065`, "Käse\x00\xff\r\n", strings.Repeat(`"`, 255)} {
+		spelled := strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\x00", `\000`, "\xff", `\255`, "\r", `\013`, "\n", `\010`, "\xc3", `\195`, "\xa4", `\164`).Replace(want)
+		addr, _ := countingServer(t, func(r *dns.Msg, q dns.Question) {
+			r.Answer = append(r.Answer, &dns.TXT{Hdr: dns.RR_Header{Name: q.Name, Rrtype: dns.TypeTXT, Class: dns.ClassINET, Ttl: 60}, Txt: []string{spelled, "+"}})
+		})
+		got, err := New([]string{addr}).LookupTXT(t.Context(), "x.test")
+		if err != nil || len(got) != 1 || got[0] != want+"+" {
+			t.Errorf("%q: %q, %v", want, got, err)
+		}
 	}
 }
