@@ -227,7 +227,13 @@ func TestManageSieveCommands(t *testing.T) {
 	if list := m.cmd("OK", "LISTSCRIPTS"); !strings.HasPrefix(list, "OK") {
 		t.Errorf("bob has %q", list)
 	}
-	m.cmd("OK", "LOGOUT")
+	// Whose account is gone stores nothing for whoever gets it next.
+	g.must("account", "remove", "bob@example.org")
+	m.cmd("BYE", `PUTSCRIPT "a" "redirect \"bob@example.com\";"`)
+	g.account("bob@example.org")
+	if out := g.must("sieve", "list", "bob@example.org", "--json"); strings.Contains(out, "name") {
+		t.Errorf("the next bob has %q", out)
+	}
 }
 
 // SCRAM-SHA-256, as the gateway offers it: the password does not travel, and the server proves

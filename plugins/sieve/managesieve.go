@@ -116,6 +116,12 @@ func (l logins) Login(ctx context.Context, mechanism string, c mail.Client) (man
 	return x, nil
 }
 
+// Enabled asks the gateway.
+func (l logins) Enabled(ctx context.Context, account mail.Path) (bool, error) {
+	a, err := l.host.Lookup(ctx, account)
+	return err == nil && a.Info != nil && a.Info.Enabled, err
+}
+
 // managed is a Store as ManageSieve wants it.
 type managed struct{ *Store }
 

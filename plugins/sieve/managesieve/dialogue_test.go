@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"strings"
+	"sync/atomic"
 	"testing"
 )
 
@@ -232,6 +233,18 @@ func TestPipelining(t *testing.T) {
 	p.send("AUTHENTICATE \"PLAIN\" \"" + plain("alice@example.org", "secret") + "\"\r\n" +
 		"PUTSCRIPT \"a\" {6+}\r\nLOGOUT\r\nSETACTIVE {1+}\r\na\r\n" + strings.Repeat("GETSCRIPT \"a\"\r\n", n) + "LOGOUT\r\nNOOP\r\n")
 	p.talk("S: OK*\nS: OK*\nS: OK*\n" + strings.Repeat("S: {6}\nS: LOGOUT\nS: OK*\n", n) + "S: OK \"Good bye\"\nEND")
+}
+
+// Who is disabled while he is logged in has nothing to say any more.
+func TestDisabledMeanwhile(t *testing.T) {
+	var disabled atomic.Bool
+	r := serving(t, func(o *Options) { o.Logins = users{disabled: &disabled} })
+	p := r.dial().talk("S: ...\nC: STARTTLS\nS: OK*\nTLS\nS: ...\nC: AUTHENTICATE \"PLAIN\" \"" + plain("alice@example.org", "secret") + "\"\nS: OK*\nC: PUTSCRIPT \"a\" \"keep;\"\nS: OK*")
+	disabled.Store(true)
+	p.talk("C: NOOP\nS: OK*\nC: PUTSCRIPT \"b\" \"redirect;\"\nS: BYE \"The account cannot be used any more\"\nEND")
+	if _, stored := r.scripts.scripts["b"]; stored {
+		t.Error("the script is stored")
+	}
 }
 
 // RFC 5804 §2.1.

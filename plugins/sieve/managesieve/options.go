@@ -62,6 +62,9 @@ type Logins interface {
 	Mechanisms(ctx context.Context) ([]string, error)
 	// Login begins an exchange with one of them.
 	Login(ctx context.Context, mechanism string, c mail.Client) (Exchange, error)
+	// Enabled says whether the account that has logged in still could: it is asked before each
+	// command about scripts.
+	Enabled(ctx context.Context, account mail.Path) (bool, error)
 }
 
 // Exchange is a SASL exchange. An error that is a [mail.Status] is the answer to the client;

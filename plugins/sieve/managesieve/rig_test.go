@@ -20,6 +20,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -132,13 +133,20 @@ func (m *memory) Rename(_ context.Context, _ mail.Path, name, to string) error {
 }
 
 // users is a [Logins]: everybody has the password "secret". TEST has the server speak last.
-type users struct{ none bool }
+type users struct {
+	none     bool
+	disabled *atomic.Bool
+}
 
 func (u users) Mechanisms(context.Context) ([]string, error) {
 	if u.none {
 		return nil, errors.New("not yet")
 	}
 	return []string{"PLAIN", "LOGIN", "TEST"}, nil
+}
+
+func (u users) Enabled(context.Context, mail.Path) (bool, error) {
+	return u.disabled == nil || !u.disabled.Load(), nil
 }
 
 func (users) Login(_ context.Context, mechanism string, c mail.Client) (Exchange, error) {

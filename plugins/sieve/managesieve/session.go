@@ -226,7 +226,26 @@ func (s *session) carryOut(c *command) reply {
 	case s.account.IsZero():
 		return s.wrong("Log in first")
 	}
+	if r, ok := s.enabled(c.verb); !ok {
+		return r
+	}
 	return script(c)
+}
+
+// enabled reports whether the account may still be used: what its last owner stores after it was
+// disabled or removed would be there for the next one.
+func (s *session) enabled(verb string) (reply, bool) {
+	ctx, cancel := s.work()
+	defer cancel()
+	ok, err := s.server.opt.Logins.Enabled(ctx, s.account)
+	switch {
+	case err != nil:
+		return s.refusal(verb, err), false
+	case !ok:
+		s.log.Info("managesieve: the account cannot be used any more", "account", s.account.String())
+		return goodbye("", "The account cannot be used any more"), false
+	}
+	return reply{}, true
 }
 
 // plainly is for commands without arguments.
