@@ -28,7 +28,7 @@ func TestAccountSettings(t *testing.T) {
 		{"sieve", "on", 0, ""},
 		{"trash_expiry", "30d", 0, ""},
 		{"trash_expiry", "30 days", 1, `trash_expiry is a number of days (30d) or never, not "30 days"`},
-		{"junk_expiry", "-1", 1, "junk_expiry is"},
+		{"junk_expiry", "soon", 1, "junk_expiry is"},
 		{"junk_expiry", "never", 0, ""},
 		{"junk_expiry", "", 0, "junk_expiry of alice@example.org is no longer set"},
 		{"seive", "off", 0, "no plugin that comes with Postern reads it"},
