@@ -156,6 +156,13 @@ func (f *filter) Filter(ctx context.Context, m *mail.Message) (*sdk.Verdict, err
 		select {}
 	case "stop":
 		syscall.Kill(os.Getpid(), syscall.SIGSTOP)
+	case "until": // there is that file
+		for ctx.Err() == nil {
+			if _, err := os.Stat(arg); err == nil {
+				break
+			}
+			time.Sleep(time.Millisecond)
+		}
 	case "sleep":
 		d, _ := time.ParseDuration(arg)
 		time.Sleep(d)
@@ -275,9 +282,10 @@ type box struct {
 	keys map[string]bool
 }
 
-func (b *box) Deliver(_ context.Context, d *sdk.Delivery) error {
-	if strings.HasPrefix(d.Folder, "slow") {
-		time.Sleep(200 * time.Millisecond)
+func (b *box) Deliver(ctx context.Context, d *sdk.Delivery) error {
+	if strings.HasPrefix(d.Folder, "slow") && d.Fresh { // it takes until the process ends
+		<-ctx.Done()
+		return ctx.Err()
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -3,6 +3,8 @@ package pluginhost
 import (
 	"fmt"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -81,7 +83,7 @@ func TestG01MailboxConvicts(t *testing.T) {
 	h, _ := start(t, calm(), use("box"))
 	box, _ := h.Mailbox("box")
 	deliver := func(folder string) error {
-		return box.Deliver(t.Context(), &sdk.Delivery{Key: "k-" + folder, Recipient: mail.MustPath("b@example.org"), Folder: folder, Message: msg("x")})
+		return box.Deliver(t.Context(), &sdk.Delivery{Key: "k-" + folder, Recipient: mail.MustPath("b@example.org"), Folder: folder, Fresh: true, Message: msg("x")})
 	}
 	if err := deliver("a"); err != nil {
 		t.Fatal(err)
@@ -110,10 +112,11 @@ func TestG01NobodyIsGuilty(t *testing.T) {
 	h, _ := start(t, calm(), use("filter"))
 	f := filterOf(t, h, "filter")
 	pid := pidOf(t, h, "filter")
+	dead := filepath.Join(t.TempDir(), "dead")
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {
-			v, err := f.Filter(t.Context(), msg("sleep 300ms"))
+			v, err := f.Filter(t.Context(), msg("until "+dead))
 			if err != nil {
 				t.Errorf("an innocent call failed: %v", err)
 			} else if v.Notes["pid"] == itoa(pid) {
@@ -123,6 +126,10 @@ func TestG01NobodyIsGuilty(t *testing.T) {
 	}
 	inFlight(t, h, "filter", 8)
 	syscall.Kill(pid, syscall.SIGKILL)
+	eventually(t, 5*time.Second, "it is dead", func() bool { return gone(pid) })
+	if err := os.WriteFile(dead, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	wg.Wait()
 	if s := h.Status()[0]; s.Failures != 0 || s.Calls != 8 {
 		t.Errorf("status is %+v", s)

@@ -64,14 +64,18 @@ func (l listener) close() {
 	}
 }
 
-// left connects, and reports whether nobody accepts the connection for that time.
+// left connects, and reports whether nobody accepts the connection for that time. It knows
+// sooner of who says something or hangs up.
 func (l listener) left(wait time.Duration) (bool, error) {
 	c, err := net.Dial(l.ln.Addr().Network(), l.ln.Addr().String())
 	if err != nil {
 		return false, err
 	}
 	defer c.Close()
-	time.Sleep(wait)
+	c.SetReadDeadline(time.Now().Add(wait))
+	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+		return false, nil
+	}
 	// We have the same listener: a connection that is still there nobody wanted.
 	a := l.ln.(acceptor)
 	a.SetDeadline(time.Now().Add(50 * time.Millisecond))
