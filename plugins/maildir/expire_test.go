@@ -2,6 +2,9 @@ package maildir
 
 import (
 	"context"
+	"errors"
+	"log"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -131,6 +134,22 @@ func TestExpiryStaysInTheMailbox(t *testing.T) {
 	}
 }
 
+// told is a log that hands on its lines.
+type told struct {
+	slog.Handler
+	lines chan string
+}
+
+func (told) Enabled(context.Context, slog.Level) bool { return true }
+
+func (h told) Handle(_ context.Context, r slog.Record) error {
+	select {
+	case h.lines <- r.Message:
+	default:
+	}
+	return nil
+}
+
 func TestServe(t *testing.T) {
 	p, _, now, box := metered(t, "trash_days = 1")
 	d := sized("k", 100)
@@ -139,14 +158,29 @@ func TestServe(t *testing.T) {
 		t.Fatal(err)
 	}
 	*now = now.Add(2 * day)
+	heard := told{slog.DiscardHandler, make(chan string, 10)}
+	before, out, flags := slog.Default(), log.Writer(), log.Flags()
+	slog.SetDefault(slog.New(heard))
+	t.Cleanup(func() {
+		slog.SetDefault(before)
+		log.SetOutput(out)
+		log.SetFlags(flags)
+	})
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)
 	go func() { done <- p.Serve(ctx, nil) }()
-	for len(files(t, filepath.Join(box, ".Trash", "new"))) > 0 {
-		time.Sleep(time.Millisecond)
+	select {
+	case <-heard.lines: // it has been through all mailboxes
+	case <-time.After(30 * time.Second):
+		t.Error("nothing was removed")
+	}
+	if left := files(t, filepath.Join(box, ".Trash", "new")); len(left) > 0 {
+		t.Errorf("left: %v", left)
 	}
 	cancel()
-	<-done
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
 }
 
 // All mailboxes are found, and their addresses, wherever the placeholders are.
