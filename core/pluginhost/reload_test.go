@@ -96,24 +96,20 @@ func TestReloadRemoves(t *testing.T) {
 	h, _ := start(t, fastTiming(), use("filter"), use("box"))
 	f := filterOf(t, h, "filter")
 	pid := pidOf(t, h, "filter")
-	begun, done := make(chan struct{}), make(chan error)
+	removed, done := filepath.Join(t.TempDir(), "removed"), make(chan error)
 	go func() {
-		close(begun)
-		_, err := f.Filter(t.Context(), msg("sleep 500ms"))
+		_, err := f.Filter(t.Context(), msg("until "+removed))
 		done <- err
 	}()
-	<-begun
-	p := h.supervisor("filter").cur.Load()
-	eventually(t, 2*time.Second, "in flight", func() bool {
-		p.calls.mu.Lock()
-		defer p.calls.mu.Unlock()
-		return p.calls.n == 1
-	})
+	inFlight(t, h, "filter", 1)
 	if err := h.Reload(t.Context(), []Spec{use("box")}); err != nil {
 		t.Fatal(err)
 	}
 	_, err := f.Filter(t.Context(), msg("look"))
 	wantReason(t, err, Down)
+	if err := os.WriteFile(removed, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	if err := <-done; err != nil {
 		t.Errorf("the call in flight failed: %v", err)
 	}

@@ -400,9 +400,10 @@ func TestAnswerThatCannotBeSent(t *testing.T) {
 	h, _ := start(t, calm(), use("filter"))
 	f := filterOf(t, h, "filter")
 	pid := pidOf(t, h, "filter")
+	failed := filepath.Join(t.TempDir(), "failed")
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		if _, err := f.Filter(t.Context(), msg("sleep 300ms")); err != nil {
+		if _, err := f.Filter(t.Context(), msg("until "+failed)); err != nil {
 			t.Error(err)
 		}
 	})
@@ -412,6 +413,9 @@ func TestAnswerThatCannotBeSent(t *testing.T) {
 		if fl := wantReason(t, err, Error); !strings.Contains(fl.Error(), "cannot be sent") {
 			t.Errorf("%s: %v", subject, fl)
 		}
+	}
+	if err := os.WriteFile(failed, nil, 0o600); err != nil {
+		t.Fatal(err)
 	}
 	wg.Wait()
 	if pidOf(t, h, "filter") != pid {
