@@ -2,10 +2,8 @@ package sieve
 
 import (
 	"bytes"
-	"fmt"
 	"mime"
 	"mime/quotedprintable"
-	netmail "net/mail"
 	"strings"
 	"unicode/utf8"
 
@@ -15,10 +13,8 @@ import (
 
 // composed is a message in the making.
 type composed struct {
-	owner   mail.Path
-	display string
-	block   bytes.Buffer
-	body    []byte
+	block bytes.Buffer
+	body  []byte
 }
 
 // add adds a field whose value is ASCII, folded where it is long.
@@ -32,27 +28,6 @@ func (c *composed) text(name, value string) { c.add(name, encoded(oneLine(value,
 
 func (c *composed) header() mail.Header {
 	return mail.NewHeader(append(bytes.Clone(c.block.Bytes()), "\r\n"...))
-}
-
-// from adds From: what the script says, or its owner.
-func (c *composed) from(said string) error {
-	if said == "" && c.display != "" {
-		c.add("From", encodedPhrase(c.display)+" <"+c.owner.String()+">")
-		return nil
-	} else if said == "" {
-		c.add("From", c.owner.String())
-		return nil
-	}
-	a, err := netmail.ParseAddress(said)
-	if err != nil {
-		return fmt.Errorf("':from' names no address: '%s'", oneLine(said, 100))
-	}
-	if a.Name == "" {
-		c.add("From", a.Address)
-	} else {
-		c.add("From", encodedPhrase(a.Name)+" <"+a.Address+">")
-	}
-	return nil
 }
 
 // encodedPhrase is a display name (RFC 5322 §3.2.5).

@@ -19,7 +19,7 @@ func (p *planning) vacation(s step, a engine.Action) error {
 		return fmt.Errorf("'%s' is no address to answer to", a.Address)
 	}
 	m := p.message5322("auto-replied (vacation)", "vacation", a.Handle, to.String())
-	if err := m.from(a.From); err != nil {
+	if err := p.from(m, a.From); err != nil {
 		return err
 	}
 	m.add("To", to.String())
@@ -42,7 +42,7 @@ func (p *planning) vacation(s step, a engine.Action) error {
 func (p *planning) notify(a engine.Action) error {
 	uri := mailtoFields(a.URI)
 	m := p.message5322(`auto-notified; owner-email="`+strings.Trim(quoted(p.owner.String()), `"`)+`"`, "notify", a.URI, a.Message)
-	if err := m.from(a.From); err != nil {
+	if err := p.from(m, a.From); err != nil {
 		return err
 	}
 	m.add("To", strings.Join(a.To, ", "))
@@ -107,7 +107,7 @@ func mailtoFields(uri string) map[string]string {
 // plan that is made again is the same plan.
 func (p *planning) message5322(submitted string, about ...string) *composed {
 	sum := sha256.Sum256([]byte(strings.Join(append(about, p.m.Envelope.ID, p.owner.String()), "\x00")))
-	m := &composed{owner: p.given, display: p.display}
+	m := &composed{}
 	m.add("Auto-Submitted", submitted)
 	m.add("Message-ID", "<sieve."+hex.EncodeToString(sum[:16])+"@"+p.hostname+">")
 	m.add("Date", p.clock().Format("Mon, 2 Jan 2006 15:04:05 -0700"))

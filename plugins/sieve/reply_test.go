@@ -67,6 +67,44 @@ Content-Language: de
 	}
 }
 
+// V-10: nobody sends as somebody else by way of his script: the gateway signs what it sends. What is not the owner's
+// is ignored.
+func TestV10From(t *testing.T) {
+	for said, want := range map[string]string{
+		"":                                   `"Alice A." <alice@example.org>`,
+		"alice@example.org":                  "alice@example.org",
+		"A <ALICE@Example.org>":              `"A" <ALICE@example.org>`,
+		"alice+sales@example.org":            "alice+sales@example.org",
+		"sales@example.org":                  "sales@example.org",
+		"ceo@example.org":                    `"Alice A." <alice@example.org>`,
+		"Alice <ceo@example.org>":            `"Alice A." <alice@example.org>`,
+		"alice@example.com":                  `"Alice A." <alice@example.org>`,
+		`\"ceo@example.org, x\"@example.org`: `"Alice A." <alice@example.org>`,
+		`\"alice\"@example.org`:              "alice@example.org",
+		`\"ceo@example.org\\\" <x\" <alice@example.org>`: `"ceo@example.org\" <x" <alice@example.org>`,
+	} {
+		for _, action := range []string{`vacation :from "%s" "away"`, `notify :from "%s" "mailto:x@example.com"`} {
+			if said == "" {
+				action = strings.Replace(action, `:from "%s" `, "", 1)
+			}
+			p, h := configured(t, "", `require ["vacation","enotify"]; `+strings.Replace(action, "%s", said, 1)+";")
+			h.Accounts = map[mail.Path]sdk.Account{
+				alice:                              {Local: true, Targets: []mail.Path{alice}, Info: &sdk.AccountInfo{Address: alice, Enabled: true, DisplayName: "Alice A."}},
+				mail.MustPath("sales@example.org"): {Local: true, Targets: []mail.Path{mail.MustPath("bob@example.org"), alice}},
+				mail.MustPath("ceo@example.org"):   {Local: true, Targets: []mail.Path{mail.MustPath("ceo@example.org")}},
+			}
+			plan, err := sdktest.Planner(t, p, Manifest(), message(hello))
+			if err != nil || len(plan.Actions) != 2 {
+				t.Errorf("%s: %v, %v", said, plan, err)
+				continue
+			}
+			if got := plan.Actions[0].Header.Get("From"); got != want {
+				t.Errorf("%s: From: %s", said, got)
+			}
+		}
+	}
+}
+
 // A reply that is too long is a fault of its script.
 func TestLongReply(t *testing.T) {
 	p, _ := configured(t, "[quota]\nscript_size = 200000\n", `require "vacation"; vacation "`+strings.Repeat("x", maxBody+1)+`";`)
