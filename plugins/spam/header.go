@@ -5,7 +5,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/postern-mail/postern/sdk"
 	"github.com/postern-mail/postern/sdk/mail"
@@ -149,16 +148,22 @@ func status(word string, r *result, required float64) string {
 	return b.String()
 }
 
-// maxSubject is the length of a rewritten subject, in bytes.
-const maxSubject = 900
+// maxSubject is the length of a rewritten subject, in bytes, and maxWord that of a word that is
+// not cut: an encoded-word has at most 75 (RFC 2047 §2).
+const (
+	maxSubject = 900
+	maxWord    = 80
+)
 
 // encodeSubject makes text the value of a Subject field: encoded where it has to be
 // (RFC 2047), folded between words.
 func encodeSubject(s string) string {
-	s = strings.ToValidUTF8(oneLine(s), "?")
-	for len(s) > maxSubject {
-		_, n := utf8.DecodeLastRuneInString(s[:maxSubject+1])
-		s = s[:maxSubject+1-n]
+	s = oneLine(s)
+	if len(s) > maxSubject {
+		s = strings.ToValidUTF8(s[:maxSubject], "")
+		if i := strings.LastIndexByte(s, ' '); i > len(s)-maxWord {
+			s = s[:i]
+		}
 	}
 	encoded := mime.QEncoding.Encode("utf-8", s)
 	var b strings.Builder
@@ -179,37 +184,22 @@ func encodeSubject(s string) string {
 }
 
 // oneLine makes control characters spaces.
-func oneLine(s string) string {
+func oneLine(s string) string { return printable(s, "") }
+
+// printable makes control characters spaces, but for those that may stay, and of bytes that are
+// no UTF-8 question marks.
+func printable(s, stay string) string {
 	return strings.Map(func(r rune) rune {
-		if r < ' ' || r >= 0x7f && r < 0xa0 {
+		if (r < ' ' || r >= 0x7f && r < 0xa0) && !strings.ContainsRune(stay, r) {
 			return ' '
 		}
 		return r
-	}, s)
+	}, strings.ToValidUTF8(s, "?"))
 }
 
-// cleanValue makes the value of a field that an engine wants to add one valid field: lines
-// that were folded with LF, as engines do, are folded with CRLF, and everything else that could end
-// a line is a space.
-func cleanValue(s string) string {
-	if len(s) > maxFieldLen {
-		s = s[:maxFieldLen]
-	}
-	lines := strings.Split(strings.ReplaceAll(s, "\r\n", "\n"), "\n")
-	var b strings.Builder
-	for i, line := range lines {
-		folded := line != "" && (line[0] == ' ' || line[0] == '\t')
-		line = strings.TrimSpace(strings.ToValidUTF8(oneLine(line), "?"))
-		if i > 0 && line == "" {
-			continue // a line of nothing but space ends a header for some readers
-		}
-		switch {
-		case i > 0 && folded:
-			b.WriteString("\r\n\t")
-		case i > 0:
-			b.WriteByte(' ')
-		}
-		b.WriteString(line)
-	}
-	return b.String()
+// cleanValue makes the value of a field that an engine wants to add that of one valid field:
+// engines fold with LF, and have lines of any length.
+func cleanValue(name, s string) string {
+	s = printable(s[:min(len(s), maxFieldLen)], "\t\r\n")
+	return mail.FoldValue(name, strings.TrimSpace(s))
 }

@@ -231,7 +231,7 @@ func (a *answer) fields(r *result) error {
 			return errors.New("its list of header fields to add is malformed")
 		}
 		for _, v := range values {
-			f := headerField{name, cleanValue(v.Value), v.Order < 0}
+			f := headerField{name, cleanValue(name, v.Value), v.Order < 0}
 			if _, err := mail.FormatField(f.name, f.value); err != nil || len(f.name) > 100 {
 				return fmt.Errorf("it adds a header field that is none: %.100q", name)
 			}

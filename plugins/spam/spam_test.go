@@ -239,7 +239,7 @@ func TestMilterHeaders(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := "continue\nX-One: 1\r\nX-Many: b\r\nX-Many: a\r\nX-Folded: a;\r\n\tb c\r\n\td e Bcc: x\r\nX-A: 2\r\nX-D: 1\r\nFrom: a@example.net\r\nSubject: x\r\nMessage-ID: <1@example.net>\r\nX-End: e\r\n\r\n"
+	want := "continue\nX-One: 1\r\nX-Many: b\r\nX-Many: a\r\nX-Folded: a;\r\n\tb\r\n\tc\r\n d e\r\n\tBcc: x\r\nX-A: 2\r\nX-D: 1\r\nFrom: a@example.net\r\nSubject: x\r\nMessage-ID: <1@example.net>\r\nX-End: e\r\n\r\n"
 	if got := show(t, v, m, 0); got != want {
 		t.Errorf("\n got %q\nwant %q", got, want)
 	}
