@@ -117,6 +117,8 @@ func (t *sieveTrial) env() (*engine.Env, error) {
 		return nil, errors.New("--spam-percent is 100 at most, --virus-level from 0 to 5")
 	}
 	env.From, env.To = from.String(), to.String()
+	env.Items["domain"] = to.Domain.String()
+	env.Items["host"], _ = os.Hostname()
 	boxes := make(trialMailboxes)
 	for _, m := range t.mailboxes {
 		name, use, _ := strings.Cut(m, "=")

@@ -85,8 +85,8 @@ func buildNotify(c *compiler, b *bound) (step, *Error) {
 // optionPattern is the syntax of :options (RFC 5435 §3.5).
 var optionPattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*=[^\x00\n\r]*$`)
 
-// uriPattern has the characters of a URI, but for those of a fragment and of IPv6 (RFC 3986 §2).
-var uriPattern = regexp.MustCompile(`^(?:[A-Za-z0-9._~:/?@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*$`)
+// mailtoPattern has the characters that a mailto URI may have in its path, and in its fields (RFC 6068 §2).
+var mailtoPattern = regexp.MustCompile(`^(?:[A-Za-z0-9._~:@!$'()*+,;-]|%[0-9A-Fa-f]{2})*(?:\?(?:[A-Za-z0-9._~:@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*)?$`)
 
 func isImportance(s string) bool { return s == "1" || s == "2" || s == "3" }
 
@@ -101,7 +101,7 @@ func (x *run) automatic() bool {
 // effect (RFC 5436 §2.3).
 func parseMailto(uri string) ([]string, bool) {
 	scheme, rest, found := strings.Cut(uri, ":")
-	if !found || !strings.EqualFold(scheme, "mailto") || len(uri) > 4096 || !uriPattern.MatchString(rest) {
+	if !found || !strings.EqualFold(scheme, "mailto") || len(uri) > 4096 || !mailtoPattern.MatchString(rest) {
 		return nil, false
 	}
 	path, query, _ := strings.Cut(rest, "?")
@@ -111,7 +111,12 @@ func parseMailto(uri string) ([]string, bool) {
 			continue
 		}
 		name, value, found := strings.Cut(pair, "=")
-		if !found || !isHeaderName(name) {
+		plain, err := url.PathUnescape(value)
+		forbidden := "\r\n\x00"
+		if strings.EqualFold(name, "body") {
+			forbidden = "\x00"
+		}
+		if !found || err != nil || !isHeaderName(name) || strings.Contains(name, "%") || strings.ContainsAny(plain, forbidden) {
 			return nil, false
 		}
 		if strings.EqualFold(name, "to") || strings.EqualFold(name, "cc") {

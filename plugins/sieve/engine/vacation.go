@@ -84,7 +84,8 @@ func (v *vacationStep) run(x *run) error {
 	a := Action{Kind: Vacation, Line: v.line, Address: x.env.From, Reason: x.text(v.reason), MIME: v.mime, Period: v.period,
 		Subject: headerText(x.text(v.subject)), From: x.text(v.from)}
 	if a.From != "" && !validAddress(a.From) {
-		return x.fault(v.line, "':from' names no address: '%s'", printable(a.From))
+		x.explain(v.line, "  ':from' names no address: '%s'", printable(a.From))
+		a.From = "" // RFC 5230 §4.3: rather the default than no reply
 	}
 	a.FCC = x.fileCopy(v.fcc)
 	a.Handle = x.text(v.handle)
