@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -31,7 +32,8 @@ Servers behind the gateway are not asked about recipients (callahead): one of wh
 
 MESSAGE is a file with header and body, - is standard input. Unless --client says otherwise the client
 is a stranger at ` + stranger + `; name one in a relay network to try mail that goes out, or --user for
-somebody who has logged in.
+somebody who has logged in. Plugins that are not shown were not asked: mail of that origin (incoming, submitted)
+is not theirs, or one before them refused it. --without greylist shows what comes behind that.
 
 Without --json each plugin's verdict, time, scores, notes and what it changed are printed for people.
 With --json there is a line a message:
@@ -62,6 +64,7 @@ func tryCommand(file *string) *cobra.Command {
 		Short: "Show what the plugins would make of a message, without delivering it",
 		Long:  tryHelp,
 		Example: "  postern try message.eml --from sender@example.net --to you@example.org\n" +
+			"  postern try message.eml --from sender@example.net --to you@example.org --without greylist,dnsbl\n" +
 			"  postern try *.eml --from a@example.net --to you@example.org --client 198.51.100.7 --helo mail.example.net --json",
 		Args: args(cobra.MinimumNArgs(1)),
 		RunE: func(cmd *cobra.Command, a []string) error {
@@ -74,6 +77,9 @@ func tryCommand(file *string) *cobra.Command {
 			if err != nil {
 				return usageError{err}
 			}
+			if c, err = without(c, o.without); err != nil {
+				return usageError{err}
+			}
 			return try(cmd.Context(), c, e, a, o.json, cmd.InOrStdin(), cmd.OutOrStdout())
 		},
 	}
@@ -82,14 +88,27 @@ func tryCommand(file *string) *cobra.Command {
 	cmd.Flags().StringVar(&o.client, "client", stranger, "the client's address")
 	cmd.Flags().StringVar(&o.helo, "helo", "", "what the client says at EHLO (default: its address, as a literal)")
 	cmd.Flags().StringVar(&o.user, "user", "", "the account as which the client has logged in")
+	cmd.Flags().StringSliceVar(&o.without, "without", nil, "plugins that are left out, with commas between them")
 	cmd.Flags().BoolVar(&o.json, "json", false, "a JSON object a message, one line each")
 	return cmd
 }
 
 type tryFlags struct {
 	from, client, helo, user string
-	to                       []string
+	to, without              []string
 	fromGiven, json          bool
+}
+
+// without is the configuration without some of its plugins.
+func without(c *config.Config, names []string) (*config.Config, error) {
+	left := *c
+	for _, name := range names {
+		if !slices.ContainsFunc(c.Plugins, func(p config.Plugin) bool { return p.Name == name }) {
+			return nil, fmt.Errorf("--without %q: there is no [[plugin]] of that name", name)
+		}
+	}
+	left.Plugins = slices.DeleteFunc(slices.Clone(c.Plugins), func(p config.Plugin) bool { return slices.Contains(names, p.Name) })
+	return &left, nil
 }
 
 // tryEnvelope is what a client says before its message.
@@ -97,6 +116,7 @@ type tryEnvelope struct {
 	client netip.Addr
 	helo   string
 	user   string // "": nobody has logged in
+	origin mail.Origin
 	from   mail.Path
 	to     []mail.Path
 }
@@ -138,6 +158,11 @@ func (o *tryFlags) envelope(c *config.Config) (e tryEnvelope, err error) {
 			return e, fmt.Errorf("--user %q is not an account: give its whole address", o.user)
 		}
 		e.user = account.String()
+	}
+	e.origin = mail.Incoming
+	inside := slices.ContainsFunc(c.Prefixes(c.Relay.Networks), func(n netip.Prefix) bool { return n.Contains(e.client) })
+	if inside || e.user != "" {
+		e.origin = mail.Submitted
 	}
 	return e, nil
 }

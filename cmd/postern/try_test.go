@@ -522,7 +522,7 @@ func TestTryText(t *testing.T) {
 	if code != 0 || strings.ContainsRune(out, '\x1b') {
 		t.Errorf("exit code %d\n%q", code, out)
 	}
-	for _, want := range []string{": deliver: 250 2.0.0 Ok", "<x@elsewhere.test>: 550 5.7.1 Relaying denied", "\n  gateway\n    + Received: from [192.0.2.1]",
+	for _, want := range []string{": deliver: 250 2.0.0 Ok", "<x@elsewhere.test>: 550 5.7.1 Relaying denied", "\n  gateway: incoming mail\n    + Received: from [192.0.2.1]",
 		"\n  p: continue  ", "\n    + X-New: one\n", "\n    - Subject: ?[31mred\n    + Subject: other\n", "\n    - X-Do: body upper\n", "\n    a copy for <c@example.org>\n",
 		"\n    note MAIL = ", "\n    <b@example.org> deliver via smtp:192.0.2.99:2525\n", "body: 6 -> 6 bytes", "at RCPT  for <b@example.org>"} {
 		if !strings.Contains(out, want) {
@@ -531,6 +531,13 @@ func TestTryText(t *testing.T) {
 	}
 	if strings.Contains(out, "X-Kept") {
 		t.Errorf("what did not change shows:\n%s", out)
+	}
+	out, code = postern(t, "", "try", file, "--from", "a@a.test", "--to", "b@example.org", "--without", "p", "--config", a.file)
+	if code != 0 || strings.Contains(out, "\n  p: ") || !strings.Contains(out, "<b@example.org> deliver") {
+		t.Errorf("without the plugin: exit code %d\n%s", code, out)
+	}
+	if out, code = postern(t, "", "try", file, "--from", "a@a.test", "--to", "b@example.org", "--without", "q", "--config", a.file); code != 2 || !strings.Contains(out, `"q"`) {
+		t.Errorf("without one that is not there: exit code %d\n%s", code, out)
 	}
 	out, code = postern(t, "Subject: from standard input\n\nx", "try", "-", "--from", "", "--to", "b@example.org", "--config", a.file)
 	if code != 0 || !strings.HasPrefix(out, "-: deliver") {

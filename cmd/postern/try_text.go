@@ -57,7 +57,7 @@ func (r *report) arrival(w *tryWriter) {
 		return
 	}
 	given, _ := mail.SplitMessage(wireText(r.text))
-	w.line("  gateway")
+	w.line("  gateway: %s mail", r.envelope.origin)
 	w.diff(given, fixed)
 }
 
