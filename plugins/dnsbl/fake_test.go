@@ -24,11 +24,12 @@ type fakeDNS struct {
 	fails map[string]bool // zones that get SERVFAIL
 	asked map[string]int  // "A name"
 	block chan struct{}   // answers wait for it, if there is one
+	held  chan struct{}   // says that one waits
 }
 
 func newDNS(t *testing.T) *fakeDNS {
 	t.Helper()
-	f := &fakeDNS{a: map[string][]string{}, txt: map[string]string{}, ptr: map[string]string{}, ttl: 300, dead: map[string]bool{}, fails: map[string]bool{}, asked: map[string]int{}}
+	f := &fakeDNS{a: map[string][]string{}, txt: map[string]string{}, ptr: map[string]string{}, ttl: 300, dead: map[string]bool{}, fails: map[string]bool{}, asked: map[string]int{}, held: make(chan struct{}, 100)}
 	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -101,6 +102,7 @@ func (f *fakeDNS) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
 	}
 	f.mu.Unlock()
 	if block != nil {
+		f.held <- struct{}{}
 		<-block
 	}
 	if len(m.Answer) == 0 {
