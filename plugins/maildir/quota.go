@@ -113,22 +113,22 @@ func exempt(d *sdk.Delivery) bool {
 	return d.Message.Envelope.Origin == mail.Internal && d.Message.Size() <= 16<<10
 }
 
-// count notes that the message is there.
-func (t *taking) count() {
-	t.p.note(t.root, t.size)
-	t.release()
-}
+// count notes that the message is there, and not on its way any more: nobody sees it twice.
+func (t *taking) count() { t.end(func() { t.p.note(t.root, t.size) }) }
 
 // release gives back what is not needed any more.
-func (t *taking) release() {
+func (t *taking) release() { t.end(func() {}) }
+
+func (t *taking) end(note func()) {
 	if t.m == nil {
 		return
 	}
+	t.m.mu.Lock()
+	note()
 	if t.limited {
-		t.m.mu.Lock()
 		t.m.pending = t.m.pending.plus(amount{-t.size.bytes, -t.size.messages})
-		t.m.mu.Unlock()
 	}
+	t.m.mu.Unlock()
 	t.p.meters.leave(t.m)
 	t.m = nil
 }
@@ -166,7 +166,7 @@ func (p *Plugin) doubtful(root string, m *meter, s *sizes) bool {
 		return true
 	}
 	changed, err := p.changed(root)
-	return err == nil && changed.After(s.time)
+	return err == nil && !changed.Before(s.time) // at the same time: file systems have coarse clocks
 }
 
 func (p *Plugin) recount(root string, m *meter, limit amount) (sizes, error) {
