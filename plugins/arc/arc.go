@@ -111,7 +111,7 @@ func (p *Plugin) Configure(_ context.Context, c sdk.Config) error {
 	if p.resolver == nil { // else a test's
 		p.resolver = resolve.New(c.DNSServers)
 	}
-	p.s, p.ours = s, sameID(s.AuthservID, c.Hostname)
+	p.s, p.ours = s, authres.SameID(s.AuthservID, c.Hostname)
 	p.validator, err = arcchain.New(arcchain.Options{Resolver: p.resolver, LookupTime: s.Timeout})
 	return err
 }
@@ -160,7 +160,7 @@ func (p *Plugin) results(m *mail.Message) (authres.Header, error) {
 	}
 	found := 0
 	for _, value := range m.Header.Values(authres.FieldName) {
-		if !sameID(authres.ServID(value), p.s.AuthservID) {
+		if !authres.SameID(authres.ServID(value), p.s.AuthservID) {
 			continue
 		}
 		h, err := authres.Parse(value)
@@ -208,15 +208,4 @@ func (p *Plugin) state(ctx context.Context, m *mail.Message) (arcchain.CV, error
 		return "", errUnknown
 	}
 	return c.State, nil
-}
-
-// sameID compares names as hosts are compared: in whatever case, with or without the dot at
-// the end, as U-labels or A-labels.
-func sameID(a, b string) bool {
-	x, errX := mail.ParseDomain(a)
-	y, errY := mail.ParseDomain(b)
-	if errX != nil || errY != nil {
-		return strings.EqualFold(a, b)
-	}
-	return x == y
 }

@@ -114,7 +114,7 @@ func (p *Plugin) removeForged(h mail.Header) []sdk.Edit {
 func (p *Plugin) forgedResults(h mail.Header) []sdk.Edit {
 	var edits []sdk.Edit
 	for i, v := range h.Values(fieldName) {
-		if !sameID(authres.ServID(v), p.id) {
+		if !authres.SameID(authres.ServID(v), p.id) {
 			continue
 		}
 		if len(edits) == maxRemoved {
@@ -124,18 +124,6 @@ func (p *Plugin) forgedResults(h mail.Header) []sdk.Edit {
 		edits = append([]sdk.Edit{{Kind: sdk.HeaderRemove, Name: fieldName, Index: i}}, edits...)
 	}
 	return edits
-}
-
-// sameID compares names as hosts are compared: in whatever case, with or without the dot at the
-// end, as U-labels or A-labels.
-func sameID(id, ours string) bool {
-	if d, err := mail.ParseDomain(id); err == nil {
-		id = d.String()
-	}
-	if d, err := mail.ParseDomain(ours); err == nil {
-		ours = d.String()
-	}
-	return strings.EqualFold(strings.TrimSuffix(id, "."), strings.TrimSuffix(ours, "."))
 }
 
 // note says what was found, for later plugins and the admin's scripts.

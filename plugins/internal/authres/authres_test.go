@@ -78,7 +78,7 @@ func TestParse(t *testing.T) {
 
 func TestParseRefuses(t *testing.T) {
 	for _, s := range []string{"", ";", " ", "(c)", "a b; none", "a; =b", "a; spf", "a; spf=", "a; spf pass", "a; none x=y", "a; spf=pa(", `a; spf=pass reason="x`,
-		"a; sp f=pass", "a; spf=pass x.y", "a; spf=p/q", "a 99999; none", "a\x00b; none", "a; spf=pass x.y=\x01", strings.Repeat("a", maxInput+1), "a " + strings.Repeat("(", 60) + strings.Repeat(")", 60),
+		"a; sp f=pass", "a; spf=pass x.y", "a; spf=p/q", "a 99999; none", "a\x00b; none", "a; spf=pass x.y=\x01", strings.Repeat("a", maxInput+1), "a " + strings.Repeat("(", 60) + strings.Repeat(")", 59),
 		"a" + strings.Repeat(";x=y", maxResults+1), "a; spf=pass" + strings.Repeat(" a.b=c", maxProps+1)} {
 		if h, err := Parse(s); err == nil {
 			t.Errorf("%.40q: %+v", s, h)
@@ -89,7 +89,7 @@ func TestParseRefuses(t *testing.T) {
 			t.Errorf("%q: %+v", s, h)
 		}
 	}
-	for _, s := range []string{strings.Repeat("(", maxDepth) + strings.Repeat(")", maxDepth) + "a", "a" + strings.Repeat(";x=y", maxResults), "a; spf=pass" + strings.Repeat(" a.b=c", maxProps)} {
+	for _, s := range []string{"a" + strings.Repeat(";x=y", maxResults), "a; spf=pass" + strings.Repeat(" a.b=c", maxProps)} {
 		if _, err := Parse(s); err != nil {
 			t.Errorf("%.40q: %v", s, err)
 		}
@@ -106,7 +106,7 @@ func TestParseARC(t *testing.T) {
 func TestServID(t *testing.T) {
 	for value, want := range map[string]string{
 		"mx.test; spf=pass": "mx.test", " (a (b)) MX.test 1; x": "MX.test", "\"MX\\.test\"; arc=pass": "MX.test", "(mx.test) other; none": "other", "": "", "mx.test(c); ()(": "mx.test",
-		"mx.test": "mx.test", "\r\n\tmx.test\r\n\t; none": "mx.test", "mx.test; \"": "mx.test", "m\"x.t\"est;": "mx.test", "(": "", "mx.test\v; none": "mx.test", "\"mx.test": "mx.test", "a; " + strings.Repeat("x", maxInput): "a"} {
+		"mx.test": "mx.test", "\r\n\tmx.test\r\n\t; none": "mx.test", "mx.test; \"": "mx.test", "m\"x.t\"est;": "mx.test", strings.Repeat("(", 60) + strings.Repeat(")", 60) + "a;": "a", "(" + strings.Repeat("x", maxInput) + ")a;": "a", "(": "", "mx.test\v; none": "mx.test", "\"mx.test": "mx.test", "a; " + strings.Repeat("x", maxInput): "a"} {
 		if got := ServID(value); got != want {
 			t.Errorf("%.40q: %q", value, got)
 		}
@@ -162,4 +162,18 @@ func FuzzParse(f *testing.F) {
 			}
 		}
 	})
+}
+
+func TestSameID(t *testing.T) {
+	for _, tt := range []struct {
+		a, b string
+		same bool
+	}{
+		{"mx.test", "MX.Test.", true}, {"b\u00fccher.test", "xn--bcher-kva.test", true}, {"B\u00dcCHER.test.", "xn--bcher-kva.test", true},
+		{"mx_1.test", "MX_1.test", true}, {"a b", "A B", true}, {"mx.test", "mx.test.evil.test", false}, {"", "mx.test", false},
+	} {
+		if SameID(tt.a, tt.b) != tt.same || SameID(tt.b, tt.a) != tt.same {
+			t.Errorf("%q and %q are not %v", tt.a, tt.b, tt.same)
+		}
+	}
 }

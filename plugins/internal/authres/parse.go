@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+
+	"github.com/postern-mail/postern/sdk/mail"
 )
 
 // Bounds of what is parsed.
@@ -12,7 +14,6 @@ const (
 	maxInput   = 64 << 10 // bytes
 	maxResults = 200
 	maxProps   = 50 // of one result
-	maxDepth   = 50 // of comments
 )
 
 // Errors of Parse; other errors say what is malformed.
@@ -59,14 +60,27 @@ func ParseARC(value string) (Header, error) {
 }
 
 // ServID returns the authserv-id of the value of an Authentication-Results field: also where
-// the rest of it is malformed, or too large to be parsed. It is "" if there is none.
+// the rest of it is malformed, and however long the comments before it are: who reads it behind
+// us may read all of it. It is "" if there is none.
 func ServID(value string) string {
-	p := parser{s: value[:min(len(value), maxInput)]}
+	p := parser{s: value}
 	if p.skip() != nil {
 		return ""
 	}
 	id, _ := p.text(";")
 	return id
+}
+
+// SameID compares authserv-ids as hosts are compared: in whatever case, with or without the dot
+// at the end, as U-labels or A-labels.
+func SameID(a, b string) bool { return hostOf(a) == hostOf(b) }
+
+func hostOf(id string) string {
+	id = strings.TrimSuffix(id, ".")
+	if d, err := mail.ParseDomain(id); err == nil {
+		return d.String()
+	}
+	return strings.ToLower(id)
 }
 
 type parser struct {
@@ -267,9 +281,7 @@ func (p *parser) skip() error {
 	for p.pos < len(p.s) {
 		switch c := p.s[p.pos]; {
 		case c == '(':
-			if depth++; depth > maxDepth {
-				return ErrTooLarge
-			}
+			depth++
 		case depth > 0 && c == ')':
 			depth--
 		case depth > 0 && c == '\\':

@@ -25,19 +25,6 @@ func (p Policy) below() Policy {
 	return None
 }
 
-// Stricter reports whether p asks for more than q.
-func (p Policy) Stricter(q Policy) bool { return p.rank() > q.rank() }
-
-func (p Policy) rank() int {
-	switch p {
-	case Reject:
-		return 2
-	case Quarantine:
-		return 1
-	}
-	return 0
-}
-
 // Record is a DMARC policy record (RFC 9989 §4.7).
 type Record struct {
 	P, SP, NP Policy // SP and NP: "" where it does not say
