@@ -109,6 +109,11 @@ func accountAdd(file *string) *cobra.Command {
 				if err := d.AddNewAccount(cmd.Context(), one); err != nil {
 					return err
 				}
+				if name, _, err := d.Local(cmd.Context(), p.Domain); err == nil {
+					if dom, err := d.Domain(cmd.Context(), name); err == nil && dom.Directory != "" {
+						note += fmt.Sprintf("; it does not count as long as the addresses of %s are those of the plugin %s", name, dom.Directory)
+					}
+				}
 				return say(cmd, "%s added%s", p, note)
 			})
 		},

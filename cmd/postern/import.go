@@ -44,7 +44,7 @@ func importCommand(file *string, what, short, example string, required, optional
 				err = d.Import(cmd.Context(), items, dry)
 			}
 			if err != nil {
-				return fmt.Errorf("%s: nothing is imported:\n%w", a[0], err)
+				return fmt.Errorf("%s: nothing is imported:\n%s", a[0], err) // the file is at fault, not the command
 			}
 			if dry {
 				return say(cmd, "%d %s could be imported", len(items), what)

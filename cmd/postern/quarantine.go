@@ -272,7 +272,20 @@ func allowSender(cmd *cobra.Command, d *directory.Directory, h admin.Quarantined
 	if allowed == 0 {
 		return failed
 	}
+	if unproven(h.Notes) {
+		fmt.Fprintln(cmd.OutOrStdout(), "note: mailauth found nothing that showed that this message was from there (neither SPF nor DKIM); others like it will be held all the same")
+	}
 	return nil
+}
+
+// unproven reports whether a plugin looked for who a message is from, and did not find out.
+func unproven(notes map[string]string) bool {
+	looked, found := false, false
+	for name, value := range notes {
+		looked = looked || strings.HasSuffix(name, "/from_domain") || strings.HasSuffix(name, "/dmarc")
+		found = found || strings.HasSuffix(name, "/authenticated") && value != ""
+	}
+	return looked && !found
 }
 
 func quarantineAllowed(file *string) *cobra.Command {

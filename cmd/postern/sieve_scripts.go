@@ -43,7 +43,14 @@ func withScripts(file, account string, f func(*sieveScripts) error) error {
 		if err := hasScripts(c, d, p); err != nil {
 			return err
 		}
-		return f(&sieveScripts{settings.Store(&pluginData{d, name}), p.Fold()})
+		err := f(&sieveScripts{settings.Store(&pluginData{d, name}), p.Fold()})
+		switch {
+		case errors.Is(err, sieve.ErrNoScript):
+			err = fmt.Errorf("%w; see postern sieve list %s", err, p)
+		case errors.Is(err, sieve.ErrActive):
+			err = fmt.Errorf("%w; activate another one first, or none: postern sieve deactivate %s", err, p)
+		}
+		return err
 	})
 }
 

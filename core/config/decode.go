@@ -92,6 +92,8 @@ func (d *decoder) unknown(path, key string, fields map[string]reflect.Value) {
 		text += "; it belongs at the top of the file, before the first [section]"
 	case key == "password" && ok:
 		text += "; passwords are not kept in this file: use password_file or password_env"
+	case withoutIndexes(path) == "plugin" && best == "":
+		text += "; the settings of the plugin itself belong below [plugin.settings]"
 	case best != "":
 		text += fmt.Sprintf("; did you mean %q?", best)
 	}

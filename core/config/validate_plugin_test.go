@@ -43,6 +43,7 @@ func TestPluginConfinement(t *testing.T) {
 		{`files = {write = ["/srv", "/.."]}`, "plugin[0].files.write[1]: is everything"},
 		{`files = {write = ["/srv", ""]}`, "plugin[0].files.write[1]: is empty"},
 		{`files = {reads = []}`, `did you mean "read"?`},
+		{`delay = "5m"`, `belong below [plugin.settings]`},
 		{`files = "/srv"`, "must be a table, not a string"},
 	} {
 		_, err := Parse("postern.toml", []byte(plain+tt.keys+"\n"))

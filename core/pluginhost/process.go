@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -161,6 +162,8 @@ func startError(ctx context.Context, run *runner, err error, wait time.Duration)
 	var pe *fs.PathError
 	var errno syscall.Errno
 	switch {
+	case strings.HasPrefix(err.Error(), "files."):
+		return fmt.Errorf("cannot be started: %w; what files in its [[plugin]] table names has to be there", err)
 	case errors.As(err, &pe) || errors.As(err, &errno):
 		return fmt.Errorf("cannot be started: %w; check the command in its [[plugin]] table", err)
 	case run.pid == 0:
@@ -188,9 +191,18 @@ func startError(ctx context.Context, run *runner, err error, wait time.Duration)
 	return errors.New(what + "; is it a plugin for this gateway?")
 }
 
+// lastLine is the last line that speaks of an error, for the last one of a stack trace says
+// nothing; else the last line.
 func lastLine(s string) string {
-	s = s[strings.LastIndexByte(s, '\n')+1:]
-	return printable(s[:min(len(s), 300)])
+	lines := strings.Split(s, "\n")
+	last := lines[len(lines)-1]
+	for _, l := range slices.Backward(lines) {
+		if strings.Contains(l, "Error: ") || strings.HasPrefix(l, "panic: ") || strings.HasPrefix(l, "fatal error: ") {
+			last = strings.TrimSpace(l)
+			break
+		}
+	}
+	return printable(last[:min(len(last), 300)])
 }
 
 // configure asks what the plugin is and gives it its settings.
