@@ -1,6 +1,9 @@
 package antivirus
 
 import (
+	ziparchive "archive/zip"
+	"bytes"
+	"compress/gzip"
 	"context"
 	"encoding/base64"
 	"fmt"
@@ -42,6 +45,9 @@ func TestClamd(t *testing.T) {
 		expect(head+peertest.Virus+"\r\n", "reject 554 5.7.1 Virus found: Postern.Test.Virus.UNOFFICIAL ")
 		expect(attached("a.zip", zip(t, "", peertest.Virus)), "reject 554 5.7.1 Virus found: Postern.Test.Virus.UNOFFICIAL ")
 		expect(attached("a.zip", zip(t, "secret", peertest.Virus)), "quarantine encrypted, Heuristics.Encrypted.Zip ")
+		// Bombs: what is nested too deep, and what is too large when it is unpacked.
+		expect(attached("a.zip", nested(t, 25, peertest.Virus)), "quarantine too large, Heuristics.Limits.Exceeded.MaxRecursion ")
+		expect(attached("a.gz", gzipped(strings.Repeat("0", 5<<20)+peertest.Virus)), "quarantine too large, Heuristics.Limits.Exceeded.MaxFileSize ")
 		// What other filters put on top does not hide that this is mail.
 		for _, top := range []string{"", "Authentication-Results: mx.test; spf=none\r\n", strings.Repeat("X-Long: "+strings.Repeat("x", 900)+"\r\n", 100)} {
 			expect(top+strings.TrimSuffix(head, "\r\n")+"Content-Transfer-Encoding: base64\r\n\r\n"+base64.StdEncoding.EncodeToString([]byte(peertest.EICAR()))+"\r\n", "reject 554 5.7.1 Virus found: Eicar-Test-Signature.UNOFFICIAL ")
@@ -144,4 +150,31 @@ func zip(t testing.TB, password, content string) string {
 		t.Fatal(err)
 	}
 	return string(b)
+}
+
+// nested is a file in so many archives in each other.
+func nested(t testing.TB, depth int, content string) string {
+	t.Helper()
+	for range depth {
+		var b bytes.Buffer
+		z := ziparchive.NewWriter(&b)
+		w, err := z.Create("a.zip")
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.Write([]byte(content))
+		if err := z.Close(); err != nil {
+			t.Fatal(err)
+		}
+		content = b.String()
+	}
+	return content
+}
+
+func gzipped(content string) string {
+	var b bytes.Buffer
+	z := gzip.NewWriter(&b)
+	z.Write([]byte(content))
+	z.Close()
+	return b.String()
 }
