@@ -2,8 +2,10 @@ package main_test
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/postern-mail/postern/sdk/sdktest/peertest"
@@ -137,5 +139,45 @@ if mailboxexists "Work" { discard; } elsif mailboxexists "Trash" { fileinto :spe
 	g.toAlice("hello")
 	if got := s.n(t, 1)[0]; got.To[0] != "alice+Junk@example.org" {
 		t.Errorf("%+v", got)
+	}
+}
+
+// A mailbox that does not answer in time makes the message wait, and nobody takes the planner for slow.
+func TestMailboxHangs(t *testing.T) {
+	t.Parallel()
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { silent.Close() })
+	pass := filepath.Join(t.TempDir(), "imap.pass")
+	if err := os.WriteFile(pass, []byte("secret"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	g := start(t, basics+fmt.Sprintf(`
+[[domain]]
+name = "example.org"
+deliver = "imapappend"
+[[plugin]]
+name = "sieve"
+timeout = "2s"
+[[plugin]]
+name = "imapappend"
+[plugin.settings]
+address = %q
+tls = "none"
+username = "postern"
+password_file = %q
+`, silent.Addr(), pass))
+	g.account("alice@example.org")
+	g.script("alice@example.org", "require \"mailbox\";\nif mailboxexists \"Work\" { discard; }\n")
+	id := g.toAlice("hello")
+	line := g.log.wait(t, "no plan for a recipient", has("id", id))
+	if !strings.Contains(fmt.Sprint(line["error"]), "plugin sieve: error: ") || !strings.Contains(fmt.Sprint(line["error"]), "the mailbox does not say which folders it has") {
+		t.Errorf("%v", line["error"])
+	}
+	g.log.wait(t, "deferred", has("id", id))
+	if n := g.log.count("plugin failed", has("plugin", "sieve", "reason", "timeout")); n != 0 {
+		t.Error("the planner was taken for slow")
 	}
 }
