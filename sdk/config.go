@@ -35,7 +35,7 @@ func (c Config) Decode(v any) error {
 	}
 	meta, err := toml.Decode(string(settings), v)
 	if err != nil {
-		return plain(err)
+		return plain(err, settings)
 	}
 	if extra := meta.Undecoded(); len(extra) > 0 {
 		names := make([]string, len(extra))

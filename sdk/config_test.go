@@ -1,12 +1,18 @@
 package sdk_test
 
 import (
+	"errors"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/postern-mail/postern/sdk"
 )
+
+// odd is a type that knows what it may be.
+type odd struct{}
+
+func (odd) UnmarshalTOML(any) error { return errors.New("is odd") }
 
 func TestConfigDecode(t *testing.T) {
 	type table struct {
@@ -16,6 +22,7 @@ func TestConfigDecode(t *testing.T) {
 		Nested struct {
 			On bool `toml:"on"`
 		} `toml:"nested"`
+		Odd  odd      `toml:"odd"`
 		List []string `toml:"list"`
 		Many []struct {
 			Wait time.Duration `toml:"wait"`
@@ -32,6 +39,7 @@ func TestConfigDecode(t *testing.T) {
 		{"[[many]]\nwiat = '1s'\n", `(did you mean "wait"?)`},
 		{"wait = 5\n", `key "wait": must be a duration in quotes, like "30s", not 5`},
 		{"[[many]]\nwait = 5\n", `key "many.wait"`},
+		{"odd = 3\n", `settings: key "odd": is odd`},
 		{"wait = '5days'\n", `"30s", "4h" or "5d"`},
 		{"name = ['x']\n", `key "name": must be a string, in quotes, not an array`},
 		{"list = 'x'\n", `key "list": must be an array, in [ ], not a string`},

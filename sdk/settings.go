@@ -154,7 +154,7 @@ var (
 
 // plain is an error of the decoder in words of TOML and not of Go, where it is about a value.
 // It leaves the line out: the admin's file has more lines than the settings.
-func plain(err error) error {
+func plain(err error, settings []byte) error {
 	var pe toml.ParseError
 	switch {
 	case !errors.As(err, &pe):
@@ -165,8 +165,15 @@ func plain(err error) error {
 		return fmt.Errorf("settings: %s", text)
 	case strings.HasPrefix(pe.Message, "invalid duration"):
 		return fmt.Errorf("settings: key %q: %s; write it like %q, %q or %q", pe.LastKey, pe.Message, "30s", "4h", "5d")
+	case pe.LastKey != "" && isTOML(settings): // so a type of the plugin has said so
+		return fmt.Errorf("settings: key %q: %s", pe.LastKey, pe.Message)
 	case pe.LastKey != "":
 		return fmt.Errorf("settings: line %d, key %q: %s", pe.Position.Line, pe.LastKey, pe.Message)
 	}
 	return fmt.Errorf("settings: line %d: %s", pe.Position.Line, pe.Message)
+}
+
+func isTOML(settings []byte) bool {
+	var table map[string]any
+	return toml.Unmarshal(settings, &table) == nil
 }
