@@ -1,7 +1,10 @@
 package sieve
 
 import (
+	"context"
+	"errors"
 	"testing"
+	"time"
 
 	"github.com/postern-mail/postern/sdk"
 	"github.com/postern-mail/postern/sdk/sdktest"
@@ -64,5 +67,16 @@ func TestMailboxesAskedOnce(t *testing.T) {
 		if h.Counters["script_faults"] != 0 {
 			t.Errorf("%s: counted as a fault of the script", script)
 		}
+	}
+}
+
+// A mailbox that says nothing leaves time to say so: it is not the plugin that is too slow.
+func TestMailboxesSilent(t *testing.T) {
+	p, h := configured(t, "", mailboxRequire+`if mailboxexists "Work" { discard; }`)
+	h.Silent = true
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	if plan, err := p.Plan(ctx, message(hello)); err == nil || errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("%v, %v", plan, err)
 	}
 }

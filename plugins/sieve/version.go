@@ -112,6 +112,9 @@ func (p *planning) write(body []byte) (sdk.Section, error) {
 // temporary is an error that is no fault of a script.
 type temporary struct{ error }
 
+// Unwrap returns what is wrong.
+func (t temporary) Unwrap() error { return t.error }
+
 // fileCopy files a copy of a message that is sent.
 func (p *planning) fileCopy(f *engine.FileCopy, m *composed) error {
 	if f != nil {

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"io"
 	"strings"
 
@@ -55,8 +56,11 @@ func buildBody(c *compiler, b *bound) (cond, *Error) {
 	}), nil
 }
 
-// rawBody is the body as it stands, as far as scripts may see it.
+// rawBody is the body as it stands, as far as scripts may see it; nothing if there is none.
 func (x *run) rawBody(line int) ([]string, error) {
+	if x.msg.body.Size == 0 {
+		return nil, nil
+	}
 	r, err := x.msg.body.Open()
 	if err != nil {
 		return nil, err
@@ -76,8 +80,8 @@ func (x *run) content(types []string, plain bool, line int) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	if x.msg.body.Size == 0 { // there is nothing to match, not even with the empty string
-		return nil, nil
+	if x.msg.body.Size == 0 && !bytes.HasSuffix(x.msg.source.Header.Block(), []byte("\r\n\r\n")) {
+		return nil, nil // where not even a blank line ends the header, there is nothing to match
 	}
 	var values []string
 	left := x.limits.BodySize

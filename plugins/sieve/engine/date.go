@@ -2,7 +2,6 @@ package engine
 
 import (
 	"fmt"
-	"net/mail"
 	"strings"
 	"time"
 )
@@ -107,19 +106,6 @@ func (x *run) datePart(d dateMatch, when time.Time, original bool) (string, bool
 	}
 	part := strings.ToLower(x.text(d.part))
 	return formatDate(when, part), isDatePart(part)
-}
-
-// parseDate reads a date of RFC 5322 §3.3, at the end of a field like Received, too.
-func parseDate(s string) (time.Time, bool) {
-	if t, err := mail.ParseDate(s); err == nil {
-		return t, true
-	}
-	if i := strings.LastIndexByte(s, ';'); i >= 0 {
-		if t, err := mail.ParseDate(strings.TrimSpace(s[i+1:])); err == nil {
-			return t, true
-		}
-	}
-	return time.Time{}, false
 }
 
 // parseZone reads an offset such as "+0100" or "-1130".
