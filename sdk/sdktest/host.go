@@ -35,6 +35,7 @@ type Host struct {
 	Accounts   map[mail.Path]sdk.Account     // what Lookup says; others are not local
 	Mailboxes  map[mail.Path]*sdk.FolderList // what mailboxes tell of their folders; others do not
 	Down       bool                          // mailboxes do not answer
+	Silent     bool                          // they do not even say so
 	Asked      int                           // how many times they were asked
 	Marks      map[string]bool               // what is remembered: address, space, key
 	Data       map[string][]byte             // address, space, key
@@ -266,10 +267,14 @@ func (h *Host) Count(_ context.Context, r *proto.CountRequest) (*proto.CountResp
 }
 
 // Folders implements proto.HostServer.
-func (h *Host) Folders(_ context.Context, r *proto.FoldersRequest) (*proto.MailboxFoldersResponse, error) {
+func (h *Host) Folders(ctx context.Context, r *proto.FoldersRequest) (*proto.MailboxFoldersResponse, error) {
 	h.Lock()
 	defer h.Unlock()
 	h.Asked++
+	if h.Silent {
+		<-ctx.Done()
+		return nil, status.FromContextError(ctx.Err()).Err()
+	}
 	if h.Down {
 		return nil, status.Error(codes.Unavailable, "the mailbox is down")
 	}
