@@ -130,7 +130,7 @@ func validAddress(s string) bool {
 
 // act adds an action to the result, unless it does what another one does already.
 func (x *run) act(a Action) error {
-	a.Edited = x.msg.snapshot()
+	a.Edited = x.snapshot()
 	for i := range x.result.Actions {
 		if merge(&x.result.Actions[i], a) {
 			return nil
@@ -156,6 +156,16 @@ func (x *run) act(a Action) error {
 	x.explain(a.Line, "  %s", a.Kind)
 	x.result.Actions = append(x.result.Actions, a)
 	return nil
+}
+
+// snapshot is the message as it is now; nil if the script has not changed it.
+func (x *run) snapshot() *Message {
+	if x.msg.edited && x.msg.shot == nil {
+		for _, f := range x.msg.fields {
+			x.work += perField + int64(len(f.raw))
+		}
+	}
+	return x.msg.snapshot()
 }
 
 // inbox reports whether a name is that of the inbox, which is the same in any case (RFC 3501 §5.1).
@@ -212,12 +222,12 @@ func refusal(k ActionKind) bool { return k == Reject || k == EReject }
 // finish adds the implicit keep and what the script made of the message.
 func (x *run) finish() error {
 	if x.keep {
-		a := Action{Kind: Keep, Implicit: true, Flags: x.actionFlags(nil), Edited: x.msg.snapshot()}
+		a := Action{Kind: Keep, Implicit: true, Flags: x.actionFlags(nil), Edited: x.snapshot()}
 		merged := slices.ContainsFunc(x.result.Actions, func(old Action) bool { return old.stores() && old.target() == "INBOX" })
 		if !merged {
 			x.result.Actions = append(x.result.Actions, a)
 		}
 	}
-	x.result.Edited, x.result.NewBody = x.msg.snapshot(), x.msg.rewritten
+	x.result.Edited, x.result.NewBody = x.snapshot(), x.msg.rewritten
 	return nil
 }

@@ -117,6 +117,7 @@ func buildAddress(c *compiler, b *bound) (cond, *Error) {
 			if err := x.spend(int64(len(f.raw)), b.Line); err != nil {
 				return false, err
 			}
+			x.work += 16 * int64(len(f.raw))
 			for _, a := range parseAddresses(unfold(f.raw)) {
 				// :count is of addresses, whatever parts they have (RFC 5231 §6).
 				if v, ok := part.of(a, x.delimiter()); ok || t.m.kind == matchCount {

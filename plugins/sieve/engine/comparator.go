@@ -3,6 +3,7 @@ package engine
 import (
 	"strings"
 	"unicode"
+	"unicode/utf8"
 
 	"golang.org/x/text/unicode/norm"
 )
@@ -45,6 +46,19 @@ func (c comparator) key(s string) string {
 		return unicodeKey(s)
 	}
 	return s
+}
+
+// cost is the work of comparing a string.
+func (c comparator) cost(s string) int64 {
+	n := int64(len(s))
+	if c == unicodeCasemap {
+		for i := range len(s) {
+			if s[i] >= utf8.RuneSelf {
+				n += 16
+			}
+		}
+	}
+	return n
 }
 
 // compare orders two strings: below 0, 0 or above.

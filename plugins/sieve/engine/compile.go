@@ -59,16 +59,17 @@ func Check(src []byte, o Options) (*Script, []*Error) {
 
 // compiler turns a tree into steps.
 type compiler struct {
-	options  Options
-	exts     map[string]bool // required
-	found    map[string]bool // by ihave
-	uses     []string        // of found, by the command or test that is being compiled
-	dead     int             // above 0: behind an ihave that fails
-	requires []string
-	errs     []*Error
-	set      map[string]bool // variables that "set" sets before they are global
-	global   map[string]bool // and those that are
-	loops    []string        // names of the loops around, "" for one without (RFC 5703 §3)
+	options    Options
+	exts       map[string]bool // required
+	found      map[string]bool // by ihave
+	uses       []string        // of found, by the command or test that is being compiled
+	dead       int             // above 0: behind an ihave that fails
+	requires   []string
+	errs       []*Error
+	set        map[string]bool // variables that "set" sets before they are global
+	global     map[string]bool // and those that are
+	regexSteps int64           // of the regular expressions so far
+	loops      []string        // names of the loops around, "" for one without (RFC 5703 §3)
 }
 
 func (c *compiler) fail(err *Error) {

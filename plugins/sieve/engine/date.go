@@ -62,8 +62,9 @@ func buildDate(c *compiler, b *bound) (cond, *Error) {
 	original := b.has("originalzone")
 	return condFunc(func(x *run) (bool, error) {
 		var values []string
+		x.work += perItem * int64(len(x.msg.fields))
 		for _, f := range pick(ix, x.msg.all(x.text(name))) {
-			if err := x.spend(int64(len(f.raw)), b.Line); err != nil {
+			if err := x.spend(perDate+int64(len(f.raw)), b.Line); err != nil {
 				return false, err
 			}
 			when, ok := parseDate(x.msg.value(f))

@@ -48,7 +48,7 @@ func buildAddHeader(c *compiler, b *bound) (step, *Error) {
 			return x.fault(b.Line, "more than %d header fields are added", x.limits.HeaderEdits)
 		}
 		x.msg.add(field{name: name, raw: raw}, last)
-		return x.spend(int64(len(x.msg.fields)), b.Line)
+		return x.spend(perField*int64(len(x.msg.fields)), b.Line)
 	}), nil
 }
 
@@ -90,6 +90,9 @@ func buildDeleteHeader(c *compiler, b *bound) (step, *Error) {
 
 // deleteFields removes the fields with a name that an index and, if matching, the keys mean.
 func (x *run) deleteFields(name string, ix index, m *matcher, keys []text, matching bool) error {
+	if err := x.spend(perItem*int64(len(x.msg.fields)), m.line); err != nil {
+		return err
+	}
 	var places []int
 	for i, f := range x.msg.fields {
 		if strings.EqualFold(f.name, name) {
@@ -128,7 +131,7 @@ func (x *run) deleteFields(name string, ix index, m *matcher, keys []text, match
 		}
 	}
 	x.msg.setFields(kept)
-	return x.spend(int64(len(kept)), m.line)
+	return x.spend(perField*int64(len(kept)), m.line)
 }
 
 // headerLine is how long a line of a header should be, without its end (RFC 5322 §2.1.1).

@@ -45,6 +45,77 @@ func TestV01V07(t *testing.T) {
 	}
 }
 
+// TestV01Costs: what costs more than the bytes that are looked at is counted as what it costs.
+func TestV01Costs(t *testing.T) {
+	again := strings.Repeat
+	parts := "Content-Type: multipart/mixed; boundary=b\r\n"
+	body := again("--b\r\n\r\na\r\n", 900) + "--b--\r\n"
+	for _, c := range []struct{ name, script, header, body string }{
+		{"regular expression", `require "regex"; if header :regex "subject" "(a?.{0,400}){2}b$" {}`, "Subject: " + again("a", 20_000) + "\r\n", ""},
+		{"its compilation", `require ["regex","variables"]; ` + again(`set "x" "${x}.{900}"; if header :regex "subject" "${x}" {}`, 4) + again(`set "x" "${x}."; if header :regex "subject" "${x}" {}`, 40), "Subject: x\r\n", ""},
+		{"unicode", `require ["comparator-i;unicode-casemap"]; ` + again(`if header :contains :comparator "i;unicode-casemap" "subject" "zz" {}`, 20), "Subject: " + again("é", 25_000) + "\r\n", ""},
+		{"lists", `require "foreverypart"; foreverypart { if header "x" [` + again(`"",`, 4000) + `""] {} }`, parts, body},
+		{"values", again(`if header "x" "y" {}`, 100), again("X: z\r\n", 1000), ""},
+		{"fields", again(`if header "y" "y" {}`, 2000), again("X: z\r\n", 2000), ""},
+		{"addresses", again(`if address "to" "y" {}`, 100), "To: " + again("a@b.c,", 2000) + "d@e.f\r\n", ""},
+		{"dates", `require "date"; ` + again(`if date "x" "year" "y" {}`, 100), again("X: Mon, 2 Jan 2006 15:04:05 -0700\r\n", 50), ""},
+		{"parts", `require ["mime"]; ` + again(`if header :mime :anychild "x" "y" {}`, 50), parts, body},
+		{"edits", `require "editheader"; ` + again(`addheader "x" "y";`, 100), again("X: z\r\n", 1000), ""},
+		{"versions", `require "editheader"; ` + again(`addheader "x" "y"; keep;`, 40), again("X: z\r\n", 1000), ""},
+		{"questions", `require "duplicate"; ` + again(`if duplicate :uniqueid "x" {}`, 1) + func() (s string) {
+			for i := range 200 {
+				s += fmt.Sprintf(`if duplicate :uniqueid "%d" {}`, i)
+			}
+			return s
+		}(), "", ""},
+	} {
+		s, err := Compile([]byte(c.script), Options{Limits: Limits{Work: 8 << 20}})
+		if err != nil {
+			t.Fatalf("%s: %v", c.name, err)
+		}
+		m := &Message{Header: mail.NewHeader([]byte(c.header + "\r\n")), Body: mail.InlineBody([]byte(c.body))}
+		r, err := s.Run(context.Background(), m, &Env{Now: time.Unix(1e9, 0), Remembered: func(context.Context, string) (bool, error) { return false, nil }})
+		if err != nil || r.Fault == nil || !strings.Contains(r.Fault.Message, "too long") {
+			t.Errorf("%s: %v, %v", c.name, r, err)
+		}
+	}
+}
+
+// TestV01RegexSteps: how large one expression may be, and all of a script.
+func TestV01RegexSteps(t *testing.T) {
+	for _, c := range []struct {
+		pattern string
+		n       int
+		fault   string
+	}{
+		{strings.Repeat(".{1000}", 4) + strings.Repeat(".", 90), 31, ""}, // 1+4*1001+90 = 4095
+		{strings.Repeat(".{1000}", 4) + strings.Repeat(".", 91), 31, ""},
+		{strings.Repeat(".{1000}", 4) + strings.Repeat(".", 92), 1, "more than 4096 steps"},
+		{strings.Repeat(".{1000}", 4) + strings.Repeat(".", 91), 32, ""},
+		{strings.Repeat(".{1000}", 4) + strings.Repeat(".", 91), 33, "too large together"},
+	} {
+		_, err := Compile([]byte(`require "regex"; `+strings.Repeat(`if header :regex "x" "`+c.pattern+`" {}`, c.n)), Options{})
+		if (err == nil) != (c.fault == "") || err != nil && !strings.Contains(err.Error(), c.fault) {
+			t.Errorf("%d of %d: %v", c.n, len(c.pattern), err)
+		}
+	}
+}
+
+// TestV03Bodies: what a script makes of the message does not fill the memory.
+func TestV03Bodies(t *testing.T) {
+	s, err := Compile([]byte(`require ["enclose","fileinto","variables"]; `+strings.Repeat(`enclose "x"; fileinto "a${n}"; set "n" "${n}1";`, 4)), Options{Limits: Limits{BodySize: 1 << 20}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for size, ok := range map[int]bool{500_000: true, 600_000: false} {
+		m := &Message{Header: mail.NewHeader([]byte("Subject: s\r\n\r\n")), Body: mail.InlineBody([]byte(strings.Repeat("x", size)))}
+		r, err := s.Run(context.Background(), m, &Env{Now: time.Unix(1e9, 0)})
+		if err != nil || (r.Fault == nil) != ok {
+			t.Errorf("%d bytes: %v, %v", size, r.Fault, err)
+		}
+	}
+}
+
 func TestV02V03(t *testing.T) {
 	actions := func(n int, f string) string {
 		var b strings.Builder

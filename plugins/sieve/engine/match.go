@@ -73,8 +73,12 @@ func (c *compiler) keys(m *matcher, a Arg) ([]text, *Error) {
 	}
 	for _, t := range list {
 		if t.constant() {
-			if _, fault := compileRegex(t.lit, m.cmp); fault != nil {
+			re, fault := compileRegex(t.lit, m.cmp)
+			if fault != nil {
 				return nil, errorAt(t.line, "the regular expression %q: %v", printable(t.lit), fault)
+			}
+			if c.regexSteps += re.steps; c.regexSteps > scriptRegs {
+				return nil, errorAt(t.line, "the regular expressions of the script are too large together")
 			}
 		}
 	}
@@ -124,7 +128,7 @@ func related(order int, rel string) bool {
 // match reports whether a value fits one of the keys.
 func (x *run) match(m *matcher, value string, keys []string) (bool, error) {
 	for _, k := range keys {
-		if err := x.spend(int64(len(value)+len(k)), m.line); err != nil {
+		if err := x.spend(m.cmp.cost(value)+m.cmp.cost(k), m.line); err != nil {
 			return false, err
 		}
 		ok, err := x.matchOne(m, value, k)
@@ -152,6 +156,9 @@ func (x *run) matchOne(m *matcher, value, key string) (bool, error) {
 	case matchRegex:
 		re, err := x.regex(key, m)
 		if err != nil {
+			return false, err
+		}
+		if err := x.spend(int64(len(value))*re.steps, m.line); err != nil {
 			return false, err
 		}
 		found := re.FindStringSubmatchIndex(value)

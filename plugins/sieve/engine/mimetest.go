@@ -49,7 +49,7 @@ func (x *run) headers(o mimeOptions, line int) ([][]field, error) {
 	list := [][]field{fieldsOf(p.Header)}
 	if o.children {
 		for _, child := range below(p) {
-			if err := x.spend(int64(len(child.Header.Block())), line); err != nil {
+			if err := x.spend(perPart+4*int64(len(child.Header.Block())), line); err != nil {
 				return nil, err
 			}
 			list = append(list, fieldsOf(child.Header))
@@ -70,8 +70,10 @@ func (x *run) fieldsNamed(o mimeOptions, ix index, names []string, line int) ([]
 		for _, n := range names {
 			list = append(list, named(h, n)...)
 		}
+		x.work += perItem * int64(len(h)*len(names))
 	}
-	return pick(ix, list), nil
+	list = pick(ix, list)
+	return list, x.spend(perField*int64(len(list)), line)
 }
 
 // values are what a field says under the options.

@@ -60,6 +60,7 @@ func (x *run) forEveryPart(depth int, body []step, line int) error {
 		}
 	}()
 	parts := below(outer)
+	x.work += perField * int64(len(parts))
 	if outer == nil {
 		parts = append([]*mime.Part{tree.Root}, below(tree.Root)...)
 	}
@@ -71,7 +72,7 @@ func (x *run) forEveryPart(depth int, body []step, line int) error {
 		if x.replaced(p) {
 			continue
 		}
-		if err := x.spend(int64(len(p.Header.Block())), line); err != nil {
+		if err := x.spend(perPart+int64(len(p.Header.Block())), line); err != nil {
 			return err
 		}
 		x.part = p
@@ -81,17 +82,17 @@ func (x *run) forEveryPart(depth int, body []step, line int) error {
 		case err == nil && x.msg.bodies != bodies: // the parts were those of another body
 			return nil
 		case errors.As(err, &b) && b.depth == depth:
-			return x.leaveLoop(outer)
+			return x.leaveLoop(outer, line)
 		case err != nil:
 			if outer == nil && (errors.Is(err, errStop) || errors.Is(err, errReturn)) {
-				if err := x.leaveLoop(outer); err != nil {
+				if err := x.leaveLoop(outer, line); err != nil {
 					return err
 				}
 			}
 			return err
 		}
 	}
-	return x.leaveLoop(outer)
+	return x.leaveLoop(outer, line)
 }
 
 // below lists the parts in a part, in the order of the message.

@@ -1,22 +1,39 @@
 package engine
 
 import (
+	"fmt"
 	"regexp"
+	"regexp/syntax"
 	"strings"
 )
 
-// regexSize bounds regular expressions.
-const regexSize = 4 << 10
+// Bounds of regular expressions: the bytes of one, the steps that it has, and those of all that a script names.
+const (
+	regexSize  = 4 << 10
+	regexSteps = 4 << 10
+	scriptRegs = 128 << 10
+)
+
+// regex is a compiled regular expression. Each byte of a value may cost as much as it has steps.
+type regex struct {
+	*regexp.Regexp
+	steps int64
+}
 
 // compileRegex compiles an extended regular expression (draft-ietf-sieve-regex): leftmost, then longest, in time that
 // is linear in the value.
-func compileRegex(pattern string, cmp comparator) (*regexp.Regexp, error) {
+func compileRegex(pattern string, cmp comparator) (regex, error) {
 	if len(pattern) > regexSize {
-		return nil, errorAt(0, "longer than %d bytes", regexSize)
+		return regex{}, fmt.Errorf("longer than %d bytes", regexSize)
 	}
 	pattern = fromPOSIX(pattern)
-	if _, err := regexp.Compile(pattern); err != nil { // before anything is put around it
-		return nil, err
+	tree, err := syntax.Parse(pattern, syntax.Perl) // before anything is put around it
+	if err != nil {
+		return regex{}, err
+	}
+	steps := stepsOf(tree)
+	if steps > regexSteps {
+		return regex{}, fmt.Errorf("more than %d steps", regexSteps)
 	}
 	if cmp != octet {
 		pattern = "(?i:" + pattern + ")"
@@ -25,23 +42,43 @@ func compileRegex(pattern string, cmp comparator) (*regexp.Regexp, error) {
 	if err == nil {
 		re.Longest()
 	}
-	return re, err
+	return regex{re, steps}, err
 }
 
-func (x *run) regex(pattern string, m *matcher) (*regexp.Regexp, error) {
+// stepsOf is how many steps an expression has about, with its repetitions written out.
+func stepsOf(re *syntax.Regexp) int64 {
+	n := int64(1)
+	for _, sub := range re.Sub {
+		n += stepsOf(sub)
+	}
+	switch re.Op {
+	case syntax.OpLiteral:
+		n += int64(len(re.Rune))
+	case syntax.OpRepeat:
+		times := re.Max
+		if times < 0 {
+			times = re.Min + 1
+		}
+		n = 1 + (n-1)*int64(times)
+	}
+	return n
+}
+
+func (x *run) regex(pattern string, m *matcher) (regex, error) {
+	const compile = 128 // what it costs, by step
 	k := regexKey{pattern, m.cmp}
 	if re, ok := x.regexes[k]; ok {
 		return re, nil
 	}
 	re, err := compileRegex(pattern, m.cmp)
 	if err != nil {
-		return nil, errorAt(m.line, "the regular expression %q: %v", printable(pattern), err)
+		return re, errorAt(m.line, "the regular expression %q: %v", printable(pattern), err)
 	}
 	if x.regexes == nil {
-		x.regexes = make(map[regexKey]*regexp.Regexp)
+		x.regexes = make(map[regexKey]regex)
 	}
 	x.regexes[k] = re
-	return re, nil
+	return re, x.spend(compile*re.steps, m.line)
 }
 
 type regexKey struct {

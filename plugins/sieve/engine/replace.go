@@ -60,13 +60,12 @@ func buildReplace(c *compiler, b *bound) (step, *Error) {
 			return x.fault(b.Line, "':from' names no address: '%s'", printable(f))
 		}
 		x.replacements, x.part = nil, nil
-		x.replaceMessage(r, b, x.text(subject), x.text(from))
-		return nil
+		return x.replaceMessage(r, b, x.text(subject), x.text(from))
 	}), nil
 }
 
 // replaceMessage puts another body, and the fields that describe it, into the message.
-func (x *run) replaceMessage(r replacement, b *bound, subject, from string) {
+func (x *run) replaceMessage(r replacement, b *bound, subject, from string) error {
 	var fields []field
 	for _, f := range x.msg.fields {
 		name := strings.ToLower(f.name)
@@ -86,7 +85,16 @@ func (x *run) replaceMessage(r replacement, b *bound, subject, from string) {
 	}
 	fields = append(fields, field{name: "MIME-Version", raw: " 1.0"})
 	x.msg.setFields(append(fields, r.header...))
-	x.msg.setBody(r.body)
+	return x.setBody(r.body, b.Line)
+}
+
+// setBody gives the message another body. What a script keeps of those that it makes stays in memory.
+func (x *run) setBody(body []byte, line int) error {
+	if x.made += int64(len(body)); x.made > 2*x.limits.BodySize {
+		return x.fault(line, "the bodies that the script makes are too large together")
+	}
+	x.msg.setBody(body)
+	return x.spend(int64(len(body)), line)
 }
 
 // replaced reports whether a part is gone because it, or one around it, was replaced.
@@ -103,7 +111,7 @@ func (x *run) replaced(p *mime.Part) bool {
 }
 
 // leaveLoop carries the replacements out when the outermost loop ends.
-func (x *run) leaveLoop(outer *mime.Part) error {
+func (x *run) leaveLoop(outer *mime.Part, line int) error {
 	if outer != nil || len(x.replacements) == 0 {
 		return nil
 	}
@@ -123,8 +131,7 @@ func (x *run) leaveLoop(outer *mime.Part) error {
 		return err
 	}
 	x.replacements = nil
-	x.msg.setBody(b.Bytes())
-	return nil
+	return x.setBody(b.Bytes(), line)
 }
 
 // block is a header with its blank line.
@@ -210,7 +217,7 @@ func buildEnclose(c *compiler, b *bound) (step, *Error) {
 
 // enclose makes the message a part of another one, after a note (RFC 5703 §6).
 func (x *run) enclose(note, subject string, headers []string, b *bound) error {
-	if err := x.leaveLoop(nil); err != nil {
+	if err := x.leaveLoop(nil, b.Line); err != nil {
 		return err
 	}
 	inner, err := x.rawBody(b.Line)
@@ -243,9 +250,8 @@ func (x *run) enclose(note, subject string, headers []string, b *bound) error {
 	body.Write(whole)
 	body.WriteString("\r\n--" + boundary + "--\r\n")
 	x.msg.setFields(fields)
-	x.msg.setBody(body.Bytes())
 	x.part = nil
-	return nil
+	return x.setBody(body.Bytes(), b.Line)
 }
 
 // encloseFields are the fields of the outer message: those that the script gives, and those that every message has.

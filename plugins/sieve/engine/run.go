@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"regexp"
 	"strings"
 
 	"github.com/postern-mail/postern/plugins/internal/mime"
@@ -35,7 +34,8 @@ type run struct {
 	seen         map[string]bool // scripts that were included
 	included     int
 	work         int64
-	regexes      map[regexKey]*regexp.Regexp
+	made         int64 // bytes of bodies that the script has made
+	regexes      map[regexKey]regex
 	stack        []string // scripts that are being included
 	loaded       map[string]*Script
 	duplicates   map[string]bool
@@ -98,6 +98,15 @@ func (x *run) spend(units int64, line int) error {
 	return nil
 }
 
+// What the parts of a message cost to go over, beside their bytes. Work that is added without spend counts when
+// something is spent next.
+const (
+	perItem  = 4    // a string of a list, a field that is passed over
+	perField = 128  // a field that is looked at, or copied
+	perPart  = 256  // a MIME part
+	perDate  = 4096 // a date that is read
+)
+
 // fault ends the run for a mistake in the script.
 func (x *run) fault(line int, format string, args ...any) error {
 	return &Error{Script: x.frame.script.name, Line: line, Message: fmt.Sprintf(format, args...)}
@@ -126,11 +135,13 @@ func (x *run) text(t text) string {
 	}
 	var b strings.Builder
 	for _, p := range t.parts {
-		b.WriteString(x.piece(p))
-		if b.Len() > x.limits.VariableSize {
-			return cut(b.String(), x.limits.VariableSize)
+		s, room := x.piece(p), x.limits.VariableSize-b.Len()
+		b.WriteString(cut(s, room))
+		if len(s) > room {
+			break
 		}
 	}
+	x.work += int64(b.Len())
 	return b.String()
 }
 
@@ -147,6 +158,7 @@ func (x *run) piece(p part) string {
 }
 
 func (x *run) texts(list []text) []string {
+	x.work += perItem * int64(len(list))
 	s := make([]string, len(list))
 	for i, t := range list {
 		s[i] = x.text(t)
