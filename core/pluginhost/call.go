@@ -162,16 +162,22 @@ func (sl *slot) call(caller context.Context, do question) error {
 	}
 	defer p.calls.leave()
 	s.calls.Add(1)
-	ctx, cancel := context.WithTimeout(caller, s.callTime())
+	ctx, cancel := s.limited(caller)
 	defer cancel()
 	return s.settle(p, s.perform(ctx, p, do))
 }
 
-func (s *supervisor) callTime() time.Duration {
-	if s.spec.Timeout == 0 {
-		return s.host.timing.callTime
+// limited is ctx with the deadline of a call, and how to end it. A caller who waits no longer
+// than that saves another context.
+func (s *supervisor) limited(ctx context.Context) (context.Context, context.CancelFunc) {
+	limit := s.spec.Timeout
+	if limit == 0 {
+		limit = s.host.timing.callTime
 	}
-	return s.spec.Timeout
+	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= limit {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, limit)
 }
 
 // perform runs do in p. It returns nil, a *Failure, or the caller's own error.
@@ -191,7 +197,8 @@ func (s *supervisor) perform(caller context.Context, p *process, do question) er
 		select { // the connection may break before the end of the process is noticed
 		case <-p.run.dead:
 			f.died = !p.run.wasKilled()
-		case <-after(100 * time.Millisecond):
+		case <-after(deathNotice):
+		case <-caller.Done():
 		}
 	}
 	return f

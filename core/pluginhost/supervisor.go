@@ -44,6 +44,7 @@ const (
 	maxGarbage  = 5 // answers in a row that break the protocol, or to no call: the process is replaced
 	outputGrace = 500 * time.Millisecond
 	killGrace   = 5 * time.Second
+	deathNotice = 2 * time.Second // in which the end of a process is noticed, on a busy machine too
 	soonest     = 2 * time.Second // a restart within this is worth to be waited for
 )
 

@@ -47,7 +47,7 @@ func (sl *slot) judged(caller context.Context, client mail.Client, do question) 
 	}
 	defer p.calls.leave()
 	s.calls.Add(1)
-	ctx, cancel := context.WithTimeout(caller, s.callTime())
+	ctx, cancel := s.limited(caller)
 	defer cancel()
 	err = s.perform(ctx, p, do)
 	if f, ok := err.(*Failure); ok && f.died {
