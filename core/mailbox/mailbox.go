@@ -1,4 +1,5 @@
-// Package mailbox is the transport that hands messages to mailbox plugins: final delivery.
+// Package mailbox is the transport that hands messages to mailbox plugins: final delivery. It
+// also asks them whether they have room ([Rooms]) and which folders there are ([Folders]).
 //
 // It alone adds Return-Path and Delivered-To (RFC 5321 §4.4), and removes a Return-Path
 // that came with the message. It is safe for concurrent use.
