@@ -1,7 +1,7 @@
 package milter
 
 import (
-	"strconv"
+	"regexp"
 	"strings"
 
 	"github.com/emersion/go-milter"
@@ -55,6 +55,9 @@ func (d *dialogue) outcome(act *milter.Action) (o sdk.Outcome, final bool) {
 	return sdk.Outcome{Action: sdk.ActionTempfail, Status: mail.Temporary(451, 7, 1, text)}, true
 }
 
+// replyCode is what further lines of a reply begin with, too.
+var replyCode = regexp.MustCompile(`^[0-9]{3}[ -]`)
+
 // refusal makes an outcome of a reply: its code, and its text, which may have several lines
 // with codes of their own and has '%' doubled.
 func refusal(code int, text string) sdk.Outcome {
@@ -62,16 +65,14 @@ func refusal(code int, text string) sdk.Outcome {
 	subject, detail := 7, 1
 	var lines []string
 	for i, line := range strings.Split(strings.ReplaceAll(text, "\r\n", "\n"), "\n") {
-		if i > 0 && len(line) > 3 && isDigits(line[:3]) && (line[3] == ' ' || line[3] == '-') {
+		if i > 0 && replyCode.MatchString(line) {
 			line = line[4:]
 		}
-		word, rest, _ := strings.Cut(line, " ")
-		if c, s, n, ok := enhanced(word); ok {
-			line = rest
-			if i == 0 && c == class {
-				subject, detail = s, n
-			}
+		said, rest, ok := mail.CutEnhanced(line)
+		if ok && i == 0 && said[0] == class {
+			subject, detail = said[1], said[2]
 		}
+		line = rest
 		if line = strings.TrimSpace(line); line != "" {
 			lines = append(lines, line)
 		}
@@ -108,29 +109,4 @@ func percent(s string) string {
 		b.WriteByte(s[i])
 	}
 	return b.String()
-}
-
-func isDigits(s string) bool {
-	for i := 0; i < len(s); i++ {
-		if s[i] < '0' || s[i] > '9' {
-			return false
-		}
-	}
-	return s != ""
-}
-
-// enhanced reads "5.7.1".
-func enhanced(s string) (class, subject, detail int, ok bool) {
-	parts := strings.Split(s, ".")
-	if len(parts) != 3 {
-		return 0, 0, 0, false
-	}
-	var n [3]int
-	for i, p := range parts {
-		if !isDigits(p) || len(p) > 3 {
-			return 0, 0, 0, false
-		}
-		n[i], _ = strconv.Atoi(p)
-	}
-	return n[0], n[1], n[2], n[0] == 2 || n[0] == 4 || n[0] == 5
 }

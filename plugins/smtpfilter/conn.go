@@ -159,8 +159,8 @@ func status(code string, lines []string) mail.Status {
 	subject, detail := 0, 0
 	var text []string
 	for _, l := range lines {
-		if s, d, rest, ok := enhanced(code[0], l); ok {
-			subject, detail, l = s, d, rest
+		if said, rest, ok := mail.CutEnhanced(l); ok && said[0] == n/100 {
+			subject, detail, l = said[1], said[2], rest
 		}
 		if l != "" {
 			text = append(text, l)
@@ -176,19 +176,4 @@ func status(code string, lines []string) mail.Status {
 		return mail.OK(n, subject, detail, words)
 	}
 	return mail.Status{Code: n, Enhanced: [3]int{3, 0, 0}, Text: mail.OK(250, 0, 0, words).Text}
-}
-
-// enhanced cuts an enhanced code of a class off a line.
-func enhanced(class byte, l string) (subject, detail int, rest string, ok bool) {
-	word, rest, _ := strings.Cut(l, " ")
-	parts := strings.Split(word, ".")
-	if len(parts) != 3 || len(parts[0]) != 1 || parts[0][0] != class {
-		return 0, 0, l, false
-	}
-	s, serr := strconv.ParseUint(parts[1], 10, 16)
-	d, derr := strconv.ParseUint(parts[2], 10, 16)
-	if serr != nil || derr != nil || s > 999 || d > 999 {
-		return 0, 0, l, false
-	}
-	return int(s), int(d), rest, true
 }
