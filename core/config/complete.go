@@ -142,11 +142,11 @@ func ParsePrefix(s string) (netip.Prefix, error) {
 	}
 	p, err := netip.ParsePrefix(s)
 	if err != nil {
-		return netip.Prefix{}, errors.New("is not a network")
+		return netip.Prefix{}, errors.New(`is not a network; write it like "192.0.2.0/24" or "2001:db8::/32"`)
 	}
 	if p.Addr().Is4In6() {
 		if p.Bits() < 96 {
-			return netip.Prefix{}, errors.New("is not a network")
+			return netip.Prefix{}, errors.New(`is not a network; write it like "192.0.2.0/24" or "2001:db8::/32"`)
 		}
 		p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
 	}

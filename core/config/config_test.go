@@ -443,3 +443,18 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// TestFaultsSayWhatToDo: what somebody gets wrong first.
+func TestFaultsSayWhatToDo(t *testing.T) {
+	dir := t.TempDir()
+	for _, c := range []struct{ settings, want string }{
+		{"[networks]\noffice = [\"192.0.2.0/240\"]\n", `write it like "192.0.2.0/24"`},
+		{"postmaster = joe@example.org\n", "a text needs quotes"},
+		{"[smarthost]\naddress = \"a.example:587\"\nusername = \"u\"\npassword_file = \"missing\"\n", filepath.Join(dir, "missing") + ": no such file"},
+	} {
+		_, err := Load(write(t, dir, "postern.toml", 0o600, minimal+c.settings))
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v", c.settings, err)
+		}
+	}
+}

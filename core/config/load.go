@@ -117,5 +117,9 @@ func problemOf(path string, err error) Problems {
 	if !errors.As(err, &pe) {
 		return Problems{{File: path, Text: strings.TrimPrefix(err.Error(), "toml: ")}}
 	}
-	return Problems{{File: path, Line: pe.Position.Line, Text: pe.Message}}
+	text := pe.Message
+	if strings.HasPrefix(text, "expected value but found") {
+		text += "; a text needs quotes"
+	}
+	return Problems{{File: path, Line: pe.Position.Line, Text: text}}
 }

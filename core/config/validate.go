@@ -2,6 +2,7 @@ package config
 
 import (
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -9,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 	"unicode/utf8"
 
@@ -257,7 +259,10 @@ func (v *validator) smarthost() {
 	case s.PasswordEnv != "" && os.Getenv(s.PasswordEnv) == "":
 		v.problem("smarthost.password_env", "the environment variable %q is not set", s.PasswordEnv)
 	case s.PasswordFile != "":
-		if _, err := s.Password(); err != nil {
+		var missing syscall.Errno
+		if _, err := s.Password(); errors.As(err, &missing) {
+			v.problem("smarthost.password_file", "%s: %v", s.PasswordFile, err)
+		} else if err != nil {
 			v.problem("smarthost.password_file", "%s %v", s.PasswordFile, err)
 		}
 	}
