@@ -126,7 +126,7 @@ func (e *expansion) member(ctx context.Context, dn string, depth int) error {
 	r.EnforceSizeLimit = true
 	found, err := e.s.search(ctx, r)
 	if goldap.IsErrorAnyOf(err, goldap.LDAPResultNoSuchObject, goldap.LDAPResultInvalidDNSyntax) {
-		slog.Warn("member of a group is not there", "member", dn)
+		slog.Warn("member of a group is not there", "member", clip(dn))
 		return nil
 	} else if err != nil {
 		return err
@@ -143,11 +143,14 @@ func (e *expansion) member(ctx context.Context, dn string, depth int) error {
 func (e *expansion) add(entry *goldap.Entry, value string) error {
 	t, err := mail.ParsePath(strings.TrimSpace(value))
 	if err != nil || t.IsZero() || t.Domain.IsZero() {
-		slog.Warn("value is no address", "entry", entry.DN, "value", value)
+		slog.Warn("value is no address", "entry", clip(entry.DN), "value", clip(value))
 		return nil
 	}
 	return e.target(t)
 }
+
+// clip bounds what people have written into a directory for the log.
+func clip(s string) string { return s[:min(len(s), 200)] }
 
 func (e *expansion) target(t mail.Path) error {
 	if slices.ContainsFunc(e.targets, func(o mail.Path) bool { return o.Fold() == t.Fold() }) {

@@ -10,11 +10,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
-	"path/filepath"
-	"strings"
 	"time"
 
+	"github.com/postern-mail/postern/plugins/internal/failover"
 	"github.com/postern-mail/postern/sdk"
 	"github.com/postern-mail/postern/sdk/mail"
 )
@@ -88,23 +86,16 @@ func (p *Plugin) Configure(_ context.Context, c sdk.Config) error {
 			faults = append(faults, fmt.Errorf("settings: "+format, args...))
 		}
 	}
-	path, isUnix := strings.CutPrefix(s.Address, "unix:")
-	p.network, p.address = "tcp", s.Address
-	switch {
-	case s.Address == "":
-		fault(true, `address is missing: where the content filter listens, address = "127.0.0.1:10024"`)
-	case isUnix:
-		p.network, p.address = "unix", path
-		fault(!filepath.IsAbs(path), "address: %q is not an absolute path", path)
-	default:
-		host, port, err := net.SplitHostPort(s.Address)
-		fault(err != nil || host == "" || port == "" || port == "0", `address: %q is neither "host:port" nor "unix:/path"`, s.Address)
+	var err error
+	if p.network, p.address, err = failover.Split(s.Address); s.Address == "" {
+		err = errors.New(`it is missing; say where the content filter listens, as in address = "127.0.0.1:10024"`)
 	}
+	fault(err != nil, "address: %w", err)
 	fault(s.Protocol != "smtp" && s.Protocol != "lmtp", `protocol: %q is neither "smtp" nor "lmtp"`, s.Protocol)
 	if s.Helo == "" {
 		s.Helo = c.Hostname
 	}
-	_, err := mail.ParseDomain(s.Helo)
+	_, err = mail.ParseDomain(s.Helo)
 	fault(err != nil, "helo: %q is not a domain name", s.Helo)
 	fault(s.Connections < 1 || s.Connections > 100, "connections: %d is not a number from 1 to 100", s.Connections)
 	fault(s.ConnectTimeout <= 0, "connect_timeout has to be longer than 0s")

@@ -229,11 +229,11 @@ func TestManyRecipients(t *testing.T) {
 // Every wrong setting is named.
 func TestSettings(t *testing.T) {
 	for settings, want := range map[string]string{
-		"":                                               "address is missing",
+		"":                                               "address: it is missing",
 		"address = \"host\"":                             "address:",
 		"address = \":25\"":                              "address:",
 		"address = \"x:0\"":                              "address:",
-		"address = \"unix:a\"":                           "absolute",
+		"address = \"unix:a\"":                           "is not the path of a socket",
 		"address = \"x:1\"\nx = 1":                       `"x"`,
 		"address = \"x:1\"\nprotocol = \"LMTP\"":         "protocol:",
 		"address = \"x:1\"\nhelo = \"a b\"":              "helo:",

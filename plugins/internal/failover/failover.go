@@ -149,7 +149,7 @@ func Split(address string) (network, target string, err error) {
 		return "unix", path, nil
 	}
 	host, port, err := net.SplitHostPort(address)
-	if err != nil || host == "" || port == "" {
+	if err != nil || host == "" || port == "" || port == "0" {
 		return "", "", fmt.Errorf("%q is neither \"host:port\" nor \"unix:/path\"", address)
 	}
 	return "tcp", address, nil

@@ -94,7 +94,7 @@ func TestStop(t *testing.T) {
 func TestSplit(t *testing.T) {
 	for address, want := range map[string]string{
 		"unix:/run/x": "unix /run/x", "127.0.0.1:3310": "tcp 127.0.0.1:3310", "[::1]:3310": "tcp [::1]:3310", "av.example.org:3310": "tcp av.example.org:3310",
-		"unix:": "", "unix:x": "", "/run/x": "", "127.0.0.1": "", ":3310": "", "host:": "", "": "",
+		"unix:": "", "unix:x": "", "/run/x": "", "127.0.0.1": "", ":3310": "", "host:": "", "host:0": "", "": "",
 	} {
 		network, target, err := Split(address)
 		if want == "" != (err != nil) || err == nil && network+" "+target != want {
