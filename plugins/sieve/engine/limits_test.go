@@ -93,6 +93,9 @@ func TestV01RegexSteps(t *testing.T) {
 		{strings.Repeat(".{1000}", 4) + strings.Repeat(".", 92), 1, "more than 4096 steps"},
 		{strings.Repeat(".{1000}", 4) + strings.Repeat(".", 91), 32, ""},
 		{strings.Repeat(".{1000}", 4) + strings.Repeat(".", 91), 33, "too large together"},
+		{"a" + strings.Repeat("*", 101), 1, ""},
+		{"a" + strings.Repeat("*", 102), 1, "invalid nested repetition"},
+		{"a" + strings.Repeat("*", 4000), 1, "invalid nested repetition"},
 	} {
 		_, err := Compile([]byte(`require "regex"; `+strings.Repeat(`if header :regex "x" "`+c.pattern+`" {}`, c.n)), Options{})
 		if (err == nil) != (c.fault == "") || err != nil && !strings.Contains(err.Error(), c.fault) {

@@ -92,6 +92,8 @@ type regexKey struct {
 // itself.
 func fromPOSIX(s string) string {
 	var b strings.Builder
+	const most = 100 // repetitions of repetitions; RE2 refuses what is left of them
+	nested := 0
 	var open []int          // where groups begin in b
 	last, again := 0, false // where what a repetition repeats begins; whether it is repeated already
 	for i := 0; i < len(s); {
@@ -119,7 +121,8 @@ func fromPOSIX(s string) string {
 				times = s[i : i+1]
 			}
 			i += len(times)
-			if again {
+			if again && nested < most {
+				nested++
 				text := b.String()
 				b.Reset()
 				b.WriteString(text[:last] + "(?:" + text[last:] + ")")

@@ -71,13 +71,14 @@ type input struct {
 	skip  int64
 	count int  // octets of the line so far
 	sure  bool // the line has ended
+	last  byte // that was read
 }
 
 // command reads the next one. It has to be released, also after a [syntaxError].
 func (in *input) command() (*command, error) {
 	const maxBlank = 8
 	for blank := 0; ; blank++ {
-		in.count, in.sure = 0, false
+		in.count, in.sure, in.last = 0, false, 0
 		c := &command{}
 		err := in.fill(c)
 		switch {
@@ -137,7 +138,7 @@ func (in *input) fill(c *command) error {
 
 // response reads a string on a line of its own: the answer to a challenge (RFC 5804 §2.1).
 func (in *input) response() (arg, error) {
-	in.count, in.sure = 0, false
+	in.count, in.sure, in.last = 0, false, 0
 	c := &command{verb: "AUTHENTICATE", args: make([]arg, 1)} // as its second argument
 	defer in.release(c)
 	b, err := in.next()
@@ -161,6 +162,7 @@ func (in *input) next() (byte, error) {
 	if err != nil {
 		return 0, err
 	}
+	in.last = b
 	if in.count++; in.count > maxLine {
 		return 0, &lostError{text: "The line is too long"}
 	}
@@ -186,16 +188,17 @@ func (in *input) recover(err error) error {
 	if _, ok := err.(syntaxError); !ok {
 		return err
 	}
-	for !in.sure {
-		b, e := in.next()
-		if e != nil {
+	for {
+		switch {
+		case in.last == '{' && !in.sure: // what follows may be data or commands
+			return &lostError{text: err.Error()}
+		case in.sure:
+			return err
+		}
+		if _, e := in.next(); e != nil {
 			return e
 		}
-		if b == '{' { // what follows may be data or commands
-			return &lostError{text: err.Error()}
-		}
 	}
-	return err
 }
 
 // arg reads an argument that begins with b.
