@@ -41,7 +41,7 @@ func (b *mailboxes) ask(ctx context.Context) error {
 	case errors.Is(err, sdk.ErrNoHost) || errors.Is(err, sdk.ErrInvalid):
 	case err != nil:
 		// Not wrapped: that the mailbox was too slow does not mean that we are.
-		return temporary{fmt.Errorf("%w: the mailbox does not say which folders it has: %w", engine.ErrTemporary, err)}
+		return temporary{fmt.Errorf("%w: the mailbox does not say which folders it has: %v", engine.ErrTemporary, err)}
 	}
 	b.asked, b.list = true, list
 	return nil
