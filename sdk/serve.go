@@ -36,7 +36,7 @@ func Serve(impl any, m Manifest) {
 	os.Exit(0)
 }
 
-const heapFloor = 8 << 20
+const heapFloor = 4 << 20
 
 func serve(impl any, m Manifest) error {
 	// A terminal and a service manager signal the whole family; when a plugin ends is the
