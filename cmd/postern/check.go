@@ -178,6 +178,24 @@ type checkLine struct {
 	err  error
 }
 
+// checkEach starts the plugins one by one where together they do not start: every one that is at
+// fault is told of, and not the first only.
+func checkEach(ctx context.Context, o pluginhost.Options, specs []pluginhost.Spec, together error) []checkLine {
+	var lines []checkLine
+	for _, s := range specs {
+		host, err := pluginhost.Start(ctx, o, []pluginhost.Spec{s})
+		if err != nil {
+			lines = append(lines, checkLine{"plugins", err})
+			continue
+		}
+		host.Close(context.WithoutCancel(ctx))
+	}
+	if len(lines) == 0 {
+		return []checkLine{{"plugins", together}}
+	}
+	return lines
+}
+
 // checkPlugins starts every plugin with its settings, in a place of its own.
 func checkPlugins(ctx context.Context, c *config.Config) []checkLine {
 	specs, err := pluginSpecs(c)
@@ -193,7 +211,7 @@ func checkPlugins(ctx context.Context, c *config.Config) []checkLine {
 	options.Idle = true // the gateway may be running
 	host, err := pluginhost.Start(ctx, options, specs)
 	if err != nil {
-		return []checkLine{{"plugins", err}}
+		return checkEach(ctx, options, specs, err)
 	}
 	defer host.Close(context.WithoutCancel(ctx))
 	var lines []checkLine

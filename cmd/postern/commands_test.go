@@ -128,6 +128,15 @@ func TestX02BadStarts(t *testing.T) {
 	}
 }
 
+// TestCheckTellsEveryPlugin: each plugin that is at fault is told of, once.
+func TestCheckTellsEveryPlugin(t *testing.T) {
+	file := write(t, t.TempDir(), basics+"[[plugin]]\nname = \"bcc\"\n[plugin.settings]\ncopeis = {}\n[[plugin]]\nname = \"greylist\"\n[[plugin]]\nname = \"dnsbl\"\n")
+	out, code := postern(t, "", "check", "--config", file)
+	if code != 1 || !strings.Contains(out, `(did you mean "copies"?)`) || !strings.Contains(out, `plugin "dnsbl": `) || !strings.Contains(out, "2 faults") {
+		t.Errorf("%d %s", code, out)
+	}
+}
+
 func TestUsageErrors(t *testing.T) {
 	for _, c := range []struct{ args, want string }{
 		{"frobnicate", "see postern --help"},
