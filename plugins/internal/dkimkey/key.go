@@ -8,13 +8,13 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/postern-mail/postern/plugins/internal/dkimsig"
+	"github.com/postern-mail/postern/plugins/internal/setting"
 	"github.com/postern-mail/postern/sdk/mail"
 )
 
@@ -58,7 +58,7 @@ func Load(dir string, domain mail.Domain, selector string) (*Key, error) {
 		return nil, fmt.Errorf("%s is an address, not a domain", domain)
 	}
 	k := &Key{Domain: domain, Selector: selector, Path: File(dir, domain, selector)}
-	text, written, err := readSecret(k.Path)
+	text, written, err := setting.Private(k.Path, maxKeyFile)
 	k.Written = written
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("there is no key for %s: %w; make one with: postern dkim keygen %s --selector %s", domain, err, domain, selector)
@@ -79,27 +79,6 @@ func Load(dir string, domain mail.Domain, selector string) (*Key, error) {
 		k.Algorithm = dkimsig.Ed25519
 	}
 	return k, nil
-}
-
-// readSecret reads a file that others must not be able to read.
-func readSecret(path string) ([]byte, time.Time, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, time.Time{}, err
-	}
-	defer f.Close()
-	fi, err := f.Stat()
-	if err != nil {
-		return nil, time.Time{}, err
-	}
-	if !fi.Mode().IsRegular() {
-		return nil, time.Time{}, fmt.Errorf("%s is not a file", path)
-	}
-	if fi.Mode().Perm()&0o007 != 0 {
-		return nil, time.Time{}, fmt.Errorf("%s can be read by every user of this machine (mode %04o): chmod 600 %s", path, fi.Mode().Perm(), path)
-	}
-	text, err := io.ReadAll(io.LimitReader(f, maxKeyFile))
-	return text, fi.ModTime(), err
 }
 
 // parseKey reads a private key: PKCS#8 or PKCS#1, RSA or Ed25519.

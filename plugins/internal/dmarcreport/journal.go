@@ -26,7 +26,7 @@ const (
 )
 
 const (
-	dayForm    = "2006-01-02"
+	dayForm    = time.DateOnly
 	dataSuffix = ".jsonl"
 	sentSuffix = ".sent"
 )

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 )
 
 // List is one string, or an array of them.
@@ -47,25 +48,37 @@ const maxSecret = 1024
 
 // Secret reads a password: the one line of a file that not everybody may read.
 func Secret(file string) (string, error) {
-	f, err := os.Open(file)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return "", err
-	}
-	if info.Mode().Perm()&0o007 != 0 {
-		return "", fmt.Errorf("%s may be read by everybody; run chmod o= on it", file)
-	}
-	b, err := io.ReadAll(io.LimitReader(f, maxSecret+1))
+	b, _, err := Private(file, maxSecret)
 	if err != nil {
 		return "", err
 	}
 	secret := strings.TrimRight(string(b), "\r\n")
-	if secret == "" || len(b) > maxSecret || strings.ContainsFunc(secret, func(r rune) bool { return r < ' ' || r == 0x7f }) {
+	if secret == "" || strings.ContainsFunc(secret, func(r rune) bool { return r < ' ' || r == 0x7f }) {
 		return "", fmt.Errorf("%s does not hold one line with a password", file)
 	}
 	return secret, nil
+}
+
+// Private reads a file that not everybody may read, of at most so many bytes, and tells when it
+// was written.
+func Private(file string, most int64) ([]byte, time.Time, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, time.Time{}, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	switch {
+	case err != nil:
+		return nil, time.Time{}, err
+	case !info.Mode().IsRegular():
+		return nil, time.Time{}, fmt.Errorf("%s is not a file", file)
+	case info.Mode().Perm()&0o007 != 0:
+		return nil, time.Time{}, fmt.Errorf("%s may be read by everybody; run: chmod 600 %s", file, file)
+	}
+	b, err := io.ReadAll(io.LimitReader(f, most+1))
+	if err == nil && int64(len(b)) > most {
+		err = fmt.Errorf("%s has more than %d bytes: it is another file than you meant", file, most)
+	}
+	return b, info.ModTime(), err
 }

@@ -45,14 +45,14 @@ func TestSecret(t *testing.T) {
 	}{
 		{"secret\n", 0o600, "secret", ""},
 		{" sec ret \r\n", 0o640, " sec ret ", ""},
-		{"secret", 0o604, "", "run chmod o= on"},
-		{"secret", 0o601, "", "run chmod o= on"},
+		{"secret", 0o604, "", "run: chmod 600 "},
+		{"secret", 0o601, "", "run: chmod 600 "},
 		{"", 0o600, "", "one line with a password"},
 		{"\n", 0o600, "", "one line with a password"},
 		{"a\nb\n", 0o600, "", "one line with a password"},
 		{"a\x00b", 0o600, "", "one line with a password"},
 		{strings.Repeat("x", maxSecret), 0o600, strings.Repeat("x", maxSecret), ""},
-		{strings.Repeat("x", maxSecret+1), 0o600, "", "one line with a password"},
+		{strings.Repeat("x", maxSecret+1), 0o600, "", "more than 1024 bytes"},
 	} {
 		file := filepath.Join(dir, string(rune('a'+i)))
 		if err := os.WriteFile(file, []byte(tt.content), tt.mode); err != nil {
@@ -69,7 +69,9 @@ func TestSecret(t *testing.T) {
 			t.Errorf("the error tells the secret: %v", err)
 		}
 	}
-	if _, err := Secret(filepath.Join(dir, "gone")); err == nil {
-		t.Error("a file that is not there")
+	for _, file := range []string{"gone", ""} { // the last is the folder
+		if _, err := Secret(filepath.Join(dir, file)); err == nil {
+			t.Errorf("%q is not a file", file)
+		}
 	}
 }

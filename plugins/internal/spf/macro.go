@@ -3,6 +3,7 @@ package spf
 import (
 	"net/netip"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -192,9 +193,7 @@ func transform(v, digits string, reverse bool, delimiters string) string {
 	}
 	parts := splitAny(v, delimiters)
 	if reverse {
-		for i, j := 0, len(parts)-1; i < j; i, j = i+1, j-1 {
-			parts[i], parts[j] = parts[j], parts[i]
-		}
+		slices.Reverse(parts)
 	}
 	if n, err := strconv.Atoi(digits); err == nil && n > 0 && n < len(parts) {
 		parts = parts[len(parts)-n:]
