@@ -145,13 +145,16 @@ func hasAddresses(name string) bool {
 }
 
 // parseAddresses reads an address list (RFC 5322 §3.4), groups flattened, comments dropped. What is no address between
-// those that are is left out; a body without any is one invalid address with the whole text. It looks at every byte a
-// fixed number of times.
+// those that are is left out; a body without any is one invalid address with the whole text, but none if that is made
+// of comments. It looks at every byte a fixed number of times.
 func parseAddresses(s string) []address {
 	p := addressParser{s: s}
 	list := p.list()
-	if len(list) == 0 || p.broken {
+	if len(list) == 0 {
 		text := strings.TrimSpace(s)
+		if text != "" && withoutComments(text) == "" {
+			return nil
+		}
 		return []address{{full: text, invalid: text != ""}}
 	}
 	return list
@@ -183,7 +186,7 @@ func (p *addressParser) list() []address {
 			group = true
 			continue
 		}
-		if ok && !name {
+		if ok && !name && !p.broken {
 			list = append(list, a)
 		}
 		p.skipMember(group)
