@@ -196,7 +196,7 @@ func TestCheckReinjection(t *testing.T) {
 		base + withReinjection:                                     "no plugin waits",
 		base + withReinjection + smtpfilter("127.0.0.1:10024", ""): "",
 		base + withReinjection + smtpfilter("10024", ""):           `neither "host:port"`,
-		base + withReinjection + smtpfilter("", ""):                "address is missing",
+		base + withReinjection + smtpfilter("", ""):                "address: it is missing",
 		base + withReinjection + smtpfilter("127.0.0.1:10024", "") + "swallowed = \"lose\"\nprotocol = \"http\"\n":  `protocol: "http"`,
 		base + withReinjection + smtpfilter("unix:filter.sock", "") + "connections = 0\nreply_timeout = \"soon\"\n": "reply_timeout",
 	} {
