@@ -35,7 +35,11 @@ func (f Field) Value() string {
 	if i := bytes.IndexByte(v, ':'); i >= 0 {
 		v = v[i+1:]
 	}
-	return strings.TrimSpace(strings.NewReplacer("\r\n", "", "\n", "").Replace(string(v)))
+	v = bytes.TrimSpace(v)
+	if bytes.IndexByte(v, '\n') < 0 { // most are not folded
+		return string(v)
+	}
+	return strings.NewReplacer("\r\n", "", "\n", "").Replace(string(v))
 }
 
 // NewHeader wraps a header block, which must not be changed afterwards. It accepts any
