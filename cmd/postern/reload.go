@@ -106,6 +106,7 @@ func (g *gateway) serverOptions(c *config.Config, l config.Listener, p *prepared
 func (g *gateway) intakeRules(c *config.Config, p *prepared) intake.Rules {
 	r := intakeRules(c, g.newPipeline(c), p.directories, p.routes)
 	p.sending.extend(&r)
+	r.Author = p.policy.Author
 	return r
 }
 

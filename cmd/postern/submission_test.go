@@ -110,6 +110,8 @@ func TestA25SubmissionRefuses(t *testing.T) {
 		{"no log-in", []string{"--tls", "--from", "alice@example.org"}, "530 5.7.0"},
 		{"no TLS", []string{"--from", "alice@example.org"}, "530 5.7.0"},
 		{"another's address", append(login("PLAIN", "alice@example.org", "secret of alice"), "--from", "bob@example.org"), "553 5.7.1"},
+		{"another author", append(login("PLAIN", "alice@example.org", "secret of alice"), "--from", "alice@example.org", "--header", "From: Bob <bob@example.org>"), "550 5.7.1"},
+		{"another author of a receipt", append(login("PLAIN", "alice@example.org", "secret of alice"), "--from", "<>", "--header", "From: bob@example.org"), "550 5.7.1"},
 		{"a stranger's address", append(login("PLAIN", "alice@example.org", "secret of alice"), "--from", "alice@example.net"), "553 5.7.1"},
 	} {
 		out, code := swaks(t, g.addr[1], append(tc.args, "--to", "bob@example.org")...)

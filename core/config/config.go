@@ -233,8 +233,8 @@ type AccessRule struct {
 
 // Auth is about log-ins.
 type Auth struct {
-	// SenderLogin binds the reverse-path of submitted mail to the login: "strict" (its own
-	// address and the aliases that lead to it) or "off".
+	// SenderLogin binds the reverse-path of submitted mail, and addresses of ours in its From, to the
+	// login: "strict" (its own address and the aliases that lead to it) or "off".
 	// Default: "strict"
 	SenderLogin string `toml:"sender_login"`
 	// DefaultDomain is added to a login without a domain; empty: such a login fails.

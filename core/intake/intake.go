@@ -43,6 +43,9 @@ type Options struct {
 // Rules are what a reload may change.
 type Rules struct {
 	Pipeline *pipeline.Pipeline
+	// Author says whether a client may send a message with that header; nil: any. The zero Status
+	// means yes.
+	Author func(ctx context.Context, c *mail.Client, h mail.Header) mail.Status
 	// Expand returns what an accepted address stands for: itself, or what its alias or
 	// group leads to. An error that is no mail.Status is temporary.
 	Expand func(ctx context.Context, p mail.Path) ([]mail.Path, error)
@@ -101,6 +104,12 @@ func (in *Intake) Receive(ctx context.Context, env *mail.Envelope, client pipeli
 	// From here on the client waits for the answer, whatever it is: a session that breaks
 	// down now cannot take back what it sent.
 	ctx = context.WithoutCancel(ctx)
+	if m.rules.Author != nil {
+		if s := m.rules.Author(ctx, &m.env.Client, m.header); !s.IsZero() {
+			in.Trace.Record(trace.Event{Type: trace.Refused, ID: m.env.ID, Client: clientName(&m.env), From: m.env.ReversePath.String(), To: recipients(m.env.Recipients), Status: s})
+			return Receipt{}, s
+		}
+	}
 	if err := m.expand(ctx); err != nil {
 		return Receipt{}, err
 	}

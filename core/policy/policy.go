@@ -73,8 +73,8 @@ type Options struct {
 	// good if it is not. nil: there are none.
 	Returned func(rcpt mail.Path) (ours bool, s mail.Status)
 
-	// SenderLogin binds the reverse-path of a client that logged in to its account: the
-	// address itself, with or without +tag, and those that lead to it.
+	// SenderLogin binds a client that logged in to its account: the reverse-path, and what is in
+	// From at domains of ours, is the address itself, with or without +tag, or one that leads to it.
 	SenderLogin bool
 
 	Log   *slog.Logger
@@ -205,18 +205,8 @@ func (p *Policy) bound(ctx context.Context, c *mail.Client, reverse mail.Path) m
 	if c.User == "" || !p.SenderLogin || reverse.IsZero() {
 		return mail.Status{} // the null reverse-path is for receipts and vacation notices of mail programs
 	}
-	account, err := mail.ParsePath(c.User)
-	if err != nil {
-		return p.failed("login", err)
-	}
-	targets, err := p.Directory.Resolve(ctx, reverse)
-	if err != nil && !mail.StatusOf(err).Permanent() {
-		return p.failed("sender", err)
-	}
-	for _, t := range targets {
-		if t.Fold() == account.Fold() {
-			return mail.Status{}
-		}
+	if own, s := p.owns(ctx, c, reverse); own || !s.IsZero() {
+		return s
 	}
 	return mail.Permanent(553, 7, 1, "Sender address is not yours; log in as its owner")
 }

@@ -221,6 +221,40 @@ func TestA25SenderLogin(t *testing.T) {
 	}
 }
 
+// TestA25Author: who logged in writes as himself, whatever the form in which From has it.
+func TestA25Author(t *testing.T) {
+	for _, c := range []struct {
+		user, header string
+		bound        bool
+		want         string
+	}{
+		{"alice@gw.example", "From: Alice <alice@gw.example>", true, ""},
+		{"alice@gw.example", "From: alice+x@bücher.test, Sales <sales@gw.example>", true, ""},
+		{"alice@gw.example", "From: alice@ext.example", true, ""}, // is that domain's affair
+		{"alice@gw.example", "Subject: no author", true, ""},
+		{"alice@gw.example", "From: =?x-unknown?q?=FF?= <alice@gw.example>", true, ""},
+		{"alice@gw.example", "From: \xe9 <alice@gw.example>", true, ""},
+		{"alice@gw.example", "From: bob@gw.example", true, "550 5.7.1"},
+		{"alice@gw.example", "From: alice@gw.example, bob@gw.example", true, "550 5.7.1"},
+		{"alice@gw.example", "From: alice@gw.example\r\nfrom: bob@gw.example", true, "550 5.7.1"},
+		{"alice@gw.example", "From: \"bob\"@gw.example", true, "550 5.7.1"},
+		{"alice@gw.example", "From: All: alice@gw.example, BOB@GW.example;", true, "550 5.7.1"},
+		{"alice@gw.example", "From: nobody@gw.example", true, "550 5.7.1"},
+		{"alice@gw.example", "From: \xe9 <bob@gw.example>", true, "550 5.7.1"},
+		{"alice@gw.example", "From: bob@gw.example <alice@gw.example> (", true, "550 5.7.1"},
+		{"alice@gw.example", "From: bob@gw.example", false, ""},
+		{"", "From: bob@gw.example", true, ""},
+		{"not an address", "From: bob@gw.example", true, "451 4.3.0"},
+	} {
+		r := newRig(t, func(o *Options) { o.SenderLogin = c.bound })
+		client, _ := r.connect(stranger)
+		client.User = c.user
+		if got := short(r.Author(context.Background(), client, mail.NewHeader([]byte(c.header+"\r\n\r\n")))); got != c.want {
+			t.Errorf("%q with %q, bound %v: %q, want %q", c.user, c.header, c.bound, got, c.want)
+		}
+	}
+}
+
 // TestA26RecipientLimit: at the limit, one below and one above.
 func TestA26RecipientLimit(t *testing.T) {
 	r := newRig(t, func(o *Options) { o.Limits.Recipients = 100 })
