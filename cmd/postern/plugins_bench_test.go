@@ -17,8 +17,9 @@ import (
 // What counts is the steady state: a quarter as many messages go through each gateway before
 // anything is measured, for the first calls and the growth of the heaps. The gateways with 0,
 // 1, 3 and 5 plugins run side by side and get the messages in turns, so that what else the
-// machine does meanwhile weighs on all of them alike. With 8,000 messages two runs differ by
-// a few hundredths of what a plugin costs; on a machine that does other work, by a tenth.
+// machine does meanwhile weighs on all of them alike. Two runs with 8,000 messages on a
+// machine with more work than processors differ by up to a tenth, most of it in all figures
+// alike: then look at what a plugin costs beside a message without any.
 //
 //	go test -run '^$' -bench Plugins -benchtime 1x -v ./cmd/postern -plugins.messages 20000
 
