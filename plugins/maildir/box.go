@@ -3,10 +3,13 @@ package maildir
 import (
 	"errors"
 	"io/fs"
+	"log/slog"
 	"path/filepath"
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/postern-mail/postern/sdk"
 )
 
 const (
@@ -79,12 +82,36 @@ func (p *Plugin) openFolder(dir, root string, create bool) error {
 		if !create {
 			return errNoFolder
 		}
+		if full, err := p.full(root); err != nil {
+			return err
+		} else if full {
+			return errNoFolder
+		}
 		// Subscribed first: a folder that is there is not looked at again.
 		p.subscribe(root, strings.TrimPrefix(filepath.Base(dir), "."))
 	} else if err != nil {
 		return err
 	}
 	return p.makeFolder(dir)
+}
+
+// full reports whether a mailbox has as many folders as it may: a script makes them by the message,
+// and no quota counts them.
+func (p *Plugin) full(root string) (bool, error) {
+	names, err := p.disk.Names(root)
+	if err != nil {
+		return false, orGone(err)
+	}
+	n := 0
+	for _, name := range names {
+		if strings.HasPrefix(name, ".") {
+			n++
+		}
+	}
+	if n >= sdk.MaxFolders {
+		slog.Warn("mailbox has too many folders: no other is made", "dir", root, "folders", n)
+	}
+	return n >= sdk.MaxFolders, nil
 }
 
 // makeDir makes a directory and what is missing above it. A name is durable when the

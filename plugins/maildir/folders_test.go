@@ -132,3 +132,36 @@ func FuzzUTF7(f *testing.F) {
 		}
 	})
 }
+
+// A script cannot make folders without end: beyond what can be listed, mail is kept in the inbox.
+func TestFolderLimit(t *testing.T) {
+	data := t.TempDir()
+	p := configured(t, data)
+	deliver := func(key, folder string) {
+		t.Helper()
+		d := delivery(key)
+		d.Folder, d.Create = folder, true
+		if err := p.Deliver(t.Context(), d); err != nil {
+			t.Fatal(err)
+		}
+	}
+	deliver("a", "First")
+	root, err := p.tree.root(delivery("x").Recipient)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range sdk.MaxFolders - 2 {
+		if err := os.Mkdir(filepath.Join(root, fmt.Sprintf(".%d", i)), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	deliver("b", "Last")
+	deliver("c", "One more")
+	deliver("d", "First")
+	for dir, want := range map[string]int{".First": 2, ".Last": 1, ".One more": 0, "": 1} {
+		got, _ := filepath.Glob(filepath.Join(root, dir, "new", "*"))
+		if len(got) != want {
+			t.Errorf("%q has %d messages, want %d", dir, len(got), want)
+		}
+	}
+}
