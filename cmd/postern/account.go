@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/postern-mail/postern/cmd/postern/internal/gateway"
 	"github.com/postern-mail/postern/core/directory"
 	"github.com/postern-mail/postern/plugins/maildir"
 	"github.com/postern-mail/postern/plugins/sieve"
@@ -31,18 +32,11 @@ func withDirectory(file string, f func(*directory.Directory) error) error {
 	if err != nil {
 		return err
 	}
-	if err := becomeOwner(c.DataDir); err != nil {
-		return err
-	}
-	if err := os.MkdirAll(c.DataDir, 0o710); err != nil {
-		return fmt.Errorf("data_dir: %w", err)
-	}
-	d, err := directory.Open(directory.Options{Path: directoryFile(c), Hostname: c.Hostname, Postmaster: c.Postmaster})
+	d, err := gateway.OpenDirectory(c)
 	if err != nil {
 		return err
 	}
 	defer d.Close()
-	d.Declare(declared(c), c.Postmaster)
 	return f(d)
 }
 

@@ -1,11 +1,11 @@
 package main
 
 import (
-	"encoding/json"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/postern-mail/postern/cmd/postern/internal/terminal"
 	"github.com/postern-mail/postern/core/directory"
 	"github.com/postern-mail/postern/sdk/mail"
 )
@@ -29,7 +29,7 @@ func accountAppAdd(file *string) *cobra.Command {
 				return err
 			}
 			if asJSON {
-				return json.NewEncoder(cmd.OutOrStdout()).Encode(map[string]string{"name": rest[0], "password": password})
+				return terminal.JSON(cmd.OutOrStdout()).Encode(map[string]string{"name": rest[0], "password": password})
 			}
 			return say(cmd, "%s", password)
 		}),

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/postern-mail/postern/cmd/postern/internal/terminal"
 	"github.com/postern-mail/postern/core/config"
 	"github.com/postern-mail/postern/core/directory"
 	"github.com/postern-mail/postern/sdk/mail"
@@ -59,7 +59,7 @@ func say(cmd *cobra.Command, format string, args ...any) error {
 func printAll[T any](cmd *cobra.Command, asJSON bool, all []T, words func(T) string) error {
 	for _, one := range all {
 		if asJSON {
-			if err := json.NewEncoder(cmd.OutOrStdout()).Encode(one); err != nil {
+			if err := terminal.JSON(cmd.OutOrStdout()).Encode(one); err != nil {
 				return err
 			}
 		} else if err := say(cmd, "%s", words(one)); err != nil {

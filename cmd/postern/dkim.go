@@ -2,7 +2,6 @@ package main
 
 import (
 	"cmp"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +13,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/postern-mail/postern/cmd/postern/internal/gateway"
+	"github.com/postern-mail/postern/cmd/postern/internal/terminal"
 	"github.com/postern-mail/postern/plugins/dkim"
 	"github.com/postern-mail/postern/sdk"
 	"github.com/postern-mail/postern/sdk/mail"
@@ -52,7 +53,7 @@ func dkimKeygen(file *string) *cobra.Command {
 			}
 			if dir == "" {
 				dir = filepath.Join(c.DataDir, "dkim")
-				if err := becomeOwner(c.DataDir); err != nil {
+				if err := gateway.BecomeOwner(c.DataDir); err != nil {
 					return err
 				}
 			}
@@ -73,7 +74,7 @@ func dkimKeygen(file *string) *cobra.Command {
 			}
 			out := cmd.OutOrStdout()
 			if asJSON {
-				return json.NewEncoder(out).Encode(map[string]string{"key_file": path, "name": record.Name, "value": record.Value})
+				return terminal.JSON(out).Encode(map[string]string{"key_file": path, "name": record.Name, "value": record.Value})
 			}
 			fmt.Fprintf(out, "The key in %s %s. Publish this record, then name %s in the settings of the plugin that signs with it (dkim, or arc):\n\n%s\n", path, state, domain, record.Zone())
 			return nil
@@ -97,7 +98,7 @@ func keyring(file string, asOwner bool) (*dkim.Keyring, error) {
 			continue
 		}
 		if asOwner {
-			if err := becomeOwner(c.DataDir); err != nil {
+			if err := gateway.BecomeOwner(c.DataDir); err != nil {
 				return nil, err
 			}
 		}
@@ -145,8 +146,7 @@ func dkimStatus(file *string, online bool) *cobra.Command {
 // is in use.
 func printKeys(out io.Writer, keys []dkim.KeyStatus, asJSON bool) error {
 	faults := 0
-	e := json.NewEncoder(out)
-	e.SetEscapeHTML(false)
+	e := terminal.JSON(out)
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	if !asJSON {
 		fmt.Fprintln(w, "DOMAIN\tSELECTOR\tKEY\tSTATE\tDNS\tMADE")

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/postern-mail/postern/cmd/postern/internal/gateway"
 	"github.com/postern-mail/postern/core/config"
 	"github.com/postern-mail/postern/core/directory"
 	"github.com/postern-mail/postern/sdk/mail"
@@ -98,14 +99,7 @@ func checkStored(cmd *cobra.Command, c *config.Config, d *directory.Directory, d
 		return err
 	}
 	stored = slices.DeleteFunc(slices.Clone(stored), func(o directory.Domain) bool { return o.Name == dom.Name })
-	all, err := c.WithDomains(configured(append(stored, dom)))
-	if err == nil {
-		_, err = pluginSpecs(all)
-	}
-	if err == nil {
-		_, err = routes(all, nil)
-	}
-	return plainProblems(err, len(c.Domains))
+	return plainProblems(gateway.CheckDomains(c, append(stored, dom)), len(c.Domains))
 }
 
 // plainProblems leaves the place in the file out of problems with domains that are not in it.
@@ -251,7 +245,7 @@ func domainList(file *string) *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return withBoth(*file, func(c *config.Config, d *directory.Directory) error {
 				var all []listedDomain
-				for _, dom := range declared(c) {
+				for _, dom := range gateway.Declared(c) {
 					all = append(all, listedDomain{dom, "configuration"})
 				}
 				stored, err := d.Domains(cmd.Context())

@@ -12,13 +12,12 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"path/filepath"
-	"runtime/debug"
 	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
 
+	"github.com/postern-mail/postern/cmd/postern/internal/gateway"
 	"github.com/postern-mail/postern/core/config"
 )
 
@@ -126,30 +125,12 @@ func load(file string) (*config.Config, error) {
 	return config.Load(file)
 }
 
-// controlSocket is where the gateway of a configuration can be reached.
-func controlSocket(c *config.Config) string { return filepath.Join(c.DataDir, "run", "control.sock") }
-
 func versionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:     "version",
 		Short:   "Print the version",
 		Example: "  postern version",
 		Args:    args(cobra.NoArgs),
-		Run:     func(cmd *cobra.Command, _ []string) { fmt.Fprintln(cmd.OutOrStdout(), "postern", version()) },
+		Run:     func(cmd *cobra.Command, _ []string) { fmt.Fprintln(cmd.OutOrStdout(), "postern", gateway.Version()) },
 	}
-}
-
-// version is the module's version, or the commit it was built from.
-func version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	v := info.Main.Version
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" && v == "(devel)" {
-			v = s.Value[:min(12, len(s.Value))]
-		}
-	}
-	return v
 }

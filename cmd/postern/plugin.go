@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/postern-mail/postern/cmd/postern/internal/builtin"
 	"github.com/postern-mail/postern/core/pluginhost"
 	"github.com/postern-mail/postern/sdk"
 )
@@ -27,11 +28,11 @@ func pluginCommand(file *string) *cobra.Command {
 		Short:  "Run a built-in plugin; the gateway does this",
 		Args:   args(cobra.ExactArgs(1)),
 		RunE: func(_ *cobra.Command, a []string) error {
-			b, ok := builtins[a[0]]
+			b, ok := builtin.Plugins[a[0]]
 			if !ok {
-				return fmt.Errorf("there is no built-in plugin %q: the built-in ones are %s", a[0], builtinNames())
+				return fmt.Errorf("there is no built-in plugin %q: the built-in ones are %s", a[0], builtin.Names())
 			}
-			sdk.Serve(b.make(), b.manifest)
+			sdk.Serve(b.Make(), b.Manifest)
 			return nil
 		},
 	}, &cobra.Command{

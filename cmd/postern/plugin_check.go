@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/postern-mail/postern/cmd/postern/internal/terminal"
 	"github.com/postern-mail/postern/sdk/sdktest/suite"
 )
 
@@ -109,5 +109,5 @@ func printResultJSON(w io.Writer, r suite.Result) {
 	if r.Err != nil {
 		line.Error = r.Err.Error()
 	}
-	json.NewEncoder(w).Encode(line)
+	terminal.JSON(w).Encode(line)
 }

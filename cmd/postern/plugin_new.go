@@ -15,6 +15,9 @@ import (
 	"strings"
 	"text/template"
 
+	"github.com/postern-mail/postern/cmd/postern/internal/builtin"
+	"github.com/postern-mail/postern/cmd/postern/internal/gateway"
+
 	"github.com/spf13/cobra"
 )
 
@@ -80,10 +83,10 @@ func describeNew(name, sdkDir string) (newPlugin, error) {
 	if len(name) > 64 || !pluginName.MatchString(name) {
 		return p, fmt.Errorf("%q is no name for a plugin: 1 to 64 lower case letters, digits and single hyphens, beginning with a letter", name)
 	}
-	if _, ok := builtins[name]; ok {
+	if _, ok := builtin.Plugins[name]; ok {
 		return p, fmt.Errorf("there is a built-in plugin %s: choose another name", name)
 	}
-	if v := version(); strings.HasPrefix(v, "v") {
+	if v := gateway.Version(); strings.HasPrefix(v, "v") {
 		p.Version = v
 	}
 	if sdkDir == "" {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"maps"
@@ -13,42 +12,10 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/postern-mail/postern/cmd/postern/internal/gateway"
+	"github.com/postern-mail/postern/cmd/postern/internal/terminal"
 	"github.com/postern-mail/postern/core/admin"
 )
-
-var _ admin.Plugins = (*gateway)(nil)
-
-// Plugins is what the gateway says of its plugins.
-func (g *gateway) Plugins() []admin.PluginStatus {
-	var list []admin.PluginStatus
-	c := g.config.Load()
-	for _, s := range g.host.Status() {
-		p := admin.PluginStatus{Name: s.Name, State: s.State, Reason: s.Reason, Pid: s.Pid, Version: s.Version, Restarts: s.Restarts,
-			Calls: s.Calls, Failures: s.Failures, Since: s.Since.UTC(), Breaker: s.Breaker, Counters: s.Counters}
-		n := g.tally.Of(s.Name)
-		p.Verdicts, p.NoVerdict, p.NoAnswer = admin.Verdicts(n.Verdicts), admin.Choices(n.NoVerdict), admin.Choices(n.NoAnswer)
-		if _, filter := g.host.Filter(s.Name); filter {
-			for _, configured := range c.Plugins {
-				if configured.Name == s.Name {
-					p.OnFailure = describeFailure(configured.OnFailure)
-				}
-			}
-		}
-		list = append(list, p)
-	}
-	return list
-}
-
-// SteerPlugin does what an admin wants done to a plugin.
-func (g *gateway) SteerPlugin(ctx context.Context, name string, change admin.PluginChange) error {
-	switch change {
-	case admin.RestartPlugin:
-		return g.host.Restart(ctx, name)
-	case admin.DisablePlugin:
-		return g.host.Disable(name)
-	}
-	return g.host.Enable(ctx, name)
-}
 
 // running is the client for the gateway that runs with a configuration.
 func running(ctx context.Context, file string) (*admin.Client, error) {
@@ -56,7 +23,7 @@ func running(ctx context.Context, file string) (*admin.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	client, err := admin.Dial(ctx, controlSocket(c))
+	client, err := admin.Dial(ctx, gateway.ControlSocket(c))
 	if err != nil {
 		return nil, fmt.Errorf("no gateway runs with this configuration: %w", err)
 	}
@@ -97,7 +64,7 @@ func pluginList(file *string, use, short, example string, check cobra.Positional
 		out := cmd.OutOrStdout()
 		switch {
 		case asJSON:
-			return json.NewEncoder(out).Encode(list)
+			return terminal.JSON(out).Encode(list)
 		case len(list) == 0:
 			fmt.Fprintln(out, "No plugin is configured.")
 			return nil
@@ -126,7 +93,7 @@ func printPlugins(out io.Writer, list []admin.PluginStatus) error {
 	fmt.Fprintln(w, "NAME\tSTATE\tPID\tRESTARTS\tCALLS\tFAILURES\tUNSCANNED\tSINCE\tREASON")
 	for _, p := range list {
 		fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%d\t%d\t%d\t%s\t%s\n", p.Name, p.State, p.Pid, p.Restarts, p.Calls, p.Failures,
-			p.NoVerdict.Unscanned, time.Since(p.Since).Round(time.Second), printable(p.Reason))
+			p.NoVerdict.Unscanned, time.Since(p.Since).Round(time.Second), terminal.Printable(p.Reason))
 	}
 	return w.Flush()
 }
@@ -135,9 +102,9 @@ func printPlugin(w io.Writer, p admin.PluginStatus) {
 	line := func(key string, value any) { fmt.Fprintf(w, "  %-11s %v\n", key, value) }
 	fmt.Fprintf(w, "%s: %s\n", p.Name, p.State)
 	if p.Reason != "" {
-		line("reason", printable(p.Reason))
+		line("reason", terminal.Printable(p.Reason))
 	}
-	line("version", printable(p.Version))
+	line("version", terminal.Printable(p.Version))
 	line("process", p.Pid)
 	line("since", p.Since.Local().Format(time.DateTime))
 	line("restarts", p.Restarts)

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/postern-mail/postern/cmd/postern/internal/terminal"
 	"github.com/postern-mail/postern/core/admin"
 	"github.com/postern-mail/postern/core/config"
 	"github.com/postern-mail/postern/core/directory"
@@ -53,7 +53,7 @@ func quarantineList(file *string) *cobra.Command {
 			}
 			defer done()
 			if asJSON {
-				enc := json.NewEncoder(cmd.OutOrStdout())
+				enc := terminal.JSON(cmd.OutOrStdout())
 				return q.Quarantine(cmd.Context(), s, func(h admin.Quarantined) bool { return enc.Encode(h) == nil })
 			}
 			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
@@ -63,7 +63,7 @@ func quarantineList(file *string) *cobra.Command {
 					fmt.Fprintln(w, "ID\tHELD\tEXPIRES\tPLUGIN\tFROM\tTO\tSUBJECT\tREASON")
 				}
 				_, err := fmt.Fprintf(w, "%s\t%s\t%s\t%s\t<%s>\t%s\t%s\t%s\n", h.ID, h.Held.Local().Format("2006-01-02 15:04"), h.Expires.Local().Format(time.DateOnly),
-					printable(h.Plugin), printable(h.From), printable(several(h.Recipients)), printable(short(h.Subject, 60)), printable(short(h.Reason, 80)))
+					terminal.Printable(h.Plugin), terminal.Printable(h.From), terminal.Printable(several(h.Recipients)), terminal.Printable(short(h.Subject, 60)), terminal.Printable(short(h.Reason, 80)))
 				return err == nil
 			})
 			if err == nil && n == 0 {
@@ -132,7 +132,7 @@ func quarantineShow(file *string) *cobra.Command {
 				return err
 			}
 			if asJSON {
-				return json.NewEncoder(cmd.OutOrStdout()).Encode(hs)
+				return terminal.JSON(cmd.OutOrStdout()).Encode(hs)
 			}
 			for _, h := range hs {
 				printQuarantined(cmd.OutOrStdout(), h)
@@ -145,7 +145,7 @@ func quarantineShow(file *string) *cobra.Command {
 }
 
 func printQuarantined(w io.Writer, h admin.Quarantined) {
-	line := func(format string, a ...any) { fmt.Fprintln(w, printable(fmt.Sprintf(format, a...))) }
+	line := func(format string, a ...any) { fmt.Fprintln(w, terminal.Printable(fmt.Sprintf(format, a...))) }
 	line("%s  %s, %d bytes, held since %s, until %s", h.ID, h.Origin, h.Size, h.Held.Local().Format(time.DateTime), h.Expires.Local().Format(time.DateTime))
 	if h.Family != h.ID {
 		line("  a version of %s", h.Family)
@@ -261,7 +261,7 @@ func allowSender(cmd *cobra.Command, d *directory.Directory, h admin.Quarantined
 			switch err := d.AllowSender(cmd.Context(), sender, to); {
 			case err == nil:
 				allowed++
-				fmt.Fprintln(cmd.OutOrStdout(), printable(fmt.Sprintf("allowed: %s for %s", sender, to)))
+				fmt.Fprintln(cmd.OutOrStdout(), terminal.Printable(fmt.Sprintf("allowed: %s for %s", sender, to)))
 			case errors.Is(err, directory.ErrUnknown): // an alias leads elsewhere
 				failed = err
 			default:
@@ -310,7 +310,7 @@ func quarantineAllowed(file *string) *cobra.Command {
 				w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
 				for i, a := range all {
 					if asJSON {
-						if err := json.NewEncoder(cmd.OutOrStdout()).Encode(a); err != nil {
+						if err := terminal.JSON(cmd.OutOrStdout()).Encode(a); err != nil {
 							return err
 						}
 						continue
@@ -318,7 +318,7 @@ func quarantineAllowed(file *string) *cobra.Command {
 					if i == 0 {
 						fmt.Fprintln(w, "RECIPIENT\tSENDER\tSINCE")
 					}
-					fmt.Fprintf(w, "%s\t%s\t%s\n", printable(a.Recipient), printable(a.Sender), a.Added.Local().Format(time.DateTime))
+					fmt.Fprintf(w, "%s\t%s\t%s\n", terminal.Printable(a.Recipient), terminal.Printable(a.Sender), a.Added.Local().Format(time.DateTime))
 				}
 				if len(all) == 0 && !asJSON {
 					fmt.Fprintln(w, "Nobody is allowed anything.")
@@ -338,7 +338,7 @@ func quarantineAllowed(file *string) *cobra.Command {
 				if err := d.DisallowSender(cmd.Context(), a[0], a[1]); err != nil {
 					return err
 				}
-				fmt.Fprintln(cmd.OutOrStdout(), printable(fmt.Sprintf("no longer allowed: %s for %s", a[0], a[1])))
+				fmt.Fprintln(cmd.OutOrStdout(), terminal.Printable(fmt.Sprintf("no longer allowed: %s for %s", a[0], a[1])))
 				return nil
 			})
 		},

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -14,8 +13,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/postern-mail/postern/cmd/postern/internal/gateway"
+	"github.com/postern-mail/postern/cmd/postern/internal/terminal"
 	"github.com/postern-mail/postern/core/admin"
-	"github.com/postern-mail/postern/core/config"
 	"github.com/postern-mail/postern/core/disk"
 	"github.com/postern-mail/postern/core/queue"
 	"github.com/postern-mail/postern/core/queue/local"
@@ -38,31 +38,17 @@ func steer(ctx context.Context, file string) (steering, func(), error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	if client, err := admin.Dial(ctx, controlSocket(c)); err == nil {
+	if client, err := admin.Dial(ctx, gateway.ControlSocket(c)); err == nil {
 		return client, func() {}, nil
 	}
 	if _, err := os.Stat(c.DataDir); err != nil {
 		return nil, nil, fmt.Errorf("no gateway is running and there is no data directory %s yet", c.DataDir)
 	}
-	if err := becomeOwner(c.DataDir); err != nil {
-		return nil, nil, err
-	}
-	k, err := openKeeping(c, quietLog(c))
+	q, done, err := gateway.OpenQueue(c)
 	if err != nil {
 		return nil, nil, err
 	}
-	q := &admin.Queue{Store: k.store, Trace: k.trace, Clock: k.clock, Lifetime: lifetimes(c)}
-	return q, func() { k.Close() }, nil
-}
-
-// lifetimes is how long mail is tried, by its class.
-func lifetimes(c *config.Config) func(queue.Class) time.Duration {
-	return func(class queue.Class) time.Duration {
-		if class == queue.Journal {
-			return time.Duration(c.Queue.JournalLifetime)
-		}
-		return time.Duration(c.Queue.Lifetime)
-	}
+	return q, done, nil
 }
 
 // classFlag is the flag that narrows a command down to a class of mail.
@@ -113,7 +99,7 @@ func queueList(file *string) *cobra.Command {
 			}
 			defer done()
 			if asJSON {
-				enc := json.NewEncoder(cmd.OutOrStdout())
+				enc := terminal.JSON(cmd.OutOrStdout())
 				return q.List(cmd.Context(), class, func(r admin.Recipient) bool { return enc.Encode(r) == nil })
 			}
 			return printList(cmd, q, class)
@@ -132,7 +118,7 @@ func printList(cmd *cobra.Command, q steering, class string) error {
 			fmt.Fprintln(w, "ID\tSTATE\tCLASS\tATTEMPTS\tNEXT\tFROM\tRECIPIENT\tREASON")
 		}
 		n++
-		_, err := fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t<%s>\t%s\t%s\n", r.ID, stateText(r), r.Class, r.Attempts, nextText(r), printable(r.From), printable(r.Recipient), printable(r.Reason))
+		_, err := fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t<%s>\t%s\t%s\n", r.ID, stateText(r), r.Class, r.Attempts, nextText(r), terminal.Printable(r.From), terminal.Printable(r.Recipient), terminal.Printable(r.Reason))
 		return err == nil
 	})
 	switch {
@@ -170,19 +156,6 @@ func count(n int, what string) string {
 	return fmt.Sprintf("%d %ss", n, what)
 }
 
-// printable keeps a terminal safe from what remote hosts and senders say, addresses too.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		switch {
-		case r == '\t':
-			return ' '
-		case r < ' ' || misleading(r):
-			return '?'
-		}
-		return r
-	}, s)
-}
-
 func queueShow(file *string) *cobra.Command {
 	var asJSON, raw bool
 	cmd := &cobra.Command{
@@ -205,7 +178,7 @@ func queueShow(file *string) *cobra.Command {
 				return err
 			}
 			if asJSON {
-				return json.NewEncoder(cmd.OutOrStdout()).Encode(ms)
+				return terminal.JSON(cmd.OutOrStdout()).Encode(ms)
 			}
 			for _, m := range ms {
 				printMessage(cmd.OutOrStdout(), m)
@@ -231,19 +204,19 @@ func printMessage(w io.Writer, m admin.Message) {
 		fmt.Fprintf(w, "  plugins done: %s\n", strings.Join(m.Plugins, ", "))
 	}
 	for _, r := range m.Recipients {
-		fmt.Fprintf(w, "  <%s> -> %s  %s, %d attempts, next %s, by %s\n", printable(r.From), printable(r.Recipient), stateText(r), r.Attempts, nextText(r), r.NextHop)
+		fmt.Fprintf(w, "  <%s> -> %s  %s, %d attempts, next %s, by %s\n", terminal.Printable(r.From), terminal.Printable(r.Recipient), stateText(r), r.Attempts, nextText(r), r.NextHop)
 		if r.Reason != "" {
-			fmt.Fprintf(w, "      %s\n", printable(r.Reason))
+			fmt.Fprintf(w, "      %s\n", terminal.Printable(r.Reason))
 		}
 	}
 	if m.Stack != "" {
 		fmt.Fprintln(w, "  what the plugin said when it died:")
 		for line := range strings.SplitSeq(m.Stack, "\n") {
-			fmt.Fprintf(w, "  ! %s\n", printable(strings.ReplaceAll(line, "\t", "    ")))
+			fmt.Fprintf(w, "  ! %s\n", terminal.Printable(strings.ReplaceAll(line, "\t", "    ")))
 		}
 	}
 	for line := range strings.SplitSeq(strings.TrimRight(m.Header, "\r\n"), "\n") {
-		fmt.Fprintf(w, "  | %s\n", printable(strings.ReplaceAll(strings.TrimRight(line, "\r"), "\t", "    ")))
+		fmt.Fprintf(w, "  | %s\n", terminal.Printable(strings.ReplaceAll(strings.TrimRight(line, "\r"), "\t", "    ")))
 	}
 }
 
@@ -265,7 +238,7 @@ func queueSummary(file *string) *cobra.Command {
 				return err
 			}
 			if asJSON {
-				return json.NewEncoder(cmd.OutOrStdout()).Encode(causes)
+				return terminal.JSON(cmd.OutOrStdout()).Encode(causes)
 			}
 			if len(causes) == 0 {
 				fmt.Fprintln(cmd.OutOrStdout(), "The queue is empty.")
@@ -274,7 +247,7 @@ func queueSummary(file *string) *cobra.Command {
 			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
 			fmt.Fprintln(w, "COUNT\tSTATE\tCLASS\tOLDEST\tNEXT HOP\tREASON")
 			for _, c := range causes {
-				fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%s\t%s\n", c.Count, c.State, c.Class, time.Since(c.Oldest).Round(time.Second), c.NextHop, printable(c.Reason))
+				fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%s\t%s\n", c.Count, c.State, c.Class, time.Since(c.Oldest).Round(time.Second), c.NextHop, terminal.Printable(c.Reason))
 			}
 			return w.Flush()
 		},
@@ -334,7 +307,7 @@ func showRaw(w io.Writer, file, id string) error {
 		return usageError{err}
 	}
 	lines := &printableLines{w: w}
-	err = local.Dump(lines, disk.OS{}, queueDir(c), parsed)
+	err = local.Dump(lines, disk.OS{}, gateway.QueueDir(c), parsed)
 	return errors.Join(err, lines.flush())
 }
 
@@ -351,7 +324,7 @@ func (l *printableLines) Write(p []byte) (int, error) {
 		if !ok {
 			return len(p), nil
 		}
-		if _, err := fmt.Fprintln(l.w, printable(string(line))); err != nil {
+		if _, err := fmt.Fprintln(l.w, terminal.Printable(string(line))); err != nil {
 			return 0, err
 		}
 		l.rest = rest
@@ -359,6 +332,6 @@ func (l *printableLines) Write(p []byte) (int, error) {
 }
 
 func (l *printableLines) flush() error {
-	_, err := io.WriteString(l.w, printable(string(l.rest)))
+	_, err := io.WriteString(l.w, terminal.Printable(string(l.rest)))
 	return err
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -15,6 +14,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/postern-mail/postern/cmd/postern/internal/gateway"
+	"github.com/postern-mail/postern/cmd/postern/internal/terminal"
 	"github.com/postern-mail/postern/core/admin"
 	"github.com/postern-mail/postern/core/config"
 	"github.com/postern-mail/postern/core/trace"
@@ -65,7 +66,7 @@ type submission struct {
 }
 
 func (s *submission) run(ctx context.Context, c *config.Config) error {
-	client, err := admin.Dial(ctx, controlSocket(c))
+	client, err := admin.Dial(ctx, gateway.ControlSocket(c))
 	if errors.Is(err, os.ErrPermission) {
 		return fmt.Errorf("only root and the user of the gateway may talk to it: %w", err)
 	} else if err != nil {
@@ -79,7 +80,7 @@ func (s *submission) run(ctx context.Context, c *config.Config) error {
 	if err != nil {
 		return err
 	}
-	sub, err := client.Submit(ctx, from, to, bytes.NewReader(crlf(message)))
+	sub, err := client.Submit(ctx, from, to, bytes.NewReader(gateway.CRLF(message)))
 	if err != nil {
 		return err
 	}
@@ -129,11 +130,6 @@ func (s *submission) message(c *config.Config, from mail.Path, to []mail.Path) (
 		return io.ReadAll(os.Stdin)
 	}
 	return os.ReadFile(s.file)
-}
-
-// crlf gives a message from a file the line ends of the wire.
-func crlf(b []byte) []byte {
-	return bytes.ReplaceAll(bytes.ReplaceAll(b, []byte("\r\n"), []byte("\n")), []byte("\n"), []byte("\r\n"))
 }
 
 // follow prints what happens to the message until every recipient has had its first attempt,
@@ -195,7 +191,7 @@ func attempted(ctx context.Context, client *admin.Client, id string) (bool, erro
 
 func (s *submission) print(e trace.Event) {
 	if s.json {
-		json.NewEncoder(s.out).Encode(e)
+		terminal.JSON(s.out).Encode(e)
 		return
 	}
 	line := fmt.Sprintf("%s  %-9s", e.Time.Local().Format("15:04:05.000"), e.Type)
@@ -213,5 +209,5 @@ func (s *submission) print(e trace.Event) {
 	if e.Reason != "" {
 		line += " (" + e.Reason + ")"
 	}
-	fmt.Fprintln(s.out, printable(line))
+	fmt.Fprintln(s.out, terminal.Printable(line))
 }

@@ -5,13 +5,11 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
+	"github.com/postern-mail/postern/cmd/postern/internal/gateway"
 	"github.com/postern-mail/postern/core/config"
 )
 
@@ -36,9 +34,9 @@ func serveCommand(file *string) *cobra.Command {
 
 // serve runs until ctx ends.
 func serve(ctx context.Context, c *config.Config) error {
-	log := newLog(c)
+	log := gateway.NewLog(c)
 	signal.Ignore(syscall.SIGXFSZ) // a limit on the size of files is an error of the write (D-08)
-	g, err := newGateway(ctx, c, log)
+	g, err := gateway.New(ctx, c, log)
 	if err != nil {
 		return err
 	}
@@ -49,64 +47,26 @@ func serve(ctx context.Context, c *config.Config) error {
 		for {
 			select {
 			case <-hup:
-				g.reload(ctx, c.File())
+				reload(ctx, g, c.File(), log)
 			case <-ctx.Done():
 				return
 			}
 		}
 	}()
-	log.Info("ready", "version", version(), "hostname", c.Hostname.String(), "listeners", g.listening())
+	log.Info("ready", "version", gateway.Version(), "hostname", c.Hostname.String(), "listeners", g.Listening())
 	g.Run(ctx)
 	return nil
 }
 
 // reload reads the file again. What is wrong with it goes to the log, all of it.
-func (g *gateway) reload(ctx context.Context, file string) {
+func reload(ctx context.Context, g *gateway.Gateway, file string, log *slog.Logger) {
 	c, err := config.Load(file)
 	if err == nil {
 		err = g.Reload(ctx, c)
 	}
 	if err != nil {
-		g.log.Error("configuration not reloaded, the old one stays in force", "file", file, "error", err)
+		log.Error("configuration not reloaded, the old one stays in force", "file", file, "error", err)
 		return
 	}
-	g.log.Info("configuration reloaded", "file", file, "listeners", g.listening())
+	log.Info("configuration reloaded", "file", file, "listeners", g.Listening())
 }
-
-// newLog is the log that a configuration asks for, on standard error.
-func newLog(c *config.Config) *slog.Logger {
-	var level slog.Level
-	level.UnmarshalText([]byte(c.Log.Level)) // validated
-	return slog.New(logHandler(c, &slog.HandlerOptions{Level: level}))
-}
-
-// quietLog is for commands: only what is wrong.
-func quietLog(c *config.Config) *slog.Logger {
-	return slog.New(logHandler(c, &slog.HandlerOptions{Level: slog.LevelError}))
-}
-
-func logHandler(c *config.Config, o *slog.HandlerOptions) slog.Handler {
-	if c.Log.Format == "json" {
-		o.ReplaceAttr = withoutDirections // the text handler quotes them by itself
-		return slog.NewJSONHandler(os.Stderr, o)
-	}
-	return slog.NewTextHandler(os.Stderr, o)
-}
-
-// withoutDirections replaces characters that turn the direction of writing or break lines: what
-// strangers say must not make a log look like something else.
-func withoutDirections(_ []string, a slog.Attr) slog.Attr {
-	if a.Value.Kind() == slog.KindString {
-		if s := a.Value.String(); strings.ContainsFunc(s, misleading) {
-			a.Value = slog.StringValue(strings.Map(func(r rune) rune {
-				if misleading(r) {
-					return utf8.RuneError
-				}
-				return r
-			}, s))
-		}
-	}
-	return a
-}
-
-func misleading(r rune) bool { return r >= 0x7f && !unicode.IsPrint(r) }

@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +13,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/postern-mail/postern/cmd/postern/internal/gateway"
+	"github.com/postern-mail/postern/cmd/postern/internal/terminal"
 	"github.com/postern-mail/postern/plugins/sieve/engine"
 	"github.com/postern-mail/postern/sdk/mail"
 )
@@ -74,7 +75,7 @@ func (t *sieveTrial) run(cmd *cobra.Command, script, message string) error {
 		}
 		return errors.New("the script has faults")
 	}
-	result, err := s.Run(cmd.Context(), sieveMessage(crlf(raw)), env)
+	result, err := s.Run(cmd.Context(), sieveMessage(gateway.CRLF(raw)), env)
 	if err != nil {
 		return err
 	}
@@ -94,7 +95,7 @@ func readInput(cmd *cobra.Command, name string) ([]byte, error) {
 
 func (t *sieveTrial) env() (*engine.Env, error) {
 	env := &engine.Env{Now: time.Now(), Delimiter: t.delimiter, Spam: t.spam, Virus: t.virus, Explain: t.explain, Script: t.script,
-		Items: map[string]string{"name": "Postern", "version": version(), "location": "MDA", "phase": "during"}}
+		Items: map[string]string{"name": "Postern", "version": gateway.Version(), "location": "MDA", "phase": "during"}}
 	if t.now != "" {
 		now, err := time.Parse(time.RFC3339, t.now)
 		if err != nil {
@@ -259,7 +260,7 @@ func describeAction(a engine.Action) map[string]any {
 
 func (o *sieveOutcome) print(w io.Writer, asJSON bool) error {
 	if asJSON {
-		return json.NewEncoder(w).Encode(o)
+		return terminal.JSON(w).Encode(o)
 	}
 	var b strings.Builder
 	for _, s := range o.Steps {

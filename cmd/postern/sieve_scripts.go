@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/postern-mail/postern/cmd/postern/internal/terminal"
 	"github.com/postern-mail/postern/core/config"
 	"github.com/postern-mail/postern/core/directory"
 	"github.com/postern-mail/postern/plugins/sieve"
@@ -207,7 +207,7 @@ func printScripts(w io.Writer, list []sieve.Script, asJSON bool) error {
 	for _, script := range list {
 		var err error
 		if asJSON {
-			err = json.NewEncoder(w).Encode(script)
+			err = terminal.JSON(w).Encode(script)
 		} else {
 			state := ""
 			if script.Active {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/postern-mail/postern/cmd/postern/internal/trial"
 	"github.com/postern-mail/postern/core/config"
 	"github.com/postern-mail/postern/sdk/mail"
 )
@@ -111,21 +112,11 @@ func without(c *config.Config, names []string) (*config.Config, error) {
 	return &left, nil
 }
 
-// tryEnvelope is what a client says before its message.
-type tryEnvelope struct {
-	client netip.Addr
-	helo   string
-	user   string // "": nobody has logged in
-	origin mail.Origin
-	from   mail.Path
-	to     []mail.Path
-}
-
-func (o *tryFlags) envelope(c *config.Config) (e tryEnvelope, err error) {
+func (o *tryFlags) envelope(c *config.Config) (e trial.Envelope, err error) {
 	if !o.fromGiven || len(o.to) == 0 {
 		return e, errors.New("say who sends it and to whom: --from ADDRESS --to ADDRESS")
 	}
-	if e.from, err = mail.ParsePath(unbracketed(o.from)); err != nil {
+	if e.From, err = mail.ParsePath(unbracketed(o.from)); err != nil {
 		return e, fmt.Errorf("--from %q: %w", o.from, err)
 	}
 	for _, t := range o.to {
@@ -133,36 +124,36 @@ func (o *tryFlags) envelope(c *config.Config) (e tryEnvelope, err error) {
 		if err != nil || p.IsZero() {
 			return e, fmt.Errorf("--to %q is not an address", t)
 		}
-		e.to = append(e.to, p)
+		e.To = append(e.To, p)
 	}
-	if e.client, err = netip.ParseAddr(o.client); err != nil || e.client.Zone() != "" {
+	if e.Client, err = netip.ParseAddr(o.client); err != nil || e.Client.Zone() != "" {
 		return e, fmt.Errorf("--client %q is not an IP address", o.client)
 	}
-	e.client = e.client.Unmap()
-	e.helo = o.helo
-	if e.helo == "" {
-		e.helo = "[" + e.client.String() + "]"
-		if e.client.Is6() {
-			e.helo = "[IPv6:" + e.client.String() + "]"
+	e.Client = e.Client.Unmap()
+	e.Helo = o.helo
+	if e.Helo == "" {
+		e.Helo = "[" + e.Client.String() + "]"
+		if e.Client.Is6() {
+			e.Helo = "[IPv6:" + e.Client.String() + "]"
 		}
 	}
-	if strings.ContainsFunc(e.helo, func(r rune) bool { return r <= ' ' || r > '~' }) {
+	if strings.ContainsFunc(e.Helo, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		return e, fmt.Errorf("--helo %q is not a host name", o.helo)
 	}
-	if e.user = o.user; e.user != "" {
-		if !strings.Contains(e.user, "@") && !c.Auth.DefaultDomain.IsZero() {
-			e.user += "@" + c.Auth.DefaultDomain.String()
+	if e.User = o.user; e.User != "" {
+		if !strings.Contains(e.User, "@") && !c.Auth.DefaultDomain.IsZero() {
+			e.User += "@" + c.Auth.DefaultDomain.String()
 		}
-		account, err := mail.ParsePath(e.user)
+		account, err := mail.ParsePath(e.User)
 		if err != nil || account.IsZero() {
 			return e, fmt.Errorf("--user %q is not an account: give its whole address", o.user)
 		}
-		e.user = account.String()
+		e.User = account.String()
 	}
-	e.origin = mail.Incoming
-	inside := slices.ContainsFunc(c.Prefixes(c.Relay.Networks), func(n netip.Prefix) bool { return n.Contains(e.client) })
-	if inside || e.user != "" {
-		e.origin = mail.Submitted
+	e.Origin = mail.Incoming
+	inside := slices.ContainsFunc(c.Prefixes(c.Relay.Networks), func(n netip.Prefix) bool { return n.Contains(e.Client) })
+	if inside || e.User != "" {
+		e.Origin = mail.Submitted
 	}
 	return e, nil
 }
@@ -172,7 +163,7 @@ func unbracketed(s string) string {
 }
 
 // try tries every message that is named. The error says that one could not be.
-func try(ctx context.Context, c *config.Config, e tryEnvelope, names []string, asJSON bool, stdin io.Reader, out io.Writer) error {
+func try(ctx context.Context, c *config.Config, e trial.Envelope, names []string, asJSON bool, stdin io.Reader, out io.Writer) error {
 	// The files first: they may be readable for whoever runs this, and not for the owner of
 	// the data directory.
 	files := make([]io.Reader, len(names))
@@ -188,16 +179,16 @@ func try(ctx context.Context, c *config.Config, e tryEnvelope, names []string, a
 		defer f.Close()
 		files[i] = f
 	}
-	t, err := newTrial(ctx, c)
+	t, err := trial.New(ctx, c)
 	if err != nil && ctx.Err() != nil {
 		return errors.New("interrupted")
 	} else if err != nil {
 		return err
 	}
-	defer t.close()
+	defer t.Close()
 	var failed error
 	for i, f := range files {
-		r, err := t.message(ctx, e, f)
+		r, err := t.Message(ctx, e, f)
 		if ctx.Err() != nil {
 			return errors.New("interrupted")
 		}
@@ -210,9 +201,9 @@ func try(ctx context.Context, c *config.Config, e tryEnvelope, names []string, a
 			continue
 		}
 		if asJSON {
-			err = r.writeJSON(out)
+			err = r.WriteJSON(out)
 		} else {
-			err = r.writeText(out, names[i])
+			err = r.WriteText(out, names[i])
 		}
 		if err != nil {
 			return err
