@@ -134,9 +134,11 @@ func parseMailto(uri string) ([]string, bool) {
 			if !ok || group || p.route || p.space() && p.pos < len(l) && l[p.pos] != ',' {
 				return nil, false
 			}
-			p.pos++
 			if !slices.Contains(to, a.full) {
 				to = append(to, a.full)
+			}
+			if p.pos++; p.pos == len(l) { // nothing behind a comma
+				return nil, false
 			}
 		}
 	}
