@@ -12,6 +12,7 @@ package expand
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -144,6 +145,9 @@ func (w *work) carryOut(ctx context.Context, plan *sdk.Plan) (*Outcome, error) {
 		}
 	}
 	now := w.Clock()
+	if err := w.deliverable(ctx); err != nil {
+		return nil, err
+	}
 	if err := w.once(ctx, now); err != nil {
 		return nil, err
 	}
@@ -249,20 +253,44 @@ func (w *work) redirect(to mail.Path, edited intake.Edited) {
 		}
 	}
 	if to.Fold() == w.to.Fold() || w.Intake.Looping(w.entry.Header, w.to) {
-		w.keepInstead(to)
+		w.keepInstead(to, "in a loop")
 		return
 	}
 	w.sent = append(w.sent, sent{to, edited})
 }
 
-func (w *work) keepInstead(of mail.Path) {
-	w.Log.Warn("redirect in a loop, kept instead", "id", w.entry.ID.String(), "to", w.to.String(), "redirect", of.String())
+func (w *work) keepInstead(of mail.Path, reason string) {
+	w.Log.Warn("not redirected, kept instead", "id", w.entry.ID.String(), "to", w.to.String(), "redirect", of.String(), "reason", reason)
 	for _, k := range w.keeps {
 		if k.Folder == "" && !k.edited.Own {
 			return
 		}
 	}
 	w.keeps = append(w.keeps, kept{})
+}
+
+// deliverable keeps what would go to an address of ours that gets no mail, of a disabled account say:
+// the message must not wait for that to change.
+func (w *work) deliverable(ctx context.Context) error {
+	sent := w.sent
+	w.sent = nil
+	for _, s := range sent {
+		switch err := w.Intake.Leads(ctx, s.to); {
+		case refused(err):
+			w.keepInstead(s.to, err.Error())
+		case err != nil:
+			return err
+		default:
+			w.sent = append(w.sent, s)
+		}
+	}
+	return nil
+}
+
+// refused reports whether an error is an answer that will not change by itself.
+func refused(err error) bool {
+	var s mail.Status
+	return errors.As(err, &s) && s.Permanent()
 }
 
 // onceFor is for how long it is remembered that a recipient has redirected a message.
@@ -281,7 +309,7 @@ func (w *work) once(ctx context.Context, now time.Time) error {
 		return err
 	}
 	if again {
-		w.keepInstead(w.sent[0].to)
+		w.keepInstead(w.sent[0].to, "in a loop")
 		w.sent = nil
 		return nil
 	}
@@ -304,7 +332,10 @@ func (w *work) messages(ctx context.Context, plan *sdk.Plan) error {
 			continue // RFC 3834 §2: no reply to a null reverse-path
 		}
 		add, event, err := w.Intake.Reply(ctx, to, a.Header, a.Body, word, w.planner)
-		if err != nil {
+		if refused(err) {
+			w.Log.Info("reply or notification not sent", "id", w.entry.ID.String(), "of", w.to.String(), "to", to.String(), "reason", err.Error())
+			continue
+		} else if err != nil {
 			return err
 		}
 		w.out.Add, w.out.Events = append(w.out.Add, add), append(w.out.Events, event)

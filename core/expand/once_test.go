@@ -2,6 +2,7 @@ package expand_test
 
 import (
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"testing"
@@ -94,5 +95,48 @@ func TestL12RedirectedOnce(t *testing.T) {
 	}
 	if now = now.Add(25 * time.Hour); !sentOn(mail.Redirected, family, "b@example.org") {
 		t.Error("remembered for more than a day")
+	}
+}
+
+// writer is a planner that sends everything on, answers and notifies.
+type writer struct{ to mail.Path }
+
+func (w writer) Plan(context.Context, *mail.Message, int64, func(io.Reader) (mail.Body, error)) (*sdk.Plan, map[int]mail.Body, error) {
+	h := mail.NewHeader([]byte("Subject: x\r\n\r\n"))
+	return new(sdk.Plan).Redirect(w.to).Vacation(h, []byte("x\r\n")).Notify(w.to, h, []byte("x\r\n")), nil, nil
+}
+
+// What cannot reach anybody, for an account is disabled, does not keep the message waiting.
+func TestRefusedTargets(t *testing.T) {
+	now := time.Unix(1e9, 0)
+	clock := func() time.Time { return now }
+	gone, broken := address(t, "gone@example.org"), address(t, "broken@example.org")
+	down := errors.New("no route to the database")
+	in := intake.New(intake.Options{Hostname: "mx.example.org", IDs: &queue.IDs{}, Store: &marks{}, Clock: clock, Log: slog.New(slog.DiscardHandler)},
+		intake.Rules{Hops: 100, Destination: func(mail.Path) string { return "there" }, Expand: func(_ context.Context, p mail.Path) ([]mail.Path, error) {
+			switch p {
+			case gone:
+				return nil, mail.Permanent(550, 2, 1, "Mailbox is disabled")
+			case broken:
+				return nil, down
+			}
+			return []mail.Path{p}, nil
+		}})
+	var ids queue.IDs
+	plan := func(to mail.Path) (*expand.Outcome, error) {
+		x := &expand.Expander{Intake: in, Log: slog.New(slog.DiscardHandler), Clock: clock, Planner: func(string) (expand.Planner, bool) { return writer{to}, true }}
+		id := ids.New(now)
+		e := &queue.Entry{ID: id, Family: id, Header: mail.NewHeader([]byte("Subject: x\r\n\r\n")),
+			Envelope: mail.Envelope{ID: id.String(), Origin: mail.Incoming, ReversePath: to, Recipients: []mail.Recipient{{Path: address(t, "b@example.org")}}}}
+		return x.Plan(t.Context(), "sieve", e, 0)
+	}
+	if out, err := plan(address(t, "c@example.org")); err != nil || len(out.Add) != 3 {
+		t.Errorf("%v, %v", out, err)
+	}
+	if out, err := plan(gone); err != nil || len(out.Add) != 0 || out.Record.State != 0 || out.Keep.Folder != "" {
+		t.Errorf("refused: %+v, %v", out, err)
+	}
+	if out, err := plan(broken); !errors.Is(err, down) {
+		t.Errorf("down: %+v, %v", out, err)
 	}
 }

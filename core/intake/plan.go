@@ -101,6 +101,23 @@ func (in *Intake) edit(e *queue.Entry, by Edited) {
 	}
 }
 
+// Leads says whether an address leads to somebody; the error is a mail.Status if it does not.
+func (in *Intake) Leads(ctx context.Context, to mail.Path) error {
+	_, err := in.leads(ctx, in.rules.Load(), to)
+	return err
+}
+
+func (in *Intake) leads(ctx context.Context, rules *Rules, to mail.Path) ([]mail.Path, error) {
+	targets, err := rules.Expand(ctx, to)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("intake: expand %s: %w", to, err)
+	case len(targets) == 0:
+		return nil, fmt.Errorf("intake: %s leads nowhere: %w", to, mail.Permanent(550, 1, 1, "No recipient is left"))
+	}
+	return targets, nil
+}
+
 // Redirected is the message as one recipient sends it on, with its reverse-path; plugins
 // that take redirected mail see it, but for the one that planned it. An error is temporary.
 func (in *Intake) Redirected(ctx context.Context, e *queue.Entry, recipient int, to mail.Path, edited Edited, planner string, isCopy bool) (queue.Add, error) {
@@ -111,9 +128,9 @@ func (in *Intake) Redirected(ctx context.Context, e *queue.Entry, recipient int,
 	if isCopy {
 		from.Notify = mail.NotifyNever
 	}
-	targets, err := rules.Expand(ctx, to)
+	targets, err := in.leads(ctx, rules, to)
 	if err != nil {
-		return queue.Add{}, fmt.Errorf("intake: expand %s: %w", to, err)
+		return queue.Add{}, err
 	}
 	env.Recipients = nil
 	for _, t := range targets {
@@ -123,9 +140,6 @@ func (in *Intake) Redirected(ctx context.Context, e *queue.Entry, recipient int,
 		}
 		env.Recipients = append(env.Recipients, r)
 		env.UTF8 = env.UTF8 || !t.IsASCII()
-	}
-	if len(env.Recipients) == 0 {
-		return queue.Add{}, fmt.Errorf("intake: %s leads nowhere", to)
 	}
 	sent := in.version(e, env, e.Header)
 	in.edit(sent, edited)
