@@ -141,6 +141,8 @@ func TestUsageErrors(t *testing.T) {
 	for _, c := range []struct{ args, want string }{
 		{"frobnicate", "see postern --help"},
 		{"queue lst", `did you mean "list"? See postern queue --help`},
+		{"help foo", `unknown command "foo"; see postern --help`},
+		{"help queue bar", `unknown command "bar"; see postern queue --help`},
 		{"account app-password ad", `did you mean "add"? See postern account app-password --help`},
 		{"queue show", "an argument is missing\nusage: postern queue show ID"},
 		{"serve extra", `no place for the argument "extra"`},

@@ -87,8 +87,31 @@ func root() *cobra.Command {
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	cmd.AddCommand(serveCommand(&file), checkCommand(&file), sendCommand(&file), tryCommand(&file), queueCommand(&file), quarantineCommand(&file),
 		domainCommand(&file), accountCommand(&file), aliasCommand(&file), groupCommand(&file), rewriteCommand(&file), dkimCommand(&file), sieveCommand(&file), pluginCommand(&file), versionCommand())
+	cmd.SetHelpCommand(helpCommand())
 	cmd.CompletionOptions.HiddenDefaultCmd = true
 	return cmd
+}
+
+// helpCommand is "help COMMAND", which is "COMMAND --help".
+func helpCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:     "help [COMMAND]",
+		Short:   "Show how a command is used",
+		Example: "  postern help queue list",
+		RunE: func(cmd *cobra.Command, a []string) error {
+			about, rest, err := cmd.Root().Find(a)
+			var unknown unknownName
+			if errors.As(err, &unknown) {
+				about, rest = cmd.Root(), a
+			} else if err != nil {
+				return err
+			}
+			if len(rest) > 0 {
+				return usageError{fmt.Errorf("unknown command %q; see %s --help", rest[0], about.CommandPath())}
+			}
+			return about.Help()
+		},
+	}
 }
 
 func unknownCommand(args []string) error {

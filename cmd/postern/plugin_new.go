@@ -164,11 +164,14 @@ func nextSteps(w io.Writer, dir, name string) {
   cd %s
   go test ./...
   go build -o %s .
+  postern plugin test ./%s
 
 Install it where the gateway can start it, and name it in the configuration:
 
   [[plugin]]
   name = "%s"
   command = "/usr/local/lib/postern/%s"
-`, dir, dir, name, name, name)
+
+postern check says whether it starts with its settings, postern try what it makes of a message.
+`, dir, dir, name, name, name, name)
 }

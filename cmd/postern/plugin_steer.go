@@ -25,7 +25,7 @@ func running(ctx context.Context, file string) (*admin.Client, error) {
 	}
 	client, err := admin.Dial(ctx, gateway.ControlSocket(c))
 	if err != nil {
-		return nil, fmt.Errorf("no gateway runs with this configuration: %w", err)
+		return nil, fmt.Errorf("no gateway of this configuration can be asked: start it with postern serve (%w)", err)
 	}
 	return client, nil
 }

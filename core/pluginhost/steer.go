@@ -66,7 +66,7 @@ func (h *Host) steer(name string, do func(*slot, *supervisor) error) error {
 	}
 	sl := h.find(name)
 	if sl == nil {
-		return fmt.Errorf("there is no plugin %q", name)
+		return fmt.Errorf("there is no plugin %q: see postern plugin list", name)
 	}
 	return do(sl, sl.sup.Load())
 }

@@ -56,10 +56,15 @@ func (id ID) String() string {
 	return string(b[:])
 }
 
+// notID says what one looks like.
+func notID(s string) error {
+	return fmt.Errorf("%q is not a queue id: that is 13 letters and digits, as in 0c1f3k9w2m4xq", s)
+}
+
 // ParseID parses the written form.
 func ParseID(s string) (ID, error) {
 	if len(s) != 13 {
-		return 0, fmt.Errorf("%q is not a queue id", s)
+		return 0, notID(s)
 	}
 	var id ID
 	for i := 0; i < len(s); i++ {
@@ -70,7 +75,7 @@ func ParseID(s string) (ID, error) {
 			}
 		}
 		if k < 0 || i == 0 && k > 15 {
-			return 0, fmt.Errorf("%q is not a queue id", s)
+			return 0, notID(s)
 		}
 		id = id<<5 | ID(k)
 	}

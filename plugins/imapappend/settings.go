@@ -78,6 +78,9 @@ type server struct {
 }
 
 func newServer(s Server, dataDir string) (*server, error) {
+	if s.Address == "" {
+		return nil, errors.New("address is missing: the IMAP server, as host:port")
+	}
 	host, port, err := net.SplitHostPort(s.Address)
 	if err != nil || host == "" || port == "" {
 		return nil, fmt.Errorf("address %q is not host:port", s.Address)
