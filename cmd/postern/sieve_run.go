@@ -55,6 +55,9 @@ Exit code 0: the script compiled; 1: it did not; 2: wrong usage.`,
 
 func (t *sieveTrial) run(cmd *cobra.Command, script, message string) error {
 	env, err := t.env()
+	if err == nil && !cmd.Flags().Changed("from") {
+		err = errors.New("--from: name the sender; <> is the null one")
+	}
 	if err != nil {
 		return usageError{err}
 	}
@@ -247,7 +250,6 @@ func describeAction(a engine.Action) map[string]any {
 		truth("create", a.Create)
 	case engine.Redirect:
 		m["address"] = a.Address
-		truth("copy", a.Copy)
 	case engine.Reject, engine.EReject:
 		m["reason"] = a.Reason
 	case engine.Vacation:
