@@ -92,7 +92,7 @@ func TestPluginCommands(t *testing.T) {
 		t.Errorf("without a name: code %d", code)
 	}
 	g.stop()
-	if text, code := g.run("plugin", "list"); code != 1 || !strings.Contains(text, "no gateway runs") {
+	if text, code := g.run("plugin", "list"); code != 1 || !strings.Contains(text, "no gateway of this configuration can be asked") {
 		t.Errorf("code %d: %s", code, text)
 	}
 }
