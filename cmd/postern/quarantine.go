@@ -121,12 +121,7 @@ func quarantineShow(file *string) *cobra.Command {
 		Short:   "Show a message: envelope, who wants it held and why, header, the beginning of its text",
 		Example: "  postern quarantine show 0c1f3k9w2m4xq",
 		Args:    args(cobra.ExactArgs(1)),
-		RunE: func(cmd *cobra.Command, a []string) error {
-			q, done, err := steer(cmd.Context(), *file)
-			if err != nil {
-				return err
-			}
-			defer done()
+		RunE: inQueue(file, func(cmd *cobra.Command, q steering, a []string) error {
 			hs, err := q.ShowQuarantined(cmd.Context(), a[0])
 			if err != nil {
 				return err
@@ -138,7 +133,7 @@ func quarantineShow(file *string) *cobra.Command {
 				printQuarantined(cmd.OutOrStdout(), h)
 			}
 			return nil
-		},
+		}),
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "as JSON")
 	return cmd
@@ -181,19 +176,14 @@ func quarantineChange(file *string, change admin.Change, what string) *cobra.Com
 		Short:   what,
 		Example: fmt.Sprintf("  postern quarantine %s 0c1f3k9w2m4xq", change),
 		Args:    args(cobra.MinimumNArgs(1)),
-		RunE: func(cmd *cobra.Command, ids []string) error {
-			q, done, err := steer(cmd.Context(), *file)
-			if err != nil {
-				return err
-			}
-			defer done()
+		RunE: inQueue(file, func(cmd *cobra.Command, q steering, ids []string) error {
 			n, err := q.ChangeQuarantined(cmd.Context(), change, ids)
 			if err != nil {
 				return err
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "%s: %s\n", change, count(n, "recipient"))
 			return nil
-		},
+		}),
 	}
 }
 
@@ -208,12 +198,7 @@ func quarantineAllow(file *string) *cobra.Command {
 			"is dangerous, and not because it is unwanted, they hold all the same.",
 		Example: "  postern quarantine allow-sender 0c1f3k9w2m4xq\n  postern quarantine allow-sender 0c1f3k9w2m4xq --sender-domain --for-domain",
 		Args:    args(cobra.ExactArgs(1)),
-		RunE: func(cmd *cobra.Command, a []string) error {
-			q, done, err := steer(cmd.Context(), *file)
-			if err != nil {
-				return err
-			}
-			defer done()
+		RunE: inQueue(file, func(cmd *cobra.Command, q steering, a []string) error {
 			hs, err := q.ShowQuarantined(cmd.Context(), a[0])
 			if err != nil {
 				return err
@@ -235,7 +220,7 @@ func quarantineAllow(file *string) *cobra.Command {
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "release: %s\n", count(n, "recipient"))
 			return nil
-		},
+		}),
 	}
 	cmd.Flags().BoolVar(&senderDomain, "sender-domain", false, "whoever sends from the reverse-path's domain (where each message of a list has a reverse-path of its own)")
 	cmd.Flags().BoolVar(&forDomain, "for-domain", false, "for everybody in the recipients' domains")

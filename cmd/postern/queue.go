@@ -51,6 +51,18 @@ func steer(ctx context.Context, file string) (steering, func(), error) {
 	return q, done, nil
 }
 
+// inQueue runs f with the queue of a configuration.
+func inQueue(file *string, f func(cmd *cobra.Command, q steering, a []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, a []string) error {
+		q, done, err := steer(cmd.Context(), *file)
+		if err != nil {
+			return err
+		}
+		defer done()
+		return f(cmd, q, a)
+	}
+}
+
 // classFlag is the flag that narrows a command down to a class of mail.
 func classFlag(cmd *cobra.Command, to *string) {
 	cmd.Flags().Var((*className)(to), "class", "only this class of mail: mail, copy (of a plugin, as bcc), journal, or report (of the gateway itself)")
@@ -92,18 +104,13 @@ func queueList(file *string) *cobra.Command {
 		Short:   "List what is queued, a line a recipient, oldest first",
 		Example: "  postern queue list\n  postern queue list --json | jq -r 'select(.state==\"held\").id'\n  postern queue list --class journal",
 		Args:    args(cobra.NoArgs),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			q, done, err := steer(cmd.Context(), *file)
-			if err != nil {
-				return err
-			}
-			defer done()
+		RunE: inQueue(file, func(cmd *cobra.Command, q steering, _ []string) error {
 			if asJSON {
 				enc := terminal.JSON(cmd.OutOrStdout())
 				return q.List(cmd.Context(), class, func(r admin.Recipient) bool { return enc.Encode(r) == nil })
 			}
 			return printList(cmd, q, class)
-		},
+		}),
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "one JSON object a line")
 	classFlag(cmd, &class)
@@ -227,12 +234,7 @@ func queueSummary(file *string) *cobra.Command {
 		Short:   "Group what waits by root cause and class",
 		Example: "  postern queue summary",
 		Args:    args(cobra.NoArgs),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			q, done, err := steer(cmd.Context(), *file)
-			if err != nil {
-				return err
-			}
-			defer done()
+		RunE: inQueue(file, func(cmd *cobra.Command, q steering, _ []string) error {
 			causes, err := q.Summary(cmd.Context())
 			if err != nil {
 				return err
@@ -250,7 +252,7 @@ func queueSummary(file *string) *cobra.Command {
 				fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%s\t%s\n", c.Count, c.State, c.Class, time.Since(c.Oldest).Round(time.Second), c.NextHop, terminal.Printable(c.Reason))
 			}
 			return w.Flush()
-		},
+		}),
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "as JSON")
 	return cmd
