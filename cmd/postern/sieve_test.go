@@ -179,6 +179,27 @@ func TestSieveRedirects(t *testing.T) {
 	g.drained()
 }
 
+// Nobody gets a mailbox because a script, or the sender of a message, names an address of ours that does not exist;
+// and the message does not wait for an account that is disabled.
+func TestSieveToNobody(t *testing.T) {
+	t.Parallel()
+	g, s := sieving(t, basics, "")
+	g.must("account", "disable", "bob@example.org")
+	g.script("alice@example.org", `require ["enotify", "vacation", "copy", "editheader"];
+redirect "nobody@example.org"; redirect "bob@example.org"; notify "mailto:nobody@example.org"; notify "mailto:far@example.com"; vacation "away";`)
+	g.finished(g.deliver("ghost@example.org", []string{"alice@example.org"}, "To: alice@example.org\r\nSubject: hello\r\n\r\nbody"))
+	if got := s.n(t, 1); got[0].To[0] != "far@example.com" {
+		t.Errorf("sent is %+v", got)
+	}
+	maildirFiles(t, g.maildir("alice@example.org"), 1)
+	g.drained()
+	for _, nobody := range []string{"nobody@example.org", "ghost@example.org", "bob@example.org"} {
+		if _, err := os.Stat(g.maildir(nobody)); !os.IsNotExist(err) {
+			t.Errorf("%s has a mailbox: %v", nobody, err)
+		}
+	}
+}
+
 // What a script makes of a message is what is kept, in each folder as it was then; also where it is large.
 func TestSieveChanges(t *testing.T) {
 	t.Parallel()

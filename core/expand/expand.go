@@ -331,7 +331,12 @@ func (w *work) messages(ctx context.Context, plan *sdk.Plan) error {
 		if to.IsZero() {
 			continue // RFC 3834 §2: no reply to a null reverse-path
 		}
-		add, event, err := w.Intake.Reply(ctx, to, a.Header, a.Body, word, w.planner)
+		var add queue.Add
+		var event trace.Event
+		err := w.Intake.Leads(ctx, to)
+		if err == nil {
+			add, event, err = w.Intake.Reply(ctx, to, a.Header, a.Body, word, w.planner)
+		}
 		if refused(err) {
 			w.Log.Info("reply or notification not sent", "id", w.entry.ID.String(), "of", w.to.String(), "to", to.String(), "reason", err.Error())
 			continue

@@ -103,7 +103,13 @@ func (in *Intake) edit(e *queue.Entry, by Edited) {
 
 // Leads says whether an address leads to somebody; the error is a mail.Status if it does not.
 func (in *Intake) Leads(ctx context.Context, to mail.Path) error {
-	_, err := in.leads(ctx, in.rules.Load(), to)
+	rules := in.rules.Load()
+	if rules.Exists != nil {
+		if err := rules.Exists(ctx, to); err != nil {
+			return fmt.Errorf("intake: %s: %w", to, err)
+		}
+	}
+	_, err := in.leads(ctx, rules, to)
 	return err
 }
 

@@ -1,6 +1,8 @@
 package intake
 
 import (
+	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -54,6 +56,13 @@ func (in *Intake) Reports(e *queue.Entry, notices []Notice) ([]queue.Add, []trac
 
 func (in *Intake) report(e *queue.Entry, told []dsn.Recipient) (queue.Add, bool) {
 	rules, now := in.rules.Load(), in.Clock()
+	if rules.Exists != nil {
+		var s mail.Status
+		if err := rules.Exists(context.Background(), rules.sender(e.Envelope.ReversePath)); errors.As(err, &s) && s.Permanent() {
+			in.Log.Info("no report for a sender who does not exist", "id", e.ID.String(), "from", e.Envelope.ReversePath.String())
+			return queue.Add{}, false
+		}
+	}
 	msg, err := dsn.Build(dsn.Options{Hostname: in.Hostname, Postmaster: in.Postmaster, Now: now}, dsn.Report{
 		ID: e.ID.String(), ReversePath: rules.sender(e.Envelope.ReversePath), EnvelopeID: e.Envelope.EnvelopeID, Return: e.Envelope.Return, UTF8: e.Envelope.UTF8,
 		Arrival: e.Received, Header: e.Header, Body: e.Body, Recipients: told})

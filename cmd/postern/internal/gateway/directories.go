@@ -82,6 +82,34 @@ func (d *directories) Expand(ctx context.Context, p mail.Path) ([]mail.Path, err
 	return targets, err
 }
 
+// Exists says whether there is such an address; mail for one that nobody has would make a mailbox
+// that nobody has.
+func (d *directories) Exists(ctx context.Context, p mail.Path) error {
+	p, err := d.own.Rewrite(ctx, directory.RewriteRecipient, p)
+	if err != nil {
+		return err
+	}
+	_, err = d.Resolve(ctx, p)
+	if !errors.Is(err, directory.ErrNotFound) {
+		if errors.Is(err, directory.ErrNotLocal) {
+			return nil
+		}
+		return err
+	}
+	name, _, lerr := d.own.Local(ctx, p.Domain)
+	if lerr != nil {
+		return lerr
+	}
+	dom, derr := d.own.Domain(ctx, name)
+	if derr != nil {
+		return derr
+	}
+	if dom.Recipients != "" && dom.Recipients != directory.RecipientsDirectory {
+		return nil // the server behind us knows
+	}
+	return err
+}
+
 // Sender returns the reverse-path to use in the place of one that came in.
 func (d *directories) Sender(ctx context.Context, p mail.Path) (mail.Path, error) {
 	return d.own.Rewrite(ctx, directory.RewriteSender, p)
