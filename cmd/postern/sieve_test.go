@@ -180,20 +180,22 @@ func TestSieveRedirects(t *testing.T) {
 }
 
 // Nobody gets a mailbox because a script, or the sender of a message, names an address of ours that does not exist;
-// and the message does not wait for an account that is disabled.
+// the message does not wait for an account that is disabled; and a group is for its members.
 func TestSieveToNobody(t *testing.T) {
 	t.Parallel()
 	g, s := sieving(t, basics, "")
 	g.must("account", "disable", "bob@example.org")
+	g.account("carol@example.org")
+	g.must("group", "add", "board@example.org", "carol@example.org", "--senders", "members")
 	g.script("alice@example.org", `require ["enotify", "vacation", "copy", "editheader"];
-redirect "nobody@example.org"; redirect "bob@example.org"; notify "mailto:nobody@example.org"; notify "mailto:far@example.com"; vacation "away";`)
+redirect "nobody@example.org"; redirect "bob@example.org"; redirect "board@example.org"; notify "mailto:nobody@example.org"; notify "mailto:far@example.com"; vacation "away";`)
 	g.finished(g.deliver("ghost@example.org", []string{"alice@example.org"}, "To: alice@example.org\r\nSubject: hello\r\n\r\nbody"))
 	if got := s.n(t, 1); got[0].To[0] != "far@example.com" {
 		t.Errorf("sent is %+v", got)
 	}
 	maildirFiles(t, g.maildir("alice@example.org"), 1)
 	g.drained()
-	for _, nobody := range []string{"nobody@example.org", "ghost@example.org", "bob@example.org"} {
+	for _, nobody := range []string{"carol@example.org", "nobody@example.org", "ghost@example.org", "bob@example.org"} {
 		if _, err := os.Stat(g.maildir(nobody)); !os.IsNotExist(err) {
 			t.Errorf("%s has a mailbox: %v", nobody, err)
 		}

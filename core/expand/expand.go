@@ -275,7 +275,7 @@ func (w *work) deliverable(ctx context.Context) error {
 	sent := w.sent
 	w.sent = nil
 	for _, s := range sent {
-		switch err := w.Intake.Leads(ctx, s.to); {
+		switch err := w.Intake.Leads(ctx, w.to, s.to); {
 		case refused(err):
 			w.keepInstead(s.to, err.Error())
 		case err != nil:
@@ -333,7 +333,7 @@ func (w *work) messages(ctx context.Context, plan *sdk.Plan) error {
 		}
 		var add queue.Add
 		var event trace.Event
-		err := w.Intake.Leads(ctx, to)
+		err := w.Intake.Leads(ctx, w.to, to)
 		if err == nil {
 			add, event, err = w.Intake.Reply(ctx, to, a.Header, a.Body, word, w.planner)
 		}

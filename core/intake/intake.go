@@ -49,9 +49,10 @@ type Rules struct {
 	// Expand returns what an accepted address stands for: itself, or what its alias or
 	// group leads to. An error that is no mail.Status is temporary.
 	Expand func(ctx context.Context, p mail.Path) ([]mail.Path, error)
-	// Exists says whether there is such an address, as far as the gateway knows: a mail.Status if
-	// there is not. It is asked about what recipients' plans and senders name. nil: any may be.
-	Exists func(ctx context.Context, p mail.Path) error
+	// Reaches says whether an account of ours may send to an address, and whether there is such a one as
+	// far as the gateway knows: a mail.Status if not. It is asked about what recipients' plans
+	// name, and about senders who get a report (by is the zero Path). nil: any may be.
+	Reaches func(ctx context.Context, by, p mail.Path) error
 	// Sender returns the reverse-path to use in the place of the one given; nil: it stays. An
 	// error is temporary.
 	Sender func(ctx context.Context, p mail.Path) (mail.Path, error)

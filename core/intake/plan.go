@@ -101,11 +101,12 @@ func (in *Intake) edit(e *queue.Entry, by Edited) {
 	}
 }
 
-// Leads says whether an address leads to somebody; the error is a mail.Status if it does not.
-func (in *Intake) Leads(ctx context.Context, to mail.Path) error {
+// Leads says whether an address leads to somebody to whom an account may send; the error is a
+// mail.Status if it does not.
+func (in *Intake) Leads(ctx context.Context, by, to mail.Path) error {
 	rules := in.rules.Load()
-	if rules.Exists != nil {
-		if err := rules.Exists(ctx, to); err != nil {
+	if rules.Reaches != nil {
+		if err := rules.Reaches(ctx, by, to); err != nil {
 			return fmt.Errorf("intake: %s: %w", to, err)
 		}
 	}

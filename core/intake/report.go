@@ -56,9 +56,9 @@ func (in *Intake) Reports(e *queue.Entry, notices []Notice) ([]queue.Add, []trac
 
 func (in *Intake) report(e *queue.Entry, told []dsn.Recipient) (queue.Add, bool) {
 	rules, now := in.rules.Load(), in.Clock()
-	if rules.Exists != nil {
+	if rules.Reaches != nil {
 		var s mail.Status
-		if err := rules.Exists(context.Background(), rules.sender(e.Envelope.ReversePath)); errors.As(err, &s) && s.Permanent() {
+		if err := rules.Reaches(context.Background(), mail.Path{}, rules.sender(e.Envelope.ReversePath)); errors.As(err, &s) && s.Permanent() {
 			in.Log.Info("no report for a sender who does not exist", "id", e.ID.String(), "from", e.Envelope.ReversePath.String())
 			return queue.Add{}, false
 		}

@@ -239,7 +239,7 @@ func (g *Gateway) newPipeline(c *config.Config) *pipeline.Pipeline {
 
 // intakeRules are the rules for messages that come in.
 func intakeRules(c *config.Config, p *pipeline.Pipeline, dirs *directories, table *route.Table) intake.Rules {
-	return intake.Rules{Pipeline: p, Expand: dirs.Expand, Exists: dirs.Exists, Sender: dirs.Sender, HeaderSize: int(c.Limits.HeaderSize), Hops: c.Limits.ReceivedHops, BodySize: int64(c.Limits.MessageSize),
+	return intake.Rules{Pipeline: p, Expand: dirs.Expand, Reaches: dirs.Reaches, Sender: dirs.Sender, HeaderSize: int(c.Limits.HeaderSize), Hops: c.Limits.ReceivedHops, BodySize: int64(c.Limits.MessageSize),
 		Quarantine: time.Duration(c.Quarantine.Keep),
 		Destination: func(to mail.Path) string {
 			r, err := table.Route(to)

@@ -82,12 +82,17 @@ func (d *directories) Expand(ctx context.Context, p mail.Path) ([]mail.Path, err
 	return targets, err
 }
 
-// Exists says whether there is such an address; mail for one that nobody has would make a mailbox
-// that nobody has.
-func (d *directories) Exists(ctx context.Context, p mail.Path) error {
+// Reaches says whether there is such an address, for mail for one that nobody has would make a mailbox
+// that nobody reads; and whether an account may send to it, if it is a group.
+func (d *directories) Reaches(ctx context.Context, by, p mail.Path) error {
 	p, err := d.own.Rewrite(ctx, directory.RewriteRecipient, p)
 	if err != nil {
 		return err
+	}
+	if !by.IsZero() {
+		if err := d.own.MaySend(ctx, directory.Sender{Account: by, Trusted: true}, p); err != nil {
+			return err
+		}
 	}
 	_, err = d.Resolve(ctx, p)
 	if !errors.Is(err, directory.ErrNotFound) {

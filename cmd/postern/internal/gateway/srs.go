@@ -51,8 +51,8 @@ func (s *sendingOn) extend(r *intake.Rules) {
 		}
 		return expand(ctx, p)
 	}
-	exists := r.Exists
-	r.Exists = func(ctx context.Context, p mail.Path) error { return exists(ctx, s.sentBy(p)) }
+	reaches := r.Reaches
+	r.Reaches = func(ctx context.Context, by, p mail.Path) error { return reaches(ctx, by, s.sentBy(p)) }
 	r.SendOn, r.SentBy = s.sendOn, s.sentBy
 }
 
