@@ -339,6 +339,10 @@ type DNS struct {
 	// Servers are resolvers, "host:port", tried in order. Empty: the resolver of the system.
 	// Default: []
 	Servers Strings `toml:"servers"`
+	// ClientNames has the name of each client looked up, for Received fields and plugins. It
+	// counts if it leads back to the client's address. A session waits for it for 3 seconds at most.
+	// Default: true
+	ClientNames bool `toml:"client_names"`
 }
 
 // Destination says how to talk to next hops.

@@ -28,6 +28,7 @@ func Defaults() *Config {
 			Concurrency:               100,
 			ConcurrencyPerDestination: 20,
 		},
+		DNS:        DNS{ClientNames: true},
 		SRS:        SRS{Enabled: true, Lifetime: Duration(21 * day)},
 		Quarantine: Quarantine{Keep: Duration(30 * day), Digest: "off", DigestTime: "07:00"},
 		Log:        Log{Format: "text", Level: "info"},

@@ -151,8 +151,8 @@ func (m *receiving) received() []byte {
 	b = append(b, heloName(c.Helo)...)
 	if c.Addr.IsValid() {
 		b = append(b, " ("...)
-		if c.Host != "" {
-			b = append(b, heloName(c.Host)...)
+		if host, err := mail.ParseDomain(c.Host); err == nil {
+			b = append(b, host.String()...)
 			b = append(b, ' ')
 		}
 		b = append(b, '[')

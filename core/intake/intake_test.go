@@ -193,6 +193,19 @@ func TestH05ReceivedCannotBeForged(t *testing.T) {
 	}
 }
 
+func TestH05ReceivedNamesClient(t *testing.T) {
+	for host, want := range map[string]string{"": "", "mx.example.org": "mx.example.org ", "x) by evil (": "", "a\r\nX-Evil: 1": "", strings.Repeat("a", 300): ""} {
+		r := newRig(t)
+		env := envelope(mail.Incoming, "a@x.test")
+		env.Client.Host = host
+		r.receive(env, pipeline.SMTPClient, plain)
+		es, _ := r.entries()
+		if h := es[0].Header; h.Has("X-Evil") || !strings.HasPrefix(h.Get("Received"), "from client.test ("+want+"[192.0.2.1])") {
+			t.Errorf("%q:\n%s", host, h.Block())
+		}
+	}
+}
+
 // TestH06HeaderEndsWhereWeSeeItsEnd: some readers look for fields after a line that is
 // none. They must not find there what we would have removed.
 func TestH06HeaderEndsWhereWeSeeItsEnd(t *testing.T) {

@@ -153,6 +153,34 @@ func TestLookups(t *testing.T) {
 	}
 }
 
+// TestH05NamesOfHosts: what leads back to an address is its name only if it can be a host's.
+func TestH05NamesOfHosts(t *testing.T) {
+	long := strings.TrimSuffix(strings.Repeat(strings.Repeat("a", 61)+".", 4), ".") + ".test"
+	records := []string{"good.test. 60 A 192.0.2.100", "9.2.0.192.in-addr.arpa. 60 PTR other.test.", "9.2.0.192.in-addr.arpa. 60 PTR Good.test."}
+	bad := []string{`evil\010x.test.`, `a\013\010Received:\032x.test.`, `b\252cher.test.`, `a\046b.test.`, "a_b.test.", `a\(b.test.`, "192.0.2.8.", "-a.test.", "."}
+	for i, name := range bad {
+		records = append(records, fmt.Sprintf("%d.2.0.192.in-addr.arpa. 60 PTR %s", 10+i, name), fmt.Sprintf("%s 60 A 192.0.2.%d", name, 10+i))
+		// Any number of them is no obstacle to one that is good.
+		records = append(records, "100.2.0.192.in-addr.arpa. 60 PTR "+name, name+" 60 A 192.0.2.100")
+	}
+	records = append(records, "100.2.0.192.in-addr.arpa. 60 PTR good.test.", "good.test. 60 A 192.0.2.9",
+		"8.2.0.192.in-addr.arpa. 60 PTR 192.0.2.8.", "101.2.0.192.in-addr.arpa. 60 PTR "+long+".", long+". 60 A 192.0.2.101")
+	d := resolverFor(t, nil, newStub(t, zone(t, records...)))
+	for _, last := range []int{9, 100} {
+		if name, err := d.LookupPTR(t.Context(), netip.AddrFrom4([4]byte{192, 0, 2, byte(last)})); err != nil || name != "good.test" {
+			t.Error(last, name, err)
+		}
+	}
+	if name, err := d.LookupPTR(t.Context(), netip.MustParseAddr("192.0.2.101")); err != nil || name != long {
+		t.Error(len(long), name, err)
+	}
+	for _, last := range []int{8, 10, 11, 12, 13, 14, 15, 16, 17, 18} {
+		if name, err := d.LookupPTR(t.Context(), netip.AddrFrom4([4]byte{192, 0, 2, byte(last)})); !errors.Is(err, ErrNotFound) {
+			t.Error(last, name, err)
+		}
+	}
+}
+
 // TestN01TemporaryFailures: nothing of this may ever bounce a mail.
 func TestN01TemporaryFailures(t *testing.T) {
 	rcode := func(code int) func(dns.ResponseWriter, *dns.Msg, dns.Question) {

@@ -96,6 +96,26 @@ func (d *DNS) LookupAddrs(ctx context.Context, host string) ([]netip.Addr, error
 	return nil, err4
 }
 
+// IsHostName reports whether a name, in lower case, can be that of a host (RFC 1123 §2.1). The DNS
+// may have anything under an address: line ends, blanks, a name that is an address itself.
+func IsHostName(name string) bool {
+	if name == "" || len(name) > 253 {
+		return false
+	}
+	last := ""
+	for last = range strings.SplitSeq(name, ".") {
+		if last == "" || len(last) > 63 || last[0] == '-' || last[len(last)-1] == '-' {
+			return false
+		}
+		for _, c := range []byte(last) {
+			if c != '-' && (c < '0' || c > '9') && (c < 'a' || c > 'z') {
+				return false
+			}
+		}
+	}
+	return strings.Trim(last, "0123456789") != ""
+}
+
 // LookupPTR implements Resolver.
 func (d *DNS) LookupPTR(ctx context.Context, addr netip.Addr) (string, error) {
 	rev, err := dns.ReverseAddr(addr.Unmap().WithZone("").String())
@@ -110,11 +130,15 @@ func (d *DNS) LookupPTR(ctx context.Context, addr netip.Addr) (string, error) {
 		return "", err
 	}
 	var temporary error
-	for i, rr := range ans.Records {
-		if i == maxNames {
+	asked := 0
+	for _, rr := range ans.Records {
+		name := plain(rr.(*dns.PTR).Ptr)
+		if !IsHostName(name) {
+			continue
+		}
+		if asked++; asked > maxNames {
 			break
 		}
-		name := plain(rr.(*dns.PTR).Ptr)
 		addrs, err := d.LookupAddrs(ctx, name)
 		if err == nil && slices.ContainsFunc(addrs, func(a netip.Addr) bool { return a.Unmap() == addr.Unmap().WithZone("") }) {
 			return name, nil

@@ -86,7 +86,7 @@ func (z Zones) LookupAddrs(_ context.Context, host string) ([]netip.Addr, error)
 func (z Zones) LookupPTR(ctx context.Context, addr netip.Addr) (string, error) {
 	names, err := z.find(addr.String(), "PTR", func(r Records) []string { return r.PTR })
 	for _, n := range names {
-		if addrs, _ := z.LookupAddrs(ctx, n); slices.Contains(addrs, addr) {
+		if addrs, _ := z.LookupAddrs(ctx, n); resolver.IsHostName(n) && slices.Contains(addrs, addr) {
 			return n, nil
 		}
 	}

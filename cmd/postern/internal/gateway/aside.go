@@ -44,6 +44,7 @@ type Aside struct {
 	certs     *tlsconf.Server
 	policy    currentPolicy
 	gates     currentGates
+	names     currentNames
 	rules     intake.Rules
 	door      door
 	backs     []*smtpd.Server // of role reinjection
@@ -125,6 +126,12 @@ func (a *Aside) assemble(o AsideOptions, content *spool.Spool, dirs *directories
 	filters.Steps, filters.Timeout = steps(c, a.host), messageTime
 	a.rules = intakeRules(c, pipeline.New(filters), dirs, table)
 	sending.extend(&a.rules)
+	r, err := newResolver(c, a.log)
+	if err != nil {
+		return err
+	}
+	a.names.Store(newNames(c, r))
+	a.door.names = &a.names
 	a.door.intake = intake.New(intake.Options{Hostname: c.Hostname.String(), Postmaster: c.Postmaster, IDs: &queue.IDs{}, Spool: content, Store: nowhere{},
 		Backoff: backoff(c), Trace: untraced{}, Log: a.log, Clock: time.Now}, a.rules)
 	return nil
@@ -163,7 +170,7 @@ func (a *Aside) Server(login bool, recipients int) (*smtpd.Server, error) {
 	if login {
 		role = smtpd.Submission
 	}
-	o := smtpd.Options{Hostname: c.Hostname.String(), Role: role, Name: "try", Policy: &guard{&a.policy, &a.gates, role == smtpd.Submission},
+	o := smtpd.Options{Hostname: c.Hostname.String(), Role: role, Name: "try", Policy: &guard{&a.policy, &a.gates, &a.names, role == smtpd.Submission},
 		Intake: &a.door, Log: a.log, Limits: smtpd.Limits{MessageSize: int64(c.Limits.MessageSize), Recipients: c.Limits.Recipients, Errors: recipients + 10}}
 	for _, l := range c.Listeners {
 		if smtpd.Role(l.Role) == role {

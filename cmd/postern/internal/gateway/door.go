@@ -22,7 +22,10 @@ import (
 )
 
 // door is the intake as sessions see it.
-type door struct{ intake *intake.Intake }
+type door struct {
+	intake *intake.Intake
+	names  *currentNames
+}
 
 // Receive takes a message from a session.
 func (d *door) Receive(ctx context.Context, e *mail.Envelope, r io.Reader) (smtpd.Receipt, error) {
@@ -30,6 +33,7 @@ func (d *door) Receive(ctx context.Context, e *mail.Envelope, r io.Reader) (smtp
 	if strings.Contains(e.Client.Protocol, "LMTP") {
 		client = pipeline.LMTPClient
 	}
+	d.names.fill(ctx, &e.Client)
 	receipt, err := d.intake.Receive(ctx, e, client, r)
 	return smtpd.Receipt{ID: receipt.ID, Reply: receipt.Reply, PerRecipient: receipt.PerRecipient}, err
 }

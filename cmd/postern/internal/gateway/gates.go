@@ -33,10 +33,12 @@ func gateSteps(c *config.Config, host *pluginhost.Host) []pipeline.GateStep {
 }
 
 // guard is what the sessions of one listener ask: the policy, and when that has no
-// objection the gates.
+// objection the gates. It has the client's name looked up from the beginning, and waits for it
+// before the first gate is asked.
 type guard struct {
 	*currentPolicy
 	gates      *currentGates
+	names      *currentNames
 	submission bool
 }
 
@@ -58,6 +60,7 @@ func (g *guard) connect(ctx context.Context, c *mail.Client) (map[string]string,
 	if st := g.currentPolicy.Connect(ctx, c); refused(st) {
 		return nil, st
 	}
+	g.names.begin(c.Addr)
 	return g.client(ctx, sdk.AtConnect, c, nil)
 }
 
@@ -74,6 +77,7 @@ func (g *guard) client(ctx context.Context, stage sdk.Stage, c *mail.Client, not
 	if !gates.Any(stage) {
 		return notes, mail.Status{}
 	}
+	g.names.fill(ctx, c)
 	a := &sdk.Attempt{Stage: stage, Envelope: mail.Envelope{Origin: mail.Incoming, Client: *c, Notes: notes}}
 	if g.submission || c.Class != mail.Stranger {
 		a.Envelope.Origin = mail.Submitted
@@ -88,6 +92,7 @@ func (g *guard) Begin(ctx context.Context, e *mail.Envelope, size int64) mail.St
 	if !gates.Any(sdk.AtMail) {
 		return mail.Status{}
 	}
+	g.names.fill(ctx, &e.Client)
 	a := &sdk.Attempt{Stage: sdk.AtMail, Envelope: *e, Size: size}
 	st := gates.Ask(ctx, a)
 	e.Notes = a.Envelope.Notes
@@ -103,6 +108,7 @@ func (g *guard) Recipient(ctx context.Context, e *mail.Envelope, rcpt mail.Path)
 	if !gates.Any(sdk.AtRcpt) {
 		return mail.Status{}
 	}
+	g.names.fill(ctx, &e.Client)
 	a := &sdk.Attempt{Stage: sdk.AtRcpt, Envelope: *e, Recipient: rcpt, Accepted: len(e.Recipients)}
 	a.Envelope.Recipients = nil
 	st := gates.Ask(ctx, a)

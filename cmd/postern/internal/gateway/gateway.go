@@ -48,6 +48,7 @@ type Gateway struct {
 	rooms     *mailbox.Rooms
 	policy    currentPolicy
 	gates     currentGates
+	names     currentNames
 	intake    *intake.Intake
 	delivery  *delivery.Delivery
 	observers *observe.Observers
@@ -150,7 +151,7 @@ func (g *Gateway) build(ctx context.Context, c *config.Config, undo func(func())
 func (g *Gateway) assemble(c *config.Config, p *prepared) error {
 	g.intake = intake.New(intake.Options{Hostname: c.Hostname.String(), Postmaster: c.Postmaster, IDs: &queue.IDs{}, Spool: g.spool, Store: g.store,
 		Backoff: backoff(c), Trace: g.trace, Log: g.log, Clock: g.clock}, g.intakeRules(c, p))
-	g.door.intake = g.intake
+	g.door = door{g.intake, &g.names}
 	g.services.intake.Store(g.intake)
 	expander := &expand.Expander{Intake: g.intake, Log: g.log, Clock: g.clock, Planner: func(name string) (expand.Planner, bool) {
 		p, ok := g.host.Planner(name)

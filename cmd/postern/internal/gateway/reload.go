@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/postern-mail/postern/core/auth"
+	"github.com/postern-mail/postern/core/clientname"
 	"github.com/postern-mail/postern/core/config"
 	"github.com/postern-mail/postern/core/delivery"
 	"github.com/postern-mail/postern/core/intake"
@@ -29,6 +30,7 @@ type prepared struct {
 	sending     *sendingOn
 	policy      *policy.Policy
 	routes      *route.Table
+	names       *clientname.Names
 	client      *smtpclient.Client
 	certs       *tlsconf.Server
 	auth        *auth.Authenticator
@@ -57,6 +59,7 @@ func (g *Gateway) prepare(c *config.Config, opened map[string]*socket) (*prepare
 	if err != nil {
 		return nil, err
 	}
+	p.names = newNames(c, r)
 	if p.client, err = smtpclient.New(clientOptions(c, r, own, g.log)); err != nil {
 		return nil, err
 	}
@@ -79,7 +82,7 @@ func (g *Gateway) prepare(c *config.Config, opened map[string]*socket) (*prepare
 func (g *Gateway) serverOptions(c *config.Config, l config.Listener, p *prepared) smtpd.Options {
 	o := smtpd.Options{
 		Hostname: c.Hostname.String(), Name: l.Address, Role: smtpd.Role(l.Role), TLS: smtpd.TLSMode(l.TLS), TLSConfig: p.certs.Config(),
-		Auth: smtpd.AuthMode(l.Auth), Policy: &guard{&g.policy, &g.gates, l.Role == "submission"}, Authenticator: smtpLogins{p.auth}, Intake: &g.door, Clients: c.Prefixes(l.Clients), ProxyFrom: c.Prefixes(l.ProxyFrom), DSN: l.DSN, Log: g.log,
+		Auth: smtpd.AuthMode(l.Auth), Policy: &guard{&g.policy, &g.gates, &g.names, l.Role == "submission"}, Authenticator: smtpLogins{p.auth}, Intake: &g.door, Clients: c.Prefixes(l.Clients), ProxyFrom: c.Prefixes(l.ProxyFrom), DSN: l.DSN, Log: g.log,
 		Limits: smtpd.Limits{MessageSize: int64(c.Limits.MessageSize), Recipients: c.Limits.Recipients, Sessions: c.Limits.Connections,
 			PerAddress: c.Limits.ConnectionsPerClient, Errors: c.Limits.Errors},
 		Timeouts: smtpd.Timeouts{Greet: time.Duration(l.GreetDelay)},
@@ -120,6 +123,7 @@ func (g *Gateway) adopt(c *config.Config, p *prepared, opened map[string]*socket
 	g.directory.Declare(Declared(c), c.Postmaster)
 	g.policy.Store(p.policy)
 	g.gates.Store(g.newGates(c))
+	g.names.Store(p.names)
 	if old := g.client.Swap(p.client); old != nil {
 		old.Close()
 	}
