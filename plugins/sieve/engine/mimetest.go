@@ -58,19 +58,19 @@ func (x *run) headers(o mimeOptions, line int) ([][]field, error) {
 	return list, nil
 }
 
-// fieldsNamed returns the fields that a test looks at. Their index counts in the order of the headers, and in each of
-// the names (RFC 5260 §6).
+// fieldsNamed returns the fields that a test looks at, in the order of the names, those of one name in the order of the
+// headers. So counts their index (RFC 5260 §6).
 func (x *run) fieldsNamed(o mimeOptions, ix index, names []string, line int) ([]field, error) {
 	headers, err := x.headers(o, line)
 	if err != nil {
 		return nil, err
 	}
 	var list []field
-	for _, h := range headers {
-		for _, n := range names {
+	for _, n := range names {
+		for _, h := range headers {
 			list = append(list, named(h, n)...)
+			x.work += perItem * int64(len(h))
 		}
-		x.work += perItem * int64(len(h)*len(names))
 	}
 	list = pick(ix, list)
 	return list, x.spend(perField*int64(len(list)), line)
