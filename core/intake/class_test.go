@@ -2,6 +2,7 @@ package intake
 
 import (
 	"context"
+	"slices"
 	"testing"
 
 	"github.com/postern-mail/postern/core/dsn"
@@ -76,4 +77,33 @@ func TestVersionsKeepTheirClass(t *testing.T) {
 		t.Fatal(err)
 	}
 	check("redirected", sent.Entry.Class)
+}
+
+// A report to who sent as an alias goes to whom the alias leads to; what the directory does not
+// know now goes to the address.
+func TestReportsToAliases(t *testing.T) {
+	for from, want := range map[string][]string{
+		"alias@x.test": {"a@x.test"}, "group@x.test": {"a@x.test", "b@x.test"}, "from@y.test": {"from@y.test"}, "broken@x.test": {"broken@x.test"},
+	} {
+		r := newRig(t)
+		env := envelope(mail.Submitted, "c@z.test")
+		env.ReversePath = mail.MustPath(from)
+		r.receive(env, pipeline.SMTPClient, "Subject: s\r\n\r\nx\r\n")
+		es, _ := r.entries()
+		adds, _ := r.in.Reports(es[0], []Notice{{Action: dsn.Failed, Status: mail.Permanent(550, 1, 1, "no")}})
+		if len(adds) != 1 {
+			t.Errorf("%s: %d reports", from, len(adds))
+			continue
+		}
+		var got []string
+		for i, to := range adds[0].Entry.Envelope.Recipients {
+			got = append(got, to.Path.String())
+			if original := to.Original; (original.String() == from) != (got[i] != from) || to.Notify != mail.NotifyNever {
+				t.Errorf("%s: recipient %+v", from, to)
+			}
+		}
+		if !slices.Equal(got, want) || len(adds[0].Records) != len(want) {
+			t.Errorf("%s: report to %v with %d records", from, got, len(adds[0].Records))
+		}
+	}
 }

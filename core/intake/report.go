@@ -56,12 +56,10 @@ func (in *Intake) Reports(e *queue.Entry, notices []Notice) ([]queue.Add, []trac
 
 func (in *Intake) report(e *queue.Entry, told []dsn.Recipient) (queue.Add, bool) {
 	rules, now := in.rules.Load(), in.Clock()
-	if rules.Reaches != nil {
-		var s mail.Status
-		if err := rules.Reaches(context.Background(), mail.Path{}, rules.sender(e.Envelope.ReversePath)); errors.As(err, &s) && s.Permanent() {
-			in.Log.Info("no report for a sender who does not exist", "id", e.ID.String(), "from", e.Envelope.ReversePath.String())
-			return queue.Add{}, false
-		}
+	to, err := in.reported(rules, rules.sender(e.Envelope.ReversePath))
+	if err != nil {
+		in.Log.Info("no report for a sender who does not exist", "id", e.ID.String(), "from", e.Envelope.ReversePath.String())
+		return queue.Add{}, false
 	}
 	msg, err := dsn.Build(dsn.Options{Hostname: in.Hostname, Postmaster: in.Postmaster, Now: now}, dsn.Report{
 		ID: e.ID.String(), ReversePath: rules.sender(e.Envelope.ReversePath), EnvelopeID: e.Envelope.EnvelopeID, Return: e.Envelope.Return, UTF8: e.Envelope.UTF8,
@@ -72,12 +70,40 @@ func (in *Intake) report(e *queue.Entry, told []dsn.Recipient) (queue.Add, bool)
 	}
 	id := in.IDs.New(now)
 	r := &queue.Entry{ID: id, Family: id, Class: queue.Report, Received: now, Header: msg.Header, Body: msg.Body}
-	r.Envelope = mail.Envelope{ID: id.String(), Origin: mail.Internal, UTF8: msg.UTF8,
-		Recipients: []mail.Recipient{{Path: msg.To, Notify: mail.NotifyNever}}}
+	r.Envelope = mail.Envelope{ID: id.String(), Origin: mail.Internal, UTF8: msg.UTF8, Recipients: to}
+	for _, n := range to {
+		r.Envelope.UTF8 = r.Envelope.UTF8 || !n.Path.IsASCII()
+	}
 	if msg.EightBit {
 		r.Envelope.BodyType = mail.Body8BitMIME
 	}
 	return queue.Add{Entry: r, Records: in.records(rules, r, &pipeline.Version{})}, true
+}
+
+// reported are the recipients of a report to a sender: behind an alias, who sends as it. The error
+// is permanent: there is nobody. What is not known now is taken as it is.
+func (in *Intake) reported(rules *Rules, sender mail.Path) ([]mail.Recipient, error) {
+	targets := []mail.Path{sender}
+	var s mail.Status
+	if rules.Reaches != nil {
+		if err := rules.Reaches(context.Background(), mail.Path{}, sender); errors.As(err, &s) && s.Permanent() {
+			return nil, err
+		}
+	}
+	if found, err := in.leads(context.Background(), rules, sender); err == nil {
+		targets = found
+	} else if errors.As(err, &s) && s.Permanent() {
+		return nil, err
+	}
+	var out []mail.Recipient
+	for _, t := range targets {
+		r := mail.Recipient{Path: t, Notify: mail.NotifyNever}
+		if t != sender {
+			r.Original = sender
+		}
+		out = append(out, r)
+	}
+	return out, nil
 }
 
 // refusals are the notices about the recipients of a refused version.
