@@ -98,11 +98,16 @@ func (s *scripted) Body(m *milter.Modifier) (milter.Response, error) {
 // startScripted starts the milter and returns its address.
 func startScripted(t testing.TB) string {
 	t.Helper()
+	return serveMilter(t, func() milter.Milter { return &scripted{} })
+}
+
+func serveMilter(t testing.TB, session func() milter.Milter) string {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &milter.Server{NewMilter: func() milter.Milter { return &scripted{} }}
+	s := &milter.Server{NewMilter: session}
 	go s.Serve(l)
 	t.Cleanup(func() { l.Close() })
 	return l.Addr().String()

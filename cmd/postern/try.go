@@ -29,6 +29,7 @@ own. Nothing is queued, sent or kept. Everything else is as for a client of the 
 plugins at connect, HELO, MAIL and RCPT, the header, aliases, every plugin in its order, the next hops.
 Limits by time (messages a minute) are not applied, and recipients' plans (Sieve) are not made. A content
 filter that brings mail back (smtpfilter) can be tried only while no gateway has its listener.
+The DNS is asked for the client's name, as for a real one ([dns] client_names).
 Servers behind the gateway are not asked about recipients (callahead): one of which nothing is known is taken.
 
 MESSAGE is a file with header and body, - is standard input. Unless --client says otherwise the client

@@ -38,7 +38,7 @@ type Options struct {
 	Resolver Resolver
 	Timeout  time.Duration    // of a look-up; default 3 s
 	Parallel int              // look-ups at a time, the others wait within their time; default 100
-	Size     int              // clients that are remembered, those under way included; default 10,000
+	Size     int              // clients that are remembered, those under way included; default 5,000
 	Clock    func() time.Time // default: time.Now
 }
 
@@ -68,7 +68,7 @@ func New(o Options) *Names {
 		o.Parallel = 100
 	}
 	if o.Size <= 0 {
-		o.Size = 10_000
+		o.Size = 5_000
 	}
 	if o.Clock == nil {
 		o.Clock = time.Now

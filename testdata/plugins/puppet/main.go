@@ -3,7 +3,8 @@
 // As a gate it looks at one word: the setting "connect", the first label of the HELO name,
 // the local part of the reverse-path or that of the recipient, up to a "+". The words are
 // reject, tempfail, unscanned, error, panic, exit and hang; all others pass. Every answer
-// has a note called after the stage, with the word and how many notes were there before.
+// has a note called after the stage, with the word, how many notes were there before, and the
+// client's name.
 //
 // As a filter it carries out the X-Do fields of the message, in order, and takes them out;
 // see do.go.
@@ -92,7 +93,11 @@ func (p *puppet) Gate(ctx context.Context, a *sdk.Attempt) (*sdk.Verdict, error)
 		<-ctx.Done()
 		return nil, ctx.Err()
 	}
-	return v.Note(a.Stage.String(), fmt.Sprintf("%s after %d notes, %s", word, len(a.Envelope.Notes), a.Envelope.Origin)), nil
+	note := fmt.Sprintf("%s after %d notes, %s", word, len(a.Envelope.Notes), a.Envelope.Origin)
+	if name := a.Envelope.Client.Host; name != "" {
+		note += " by " + name
+	}
+	return v.Note(a.Stage.String(), note), nil
 }
 
 func (p *puppet) Filter(ctx context.Context, m *mail.Message) (*sdk.Verdict, error) {
