@@ -159,7 +159,9 @@ func (s *supervisor) watch(ctx context.Context, p *process, back *backoff) {
 		if p.healthy(ctx, s.host.timing.health) || ctx.Err() != nil {
 			continue
 		}
-		if !p.isDead() {
+		select { // who has just died does not answer either, and did that himself
+		case <-p.run.dead:
+		case <-after(outputGrace):
 			s.log.Error("plugin hangs and is killed", "pid", p.run.pid)
 			p.run.Kill(ctx)
 		}
