@@ -129,6 +129,7 @@ func TestDovecotSubmitsThroughUs(t *testing.T) {
 	if !bytes.HasSuffix(m, []byte(text)) {
 		t.Errorf("arrived as\n%.3000q", m)
 	}
+	g.drained()
 	if n := g.log.count("delivered", nil); n != 1 {
 		t.Errorf("%d deliveries", n)
 	}
