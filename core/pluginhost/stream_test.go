@@ -83,6 +83,10 @@ func (s *rawStream) take(c *proto.Call) error {
 		s.held = append(s.held, c.Id)
 		s.most = max(s.most, len(s.held))
 		return nil
+	case "held":
+		a := fine(c.Id)
+		a.Verdict.Notes["held"] = fmt.Sprint(len(s.held))
+		return send(a)
 	case "release": // what was held, backwards, and this
 		most, held := s.most, s.held
 		s.held = nil
@@ -278,7 +282,10 @@ func TestCallsInFlightAreBounded(t *testing.T) {
 			ids <- v.Notes["id"]
 		})
 	}
-	inFlight(t, h, "rawstream", proto.MaxCalls-1)
+	eventually(t, 5*time.Second, "all calls in the plugin", func() bool {
+		v, err := f.Filter(t.Context(), msg("held"))
+		return err != nil || v.Notes["held"] == fmt.Sprint(proto.MaxCalls-1)
+	})
 	// One more fits, and those after it do not: they end by their deadlines.
 	short, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()

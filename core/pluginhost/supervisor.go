@@ -156,18 +156,32 @@ func (s *supervisor) watch(ctx context.Context, p *process, back *backoff) {
 			<-p.run.exited
 			return
 		}
-		if p.healthy(ctx, s.host.timing.health) || ctx.Err() != nil {
+		if s.alive(ctx, p) {
 			continue
-		}
-		select { // who has just died does not answer either, and did that himself
-		case <-p.run.dead:
-		case <-after(outputGrace):
-			s.log.Error("plugin hangs and is killed", "pid", p.run.pid)
-			p.run.Kill(ctx)
 		}
 		<-p.run.exited
 		return
 	}
+}
+
+// alive asks a process for a sign of life, and kills one that hangs. No answer at once is that
+// of a process that has just died: that was not us.
+func (s *supervisor) alive(ctx context.Context, p *process) bool {
+	wait, begin := s.host.timing.health, time.Now()
+	if p.healthy(ctx, wait) || ctx.Err() != nil {
+		return true
+	}
+	patience := outputGrace
+	if time.Since(begin) >= wait {
+		patience = 0
+	}
+	select {
+	case <-p.run.dead:
+	case <-after(patience):
+		s.log.Error("plugin hangs and is killed", "pid", p.run.pid)
+		p.run.Kill(ctx)
+	}
+	return false
 }
 
 // replaceBroken ends a process whose stream of calls has ended, unless its own end is why.
