@@ -66,3 +66,19 @@ func TestL12TraceStays(t *testing.T) {
 		}
 	}
 }
+
+// TestEncloseNoBody: a message without a body can be enclosed as any other.
+func TestEncloseNoBody(t *testing.T) {
+	s, err := Compile([]byte(`require "enclose"; enclose :subject "outer" "a note";`), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &Message{Header: mail.NewHeader([]byte("Subject: inner\r\n\r\n"))}
+	r, err := s.Run(context.Background(), m, &Env{Now: time.Unix(1e9, 0), To: "b@example.net"})
+	if err != nil || r.Fault != nil || r.Edited == nil {
+		t.Fatalf("%v, %v", r, err)
+	}
+	if body := string(r.Edited.Body.Inline); !strings.Contains(body, "a note") || !strings.Contains(body, "message/rfc822\r\n\r\nSubject: inner\r\n\r\n") {
+		t.Errorf("%q", body)
+	}
+}

@@ -220,14 +220,15 @@ func (x *run) enclose(note, subject string, headers []string, b *bound) error {
 	if err := x.leaveLoop(nil, b.Line); err != nil {
 		return err
 	}
-	inner, err := x.rawBody(b.Line)
+	raw, err := x.rawBody(b.Line)
 	if err != nil {
 		return err
 	}
-	if x.msg.body.Size > int64(len(inner[0])) {
+	inner := strings.Join(raw, "") // there may be none
+	if x.msg.body.Size > int64(len(inner)) {
 		return x.fault(b.Line, "the message is too large to enclose")
 	}
-	whole := append(x.msg.header().Block()[:len(x.msg.header().Block()):len(x.msg.header().Block())], inner[0]...)
+	whole := append(x.msg.header().Block()[:len(x.msg.header().Block()):len(x.msg.header().Block())], inner...)
 	fields, err := x.encloseFields(headers, b.Line)
 	if err != nil {
 		return err
