@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -101,20 +102,41 @@ func goLine(mod []byte) string {
 	return ""
 }
 
-// inOrder: a plugin's README has the order of the first-party ones.
-func inOrder(t *testing.T, file string) {
+// inOrder: a plugin's README begins with the sections of all plugins, in their order. It
+// returns those that come after them.
+func inOrder(t *testing.T, file string) []string {
 	t.Helper()
 	b, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	rest := string(b)
-	for _, heading := range []string{"## What it does", "## Settings", "## What it reads", "## What it may change", "## How it fails", "## What it logs"} {
-		i := strings.Index(rest, heading)
-		if i < 0 {
-			t.Fatalf("%s: %q is missing or not in its place", file, heading)
+	var got []string
+	for line := range strings.Lines(string(b)) {
+		if heading, ok := strings.CutPrefix(line, "## "); ok {
+			got = append(got, strings.TrimSpace(heading))
 		}
-		rest = rest[i:]
+	}
+	want := []string{"What it does", "Settings", "What it reads", "What it may change", "How it fails", "What it logs"}
+	if len(got) < len(want) || !slices.Equal(got[:len(want)], want) {
+		t.Fatalf("%s: the sections are %q, want %q", file, got, want)
+	}
+	return got[len(want):]
+}
+
+// TestReadmes: those of the first-party plugins have the same order, and nothing else.
+func TestReadmes(t *testing.T) {
+	plugins, err := os.ReadDir("../../plugins")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range plugins {
+		if !p.IsDir() || p.Name() == "internal" {
+			continue
+		}
+		file := filepath.Join("../../plugins", p.Name(), "README.md")
+		if more := inOrder(t, file); len(more) > 0 {
+			t.Errorf("%s: more sections: %q", file, more)
+		}
 	}
 }
 
