@@ -144,24 +144,26 @@ func TestNoGateNoCost(t *testing.T) {
 	}
 }
 
-// What asking at one stage costs with plugins in the process, that is: without the calls
-// themselves.
+// What RCPT costs with plugins in the process, that is: without the calls themselves. Hooks
+// that nobody asked for cost nothing, whatever the number of plugins that have others.
 func BenchmarkGates(b *testing.B) {
-	for _, n := range []int{0, 1, 5} {
-		b.Run(fmt.Sprint(n), func(b *testing.B) {
-			v := sdk.Continue()
-			var steps []GateStep
-			for i := range n {
-				steps = append(steps, gateStep(fmt.Sprint(i), sdk.AtRcpt, func(*sdk.Attempt) (*sdk.Verdict, error) { return v, nil }))
-			}
-			g := newGates(steps...)
-			a := &sdk.Attempt{Stage: sdk.AtRcpt, Envelope: mail.Envelope{Origin: mail.Incoming}}
-			b.ReportAllocs()
-			for b.Loop() {
-				if g.Any(sdk.AtRcpt) {
-					g.Ask(context.Background(), a)
+	for name, stage := range map[string]sdk.Stage{"asked": sdk.AtRcpt, "not asked": sdk.AtConnect} {
+		for _, n := range []int{0, 1, 5} {
+			b.Run(fmt.Sprintf("%s/%d", name, n), func(b *testing.B) {
+				v := sdk.Continue()
+				var steps []GateStep
+				for i := range n {
+					steps = append(steps, gateStep(fmt.Sprint(i), stage, func(*sdk.Attempt) (*sdk.Verdict, error) { return v, nil }))
 				}
-			}
-		})
+				g := newGates(steps...)
+				a := &sdk.Attempt{Stage: sdk.AtRcpt, Envelope: mail.Envelope{Origin: mail.Incoming}}
+				b.ReportAllocs()
+				for b.Loop() {
+					if g.Any(sdk.AtRcpt) {
+						g.Ask(context.Background(), a)
+					}
+				}
+			})
+		}
 	}
 }
