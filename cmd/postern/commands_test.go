@@ -137,6 +137,15 @@ func TestCheckTellsEveryPlugin(t *testing.T) {
 	}
 }
 
+// TestCheckTellsEveryDomain: what is wrong with two domains is told of both.
+func TestCheckTellsEveryDomain(t *testing.T) {
+	file := write(t, t.TempDir(), basics+"[[plugin]]\nname = \"bcc\"\n[plugin.settings]\ncopies = {\"c.test\" = \"d@e.test\"}\n[[domain]]\nname = \"a.test\"\ndeliver = \"maildir\"\nplanner = \"bcc\"\n[[domain]]\nname = \"b.test\"\ndeliver = \"maildir\"\nplanner = \"bcc\"\n")
+	out, code := postern(t, "", "check", "--config", file)
+	if code != 1 || !strings.Contains(out, "FAULT  domain a.test: planner bcc: ") || !strings.Contains(out, "FAULT  domain b.test: planner bcc: ") || !strings.Contains(out, "2 faults") {
+		t.Errorf("%d %s", code, out)
+	}
+}
+
 func TestUsageErrors(t *testing.T) {
 	for _, c := range []struct{ args, want string }{
 		{"frobnicate", "see postern --help"},

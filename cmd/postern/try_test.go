@@ -315,6 +315,9 @@ copies = {"example.org" = "archive@archive.test"}
 	if out, code := postern(t, "secret secret\n", "account", "add", "carol@local.test", "--password-stdin", "--config", a.file); code != 0 {
 		t.Fatal(out)
 	}
+	if out, code := postern(t, "", "alias", "add", "carol@example.org", "carol@local.test", "--config", a.file); code != 0 {
+		t.Fatal(out)
+	}
 	text := "From: carol@example.org\nBcc: hidden@a.test\nAuthentication-Results: mx.example.org; spf=pass\n\nbody\n"
 	before := files(t, filepath.Join(dir, "data"))
 	r := a.one(text, "--from", "carol@local.test", "--user", "carol@local.test", "--to", "bob@example.org")
@@ -325,6 +328,8 @@ copies = {"example.org" = "archive@archive.test"}
 	if rec := r.header("Received"); len(rec) != 1 || !strings.Contains(rec[0], "with ESMTPSA") {
 		t.Errorf("received %v", rec)
 	}
+	forged := a.one("From: dave@local.test\n\nbody\n", "--from", "carol@local.test", "--user", "carol@local.test", "--to", "bob@example.org")
+	wantTried(t, forged, "reject 550 5.7.1 The address in From is not yours", "", "bob@example.org reject")
 	wantTried(t, a.one(text, "--to", "carol@local.test"), "deliver 250", "bcc continue", "carol@local.test deliver lmtp:127.0.0.1:2424")
 	wantTried(t, a.one(text, "--to", "dave@local.test"), "reject 550 5.1.1", "", "dave@local.test reject")
 	if after := files(t, filepath.Join(dir, "data")); !maps.Equal(before, after) {

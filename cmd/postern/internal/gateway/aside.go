@@ -126,6 +126,7 @@ func (a *Aside) assemble(o AsideOptions, content *spool.Spool, dirs *directories
 	filters.Steps, filters.Timeout = steps(c, a.host), messageTime
 	a.rules = intakeRules(c, pipeline.New(filters), dirs, table)
 	sending.extend(&a.rules)
+	a.rules.Author = rules.Author
 	r, err := newResolver(c, a.log)
 	if err != nil {
 		return err
@@ -163,7 +164,7 @@ func (a *Aside) Plugins() *pluginhost.Host { return a.host }
 func (a *Aside) NextHop(to mail.Path) string { return a.rules.Destination(to) }
 
 // Server is that of the first listener of a role, with TLS from the first byte where
-// somebody logs in, for passwords are not taken withoua.
+// somebody logs in, for passwords are not taken without.
 func (a *Aside) Server(login bool, recipients int) (*smtpd.Server, error) {
 	c := a.config
 	role := smtpd.MX

@@ -27,8 +27,10 @@ type keeping struct {
 	clock func() time.Time
 }
 
-// The places in a data directory.
-func QueueDir(c *config.Config) string   { return filepath.Join(c.DataDir, "queue") }
+// QueueDir is where the queue of a configuration is.
+func QueueDir(c *config.Config) string { return filepath.Join(c.DataDir, "queue") }
+
+// The other places in a data directory.
 func contentDir(c *config.Config) string { return filepath.Join(c.DataDir, "content") }
 func runDir(c *config.Config) string     { return filepath.Join(c.DataDir, "run") }
 func draftDir(c *config.Config) string   { return filepath.Join(c.DataDir, "drafts") }
