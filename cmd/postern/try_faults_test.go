@@ -158,13 +158,18 @@ func TestTryText(t *testing.T) {
 	}
 	for _, want := range []string{": deliver: 250 2.0.0 Ok", "<x@elsewhere.test>: 550 5.7.1 Relaying denied", "\n  gateway: incoming mail\n    + Received: from [192.0.2.1]",
 		"\n  p: continue  ", "\n    + X-New: one\n", "\n    - Subject: ?[31mred\n    + Subject: other\n", "\n    - X-Do: body upper\n", "\n    a copy for <c@example.org>\n",
-		"\n    note MAIL = ", "\n    <b@example.org> deliver via smtp:192.0.2.99:2525\n", "body: 6 -> 6 bytes", "at RCPT  for <b@example.org>"} {
+		"\n    note MAIL = ", "\n    <b@example.org> deliver via smtp:192.0.2.99:2525\n", "\n    body: 6 -> 6 bytes\n    - body\n    + BODY\n", "at RCPT  for <b@example.org>"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("no %q in\n%s", want, out)
 		}
 	}
 	if strings.Contains(out, "X-Kept") {
 		t.Errorf("what did not change shows:\n%s", out)
+	}
+	large := a.message("X-Do: body upper\nSubject: x\n\nfirst\n" + strings.Repeat("SAME\n", 10000) + "last")
+	out, code = postern(t, "", "try", large, "--from", "a@a.test", "--to", "b@example.org", "--config", a.file)
+	if code != 0 || !strings.Contains(out, "\n    - first\n    + FIRST\n    - last") || strings.Contains(out, "SAME") {
+		t.Errorf("a body in a file: exit code %d\n%.2000s", code, out)
 	}
 	out, code = postern(t, "", "try", file, "--from", "a@a.test", "--to", "b@example.org", "--without", "p", "--config", a.file)
 	if code != 0 || strings.Contains(out, "\n  p: ") || !strings.Contains(out, "<b@example.org> deliver") {

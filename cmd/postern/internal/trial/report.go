@@ -34,12 +34,19 @@ type question struct {
 	verdict string
 	failure string // why there was no verdict
 	changed bool
+	bodies  [][]string // what differs in the body, by version after it: files are soon gone
 }
 
 func (r *Report) filter(a pipeline.Answer) {
 	q := question{plugin: a.Plugin, answer: a}
 	q.judge(a.Verdict, a.Err)
 	q.changed = altered(a)
+	q.bodies = make([][]string, len(a.After))
+	for i, v := range a.After {
+		if rewritten(a.Before, v) {
+			q.bodies[i] = diffBodies(a.Before.Body, v.Body)
+		}
+	}
 	if a.Before.Class.IsCopy() {
 		q.about = "the copy for " + addressees(a.Before)
 	} else if len(a.Before.Recipients) < r.accepted() {

@@ -9,7 +9,6 @@ import (
 	"strings"
 
 	"github.com/postern-mail/postern/cmd/postern/internal/terminal"
-	"github.com/postern-mail/postern/core/pipeline"
 	"github.com/postern-mail/postern/sdk"
 	"github.com/postern-mail/postern/sdk/mail"
 )
@@ -85,7 +84,7 @@ func (w *tryWriter) question(q question) {
 	}
 	v := q.answer.Verdict
 	if v == nil {
-		w.changes(q.answer)
+		w.changes(q)
 		return
 	}
 	w.outcome("", v.Outcome)
@@ -103,7 +102,7 @@ func (w *tryWriter) question(q question) {
 	for _, name := range slices.Sorted(maps.Keys(v.Notes)) {
 		w.line("    note %s = %s", name, v.Notes[name])
 	}
-	w.changes(q.answer)
+	w.changes(q)
 }
 
 func (w *tryWriter) outcome(prefix string, o sdk.Outcome) {
@@ -120,8 +119,9 @@ func (w *tryWriter) outcome(prefix string, o sdk.Outcome) {
 }
 
 // changes shows in what the versions that a plugin made differ from the one it was given.
-func (w *tryWriter) changes(a pipeline.Answer) {
-	for _, v := range a.After {
+func (w *tryWriter) changes(q question) {
+	a := q.answer
+	for i, v := range a.After {
 		if len(a.After) > 1 || v.Class != a.Before.Class {
 			what := "for"
 			if v.Class.IsCopy() && !a.Before.Class.IsCopy() {
@@ -140,15 +140,68 @@ func (w *tryWriter) changes(a pipeline.Answer) {
 		w.diff(a.Before.Header, v.Header)
 		if rewritten(a.Before, v) {
 			w.line("    body: %d -> %d bytes", a.Before.Body.Size, v.Body.Size)
+			w.lines(q.bodies[i])
 		}
 	}
 }
 
 // diff shows the lines of a header that are not in the other.
 func (w *tryWriter) diff(before, after mail.Header) {
-	for _, l := range diffLines(headerLines(before), headerLines(after)) {
+	w.lines(diffLines(headerLines(before), headerLines(after)))
+}
+
+func (w *tryWriter) lines(lines []string) {
+	for _, l := range lines {
 		w.line("    %s", strings.ReplaceAll(l, "\t", "    "))
 	}
+}
+
+// maxBody is the size up to which bodies are compared, and maxBodyLines how many lines of the
+// difference are shown.
+const (
+	maxBody      = 1 << 20
+	maxBodyLines = 1000
+)
+
+// diffBodies shows the lines of a body that are not in the other; nothing of large ones.
+func diffBodies(before, after mail.Body) []string {
+	a, okBefore := bodyLines(before)
+	b, okAfter := bodyLines(after)
+	if !okBefore || !okAfter {
+		return nil
+	}
+	lines := diffLines(a, b)
+	if n := len(lines) - maxBodyLines; n > 0 {
+		lines = append(lines[:maxBodyLines], fmt.Sprintf("… and %d lines more", n))
+	}
+	return lines
+}
+
+// bodyLines is a body line by line. A last line without an end is not the line with one.
+func bodyLines(b mail.Body) ([]string, bool) {
+	if b.Size > maxBody {
+		return nil, false
+	}
+	r, err := b.Open()
+	if err != nil {
+		return nil, false
+	}
+	defer r.Close()
+	text, err := io.ReadAll(r)
+	if err != nil {
+		return nil, false
+	}
+	lines := strings.SplitAfter(string(text), "\r\n")
+	if lines[len(lines)-1] == "" {
+		lines = lines[:len(lines)-1]
+	}
+	for i, l := range lines {
+		var ended bool
+		if lines[i], ended = strings.CutSuffix(l, "\r\n"); !ended {
+			lines[i] += " (no end of line)"
+		}
+	}
+	return lines, true
 }
 
 func headerLines(h mail.Header) []string {
@@ -159,8 +212,9 @@ func headerLines(h mail.Header) []string {
 	return strings.Split(block, "\r\n")
 }
 
-// maxDiff bounds the work of a comparison: lines that differ times lines that differ.
-const maxDiff = 4 << 20
+// maxDiff is how many lines may differ for the comparison to look for the least of them; its
+// time and memory grow with the square.
+const maxDiff = 2000
 
 // diffLines compares two texts line by line: "-" lines are only in a, "+" lines only in b.
 // Texts that differ very much are shown as all removed and all added.
@@ -171,8 +225,9 @@ func diffLines(a, b []string) []string {
 	for len(a) > 0 && len(b) > 0 && a[len(a)-1] == b[len(b)-1] {
 		a, b = a[:len(a)-1], b[:len(b)-1]
 	}
-	var out []string
-	if len(a)*len(b) > maxDiff {
+	steps := diffSteps(a, b)
+	if steps == nil {
+		out := make([]string, 0, len(a)+len(b))
 		for _, l := range a {
 			out = append(out, "- "+l)
 		}
@@ -181,29 +236,53 @@ func diffLines(a, b []string) []string {
 		}
 		return out
 	}
-	// common[i][j] is the length of the longest common subsequence of a[i:] and b[j:].
-	common := make([][]int32, len(a)+1)
-	for i := range common {
-		common[i] = make([]int32, len(b)+1)
-	}
-	for i := len(a) - 1; i >= 0; i-- {
-		for j := len(b) - 1; j >= 0; j-- {
-			if a[i] == b[j] {
-				common[i][j] = common[i+1][j+1] + 1
-			} else {
-				common[i][j] = max(common[i+1][j], common[i][j+1])
-			}
-		}
-	}
-	for i, j := 0, 0; i < len(a) || j < len(b); {
-		switch {
-		case i < len(a) && j < len(b) && a[i] == b[j]:
-			i, j = i+1, j+1
-		case j == len(b) || i < len(a) && common[i+1][j] >= common[i][j+1]:
-			out, i = append(out, "- "+a[i]), i+1
-		default:
-			out, j = append(out, "+ "+b[j]), j+1
+	out := make([]string, len(steps)-1) // none is for no difference
+	x, y := len(a), len(b)
+	for d := len(out); d > 0; d-- {
+		before := steps[d-1]
+		k := x - y
+		if added(before, k, d) {
+			x = int(before[k+d])
+			y = x - k - 1
+			out[d-1] = "+ " + b[y]
+		} else {
+			x = int(before[k+d-2])
+			y = x - k + 1
+			out[d-1] = "- " + a[x]
 		}
 	}
 	return out
+}
+
+// diffSteps is how far one gets into a with 0, 1, 2, ... differences, for each k: lines of a
+// less lines of b, from -d to d (Myers, An O(ND) Difference Algorithm, 1986). Nil: there are
+// more than maxDiff.
+func diffSteps(a, b []string) (steps [][]int32) {
+	for d := 0; d <= maxDiff; d++ {
+		row := make([]int32, 2*d+1)
+		steps = append(steps, row)
+		for k := -d; k <= d; k += 2 {
+			x := 0
+			if d > 0 {
+				if before := steps[d-1]; added(before, k, d) {
+					x = int(before[k+d])
+				} else {
+					x = int(before[k+d-2]) + 1
+				}
+			}
+			for x < len(a) && x-k < len(b) && a[x] == b[x-k] {
+				x++
+			}
+			row[k+d] = int32(x)
+			if x >= len(a) && x-k >= len(b) {
+				return steps
+			}
+		}
+	}
+	return nil
+}
+
+// added reports whether the last of d differences that lead to k is a line of b.
+func added(before []int32, k, d int) bool {
+	return k == -d || k != d && before[k+d-2] < before[k+d]
 }
