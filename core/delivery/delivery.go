@@ -57,7 +57,8 @@ type Rules struct {
 	// none, and mail for it goes to the recipient himself.
 	Subaddress func(to mail.Path, folder string) (mail.Path, bool)
 	// Total is how many attempts there are at once, PerNextHop how many to one destination. Mail
-	// may have all of that; each other class has a quarter of both to itself, one at least.
+	// may have all of that. Each other class may have a quarter of Total, and at a next hop a quarter
+	// of PerNextHop besides what mail has there; one at least.
 	Total, PerNextHop int
 	Lifetime          func(queue.Class) time.Duration // how long a message is tried
 	DelayWarning      time.Duration                   // age at which the sender is told; 0: never

@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// Class is the queue of its own that an entry waits in, by what the entry is. No class takes
-// another's place: each has slots of its own at every next hop and altogether.
+// Class is the queue of its own that an entry waits in, by what the entry is. At a next hop no
+// class takes another's place, and each has a turn and a limit of its own among all deliveries.
 type Class uint8
 
 // The classes. The numbers are stored; do not reorder.
