@@ -8,6 +8,9 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 
@@ -36,9 +39,21 @@ func Serve(impl any, m Manifest) {
 	os.Exit(0)
 }
 
+// checkVersions refuses a gateway that does not speak our version of the contract: go-plugin
+// would go on with ours. Without a list there is nothing to choose from.
+func checkVersions(list string) error {
+	if list == "" || slices.Contains(strings.Split(list, ","), strconv.Itoa(proto.Version)) {
+		return nil
+	}
+	return fmt.Errorf("the gateway speaks the versions %.64q of the contract, this plugin %d: build it with an SDK of the gateway's release", list, proto.Version)
+}
+
 const heapFloor = 4 << 20
 
 func serve(impl any, m Manifest) error {
+	if err := checkVersions(os.Getenv("PLUGIN_PROTOCOL_VERSIONS")); err != nil {
+		return err
+	}
 	// A terminal and a service manager signal the whole family; when a plugin ends is the
 	// gateway's decision, because messages may be in it.
 	// They are caught, not ignored: what is ignored, the plugin's children would inherit.

@@ -176,7 +176,7 @@ func serveAlone(t *testing.T, env ...string) (cmd *exec.Cmd, hostDies func(), he
 	}
 	t.Cleanup(func() { w.Close() })
 	cmd = exec.Command("/proc/self/exe", "plugin", "serve", "filter")
-	cmd.Env = append(env, "PLUGIN_UNIX_SOCKET_DIR="+t.TempDir(), "PLUGIN_PROTOCOL_VERSIONS=1")
+	cmd.Env = append([]string{"PLUGIN_UNIX_SOCKET_DIR=" + t.TempDir(), "PLUGIN_PROTOCOL_VERSIONS=1"}, env...) // of two, the last counts
 	cmd.ExtraFiles = []*os.File{r}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	out, err := cmd.StdoutPipe()
@@ -244,6 +244,18 @@ func TestServedByHand(t *testing.T) {
 	var exit *exec.ExitError
 	if !errors.As(err, &exit) || exit.ExitCode() != 2 || !strings.Contains(string(out), "[[plugin]]") {
 		t.Errorf("%v: %s", err, out)
+	}
+}
+
+// The version of the contract is a number that both know; without one the plugin says so and
+// ends, and does not begin to speak another.
+func TestG13VersionsOfTheContract(t *testing.T) {
+	t.Parallel()
+	for versions, want := range map[string]bool{"1": true, "1,2": true, "12,2,1": true, "2": false, "11,12": false, "x": false} {
+		_, _, hello := serveAlone(t, proto.CookieKey+"="+proto.CookieValue, proto.EnvParentFD+"=3", "PLUGIN_PROTOCOL_VERSIONS="+versions)
+		if got := strings.HasPrefix(hello, "1|1|unix|"); got != want || !want && hello != "" {
+			t.Errorf("%s: the handshake is %q", versions, hello)
+		}
 	}
 }
 
