@@ -36,6 +36,10 @@ type change struct {
 	tx  *sql.Tx
 	// suspects are aliases and groups to be checked before the end.
 	suspects []mail.Path
+	// newDomains says that there are domains that others do not see yet; stored are all, once
+	// they have been read.
+	newDomains bool
+	stored     *storedDomains
 }
 
 func (c *change) exec(query string, args ...any) error {

@@ -49,7 +49,7 @@ func (d *Directory) AddAlias(ctx context.Context, address mail.Path, targets ...
 	if err != nil {
 		return err
 	}
-	return about("alias "+p.String(), d.transact(ctx, func(c *change) error { return c.addAlias(p, targets) }))
+	return about("alias "+pattern(p), d.transact(ctx, func(c *change) error { return c.addAlias(p, targets) }))
 }
 
 func (c *change) addAlias(p mail.Path, targets []mail.Path) error {
@@ -86,7 +86,7 @@ func (d *Directory) RemoveAlias(ctx context.Context, address mail.Path, targets 
 	if err != nil {
 		return err
 	}
-	return about("alias "+p.String(), d.transact(ctx, func(c *change) error {
+	return about("alias "+pattern(p), d.transact(ctx, func(c *change) error {
 		if is, err := c.isGroup(p); err != nil || is {
 			return errors.Join(err, errors.New("is a group"))
 		}

@@ -72,7 +72,7 @@ func (w *walk) first(text string, account bool) error {
 		}
 		return nil
 	}
-	dom, err := w.c.d.domain(w.c.ctx, p.Domain)
+	_, _, dom, err := w.c.domain(p.Domain)
 	if err != nil {
 		return err
 	}
@@ -134,12 +134,8 @@ func (w *walk) local(text string) (p mail.Path, ours bool, err error) {
 	if err != nil || p.IsZero() {
 		return p, false, nil
 	}
-	name, ours, err := w.c.d.Local(w.c.ctx, p.Domain)
-	if err != nil || !ours {
-		return p, false, err
-	}
-	dom, err := w.c.d.domain(w.c.ctx, name)
-	if err != nil || dom != nil && dom.Elsewhere {
+	name, ours, dom, err := w.c.domain(p.Domain)
+	if err != nil || !ours || dom != nil && dom.Elsewhere {
 		return p, false, err
 	}
 	return mail.Path{Local: p.Local, Domain: name}.Fold(), true, nil

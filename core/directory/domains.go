@@ -62,17 +62,42 @@ func (dom *Domain) knows() bool {
 }
 
 // AddDomain stores a domain. It is ErrExists if it, or another name of it, is stored or
-// declared already. Whether mail can be delivered as it says is for the caller to know.
+// declared already. Its catch-all is checked as the targets of an alias are. Whether mail can
+// be delivered as it says is for the caller to know.
 func (d *Directory) AddDomain(ctx context.Context, dom Domain) error {
-	return about("domain "+dom.Name.String(), d.change(ctx, func(tx *sql.Tx) error {
-		if err := d.checkDomain(&dom); err != nil {
-			return err
+	return about("domain "+dom.Name.String(), d.transact(ctx, func(c *change) error { return c.addDomain(&dom) }))
+}
+
+func (c *change) addDomain(dom *Domain) error {
+	if err := c.d.checkDomain(dom); err != nil {
+		return err
+	}
+	if err := c.exec(`INSERT INTO domains (name) VALUES (?)`, dom.Name.String()); err != nil {
+		return err
+	}
+	if len(dom.CatchAll) > 0 {
+		c.suspects = append(c.suspects, mail.Path{Domain: dom.Name})
+	}
+	c.newDomains, c.stored = true, nil
+	return c.d.putDomain(c.ctx, c.tx, dom)
+}
+
+// domain is [Directory.Local] and [Directory.domain] with the domains that are being added.
+func (c *change) domain(name mail.Domain) (own mail.Domain, ours bool, dom *Domain, err error) {
+	if own, ours, err = c.d.Local(c.ctx, name); err != nil {
+		return own, ours, nil, err
+	}
+	if ours || !c.newDomains {
+		dom, err = c.d.domain(c.ctx, own)
+		return own, ours, dom, err
+	}
+	if c.stored == nil {
+		if c.stored, err = readDomains(c.ctx, c.tx); err != nil {
+			return own, false, nil, err
 		}
-		if _, err := tx.ExecContext(ctx, `INSERT INTO domains (name) VALUES (?)`, dom.Name.String()); err != nil {
-			return err
-		}
-		return d.putDomain(ctx, tx, &dom)
-	}))
+	}
+	own, ours = c.stored.names[name]
+	return own, ours, c.stored.facts[own], nil
 }
 
 // SetDomain changes a stored domain. f must not change its name.

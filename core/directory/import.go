@@ -19,6 +19,7 @@ type Item struct {
 	Account *NewAccount
 	Alias   *Alias
 	Group   *Group
+	Domain  *Domain
 }
 
 // NewAccount is an account to be added.
@@ -109,6 +110,9 @@ func deriveAll(ctx context.Context, items []Item) ([]auth.Verifier, error) {
 
 // add adds one item, and returns its address as it is stored.
 func (c *change) add(it Item, v auth.Verifier) (mail.Path, error) {
+	if it.Domain != nil {
+		return mail.Path{Domain: it.Domain.Name}, about("domain "+it.Domain.Name.String(), c.addDomain(it.Domain))
+	}
 	address := mail.Path{}
 	switch {
 	case it.Account != nil:
