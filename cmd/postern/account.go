@@ -385,5 +385,5 @@ func (s shown) text() string {
 func accountImport(file *string) *cobra.Command {
 	return importCommand(file, "accounts", "Add accounts from a CSV file",
 		"  postern account import users.csv --dry-run\n  printf 'address,password,quota\\nalice@example.org,secret,5GiB\\n' | postern account import -",
-		[]string{"address"}, []string{"password", "display_name", "quota", "quota_messages", "enabled"}, accountItem)
+		[]string{"address"}, []string{"password", "display_name", "quota", "quota_messages", "enabled"}, accountItem, nil)
 }

@@ -15,7 +15,7 @@ func aliasCommand(file *string) *cobra.Command {
 			"An alias that names its own address too keeps a copy in the account there. An alias cannot log in."+inForce,
 		aliasAdd(file), aliasRemove(file), aliasList(file),
 		importCommand(file, "aliases", "Add aliases from a CSV file", "  printf 'address,targets\\ninfo@example.org,alice@example.org bob@example.com\\n' | postern alias import -",
-			[]string{"address", "targets"}, nil, aliasItem))
+			[]string{"address", "targets"}, nil, aliasItem, nil))
 }
 
 func aliasAdd(file *string) *cobra.Command {

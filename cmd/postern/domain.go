@@ -18,7 +18,7 @@ func domainCommand(file *string) *cobra.Command {
 	return branch("domain", "Domains that the gateway is responsible for",
 		"Domains that the gateway is responsible for, besides those that the configuration declares: they are kept in the directory, and mean the same as a [[domain]] there.\n"+
 			"A running gateway puts a change in force within a second, and keeps what it has when it cannot (its log says why).",
-		domainAdd(file), domainSet(file), domainRemove(file), domainList(file))
+		domainAdd(file), domainSet(file), domainRemove(file), domainList(file), domainImport(file))
 }
 
 // domainFlags are what is said about a domain.

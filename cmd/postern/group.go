@@ -16,7 +16,7 @@ func groupCommand(file *string) *cobra.Command {
 			"the reverse-path has to do). Others get 550 5.7.2. An alias with one target is another name for a group. Inside of another group a group is for whom that is for."+inForce,
 		groupAdd(file), groupSet(file), groupRemove(file), groupList(file), groupMember(file),
 		importCommand(file, "groups", "Add groups from a CSV file", "  printf 'address,senders,members\\nteam@example.org,members,alice@example.org bob@example.com\\n' | postern group import -",
-			[]string{"address", "members"}, []string{"senders"}, groupItem))
+			[]string{"address", "members"}, []string{"senders"}, groupItem, nil))
 }
 
 func sendersFlag(cmd *cobra.Command, to *string, standard string) {

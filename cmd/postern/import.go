@@ -25,8 +25,9 @@ type row struct {
 	fields map[string]string
 }
 
-// importCommand adds what a CSV file has.
-func importCommand(file *string, what, short, example string, required, optional []string, item func(row) (directory.Item, error)) *cobra.Command {
+// importCommand adds what a CSV file has. check, if it is there, says what else is wrong.
+func importCommand(file *string, what, short, example string, required, optional []string, item func(row) (directory.Item, error),
+	check func(*cobra.Command, *directory.Directory, []directory.Item) error) *cobra.Command {
 	var dry bool
 	cmd := &cobra.Command{
 		Use: "import FILE.csv", Short: short,
@@ -40,6 +41,9 @@ func importCommand(file *string, what, short, example string, required, optional
 				return fmt.Errorf("%s: %w", a[0], err)
 			}
 			items, err := items(data, required, optional, item)
+			if err == nil && check != nil {
+				err = check(cmd, d, items)
+			}
 			if err == nil {
 				err = d.Import(cmd.Context(), items, dry)
 			}
@@ -123,10 +127,13 @@ func items(data []byte, required, optional []string, item func(row) (directory.I
 	return out, errors.Join(problems...)
 }
 
-// list reads the addresses in a field, with spaces or semicolons between them.
-func (r row) list(column string) ([]mail.Path, error) {
-	return addresses(strings.FieldsFunc(r.fields[column], func(c rune) bool { return c == ' ' || c == ';' || c == '\t' }))
+// words are what is in a field, with spaces or semicolons between them.
+func (r row) words(column string) []string {
+	return strings.FieldsFunc(r.fields[column], func(c rune) bool { return c == ' ' || c == ';' || c == '\t' })
 }
+
+// list reads the addresses in a field.
+func (r row) list(column string) ([]mail.Path, error) { return addresses(r.words(column)) }
 
 func accountItem(r row) (directory.Item, error) {
 	a := &directory.NewAccount{Password: r.fields["password"], DisplayName: strings.TrimSpace(r.fields["display_name"])}

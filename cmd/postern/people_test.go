@@ -351,6 +351,11 @@ func TestImportCommands(t *testing.T) {
 		{"account", users + "short@example.org\n", "line 4: wrong number of fields"},
 		{"account", "", "line 1: the names of the columns are missing"},
 		{"alias", "address,targets\na@example.org,b@example.org\nb@example.org,a@example.org\n", "leads back to itself"},
+		{"domain", "name,deliver\nnew.test,maildir\nnew.test,maildir\n", "line 3: domain new.test: exists already"},
+		{"domain", "name,deliver\nnew.test,maildir\nexample.org,maildir\n", "line 3: domain example.org: "},
+		{"domain", "name,deliver,planner\nnew.test,maildir,\nother.test,maildir,nobody\n", "line 3: domain other.test: planner: "},
+		{"domain", "name,deliver,catch_all\nnew.test,maildir,who@example.org\n", "line 2: @new.test: who@example.org does not exist"},
+		{"domain", "name,deliver,catch_all\nnew.test,maildir,who@old.test\nold.test,maildir,\n", "line 2: @new.test: who@old.test does not exist"},
 		{"group", "address,senders,members\ng@example.org,everybody,alice@example.org\n", "line 2: group g@example.org: \"everybody\" is not who may send"},
 	} {
 		if out, code := g.run(c.what, "import", csv(c.text)); code != 1 && code != 2 || !strings.Contains(out, c.want) || !strings.Contains(out, "nothing is imported") {
@@ -366,6 +371,14 @@ func TestImportCommands(t *testing.T) {
 	g.must("account", "import", csv(users))
 	g.must("alias", "import", csv("address,targets\nd@example.org,dora@example.org\n"))
 	g.must("group", "import", csv("address,members,senders\nall@example.org,d@example.org;alice@example.org bob@example.org,members\n"))
+	g.must("domain", "import", csv("name,deliver,aliases,quota,catch_all\nnew.test,maildir,also.test;more.test,2GiB,alice@example.org bob@example.org\nplain.test,smtp://192.0.2.1:25 smtp://192.0.2.2:25,,,\n"))
+	if out := g.must("domain", "list"); !strings.Contains(out, "new.test -> maildir, recipients directory, also also.test more.test, catch-all alice@example.org bob@example.org, quota 2GiB (directory)") ||
+		!strings.Contains(out, "plain.test -> smtp://192.0.2.1:25 smtp://192.0.2.2:25, recipients directory (directory)") {
+		t.Error(out)
+	}
+	if out, code := g.run("domain", "add", "bad.test", "--deliver", "maildir", "--catch-all", "who@example.org"); code != 1 || !strings.Contains(out, "domain bad.test: who@example.org does not exist") {
+		t.Errorf("a catch-all that leads nowhere: exit code %d\n%s", code, out)
+	}
 	c := g.inside()
 	c.cmd(235, "AUTH PLAIN %s", plain("dora@example.org", "secret of dora"))
 	c.cmd(250, "MAIL FROM:<d@example.org>")
