@@ -23,9 +23,9 @@ import (
 	"github.com/postern-mail/postern/sdk/proto"
 )
 
-// Serve runs a plugin: it is all that main does. The value implements any of [Filter],
-// [Gate], [Mailbox] and [Configurer]. Serve returns never; the process ends when the gateway asks
-// for it or dies.
+// Serve runs a plugin: it is all that main does. The value implements any of [Filter], [Gate],
+// [Planner], [Mailbox], [Directory], [Service] and [Observer], and [Configurer] if it has
+// settings. Serve returns never; the process ends when the gateway asks for it or dies.
 func Serve(impl any, m Manifest) {
 	if os.Getenv(proto.CookieKey) != proto.CookieValue {
 		fmt.Fprintf(os.Stderr, "%s is a plugin of the Postern mail gateway, which starts it by itself.\n"+

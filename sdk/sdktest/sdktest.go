@@ -1,5 +1,5 @@
-// Package sdktest checks plugins. [Filter], [Gate], [Mailbox], [Folders], [Directory], [Service] and
-// [Observer] hold an author's value against the contract in the process of the test: the answers
+// Package sdktest checks plugins. [Filter], [Gate], [Planner], [Mailbox], [Folders], [Directory], [Service]
+// and [Observer] hold an author's value against the contract in the process of the test: the answers
 // go through the same checks as in the gateway. [Binary] does the same, and much more, with the executable, in a process of its own.
 // Neither needs a gateway or a network.
 package sdktest
