@@ -155,10 +155,12 @@ func testSilence(t *testing.T) {
 
 // A resolver that does not keep to its time holds up nobody, and is not asked about the client
 // again while it is at it.
-func TestStuckResolver(t *testing.T) {
+func TestStuckResolver(t *testing.T) { synctest.Test(t, testStuckResolver) }
+
+func testStuckResolver(t *testing.T) {
 	release := make(chan struct{})
 	r := &counted{lookup: func(context.Context, netip.Addr) (string, error) { <-release; return "late.example.org", nil }}
-	n := clientname.New(clientname.Options{Resolver: r, Timeout: time.Millisecond})
+	n := clientname.New(clientname.Options{Resolver: r})
 	for range 3 {
 		if got := n.Name(t.Context(), one); got != "" {
 			t.Error(got)
@@ -187,9 +189,11 @@ func TestCallerLeaves(t *testing.T) {
 }
 
 // No more than so many questions at a time; those that get no turn within their time have no name.
-func TestParallel(t *testing.T) {
+func TestParallel(t *testing.T) { synctest.Test(t, testParallel) }
+
+func testParallel(t *testing.T) {
 	r := &counted{lookup: silent}
-	n := clientname.New(clientname.Options{Resolver: r, Timeout: 30 * time.Millisecond, Parallel: 3})
+	n := clientname.New(clientname.Options{Resolver: r, Parallel: 3})
 	addr := one
 	var wg sync.WaitGroup
 	for range 20 {
@@ -198,7 +202,8 @@ func TestParallel(t *testing.T) {
 		addr = addr.Next()
 	}
 	wg.Wait()
-	if r.atOnce > 3 || r.asked.Load() == 0 {
+	synctest.Wait()
+	if r.atOnce != 3 || r.asked.Load() == 0 {
 		t.Errorf("%d at once, %d in all", r.atOnce, r.asked.Load())
 	}
 }
