@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/postern-mail/postern/plugins/sieve/engine"
@@ -48,6 +49,7 @@ func (p *planning) env(s step) *engine.Env {
 	env.Remembered = func(ctx context.Context, key string) (bool, error) { return p.remembered(ctx, s.key(key)) }
 	if s.admin {
 		env.Script = p.includedByAdmin
+		addFindings(env.Items, p.m)
 	}
 	return env
 }
@@ -60,6 +62,17 @@ func (p *Plugin) items(e *mail.Envelope, domain, location string) map[string]str
 		items["remote-host"] = e.Client.Host
 	}
 	return items
+}
+
+// addFindings adds what the plugins before said, as items of our own (RFC 5183 §4.2). Scripts of
+// the admin see them, and those of recipients do not: not all that a filter notes is for them.
+func addFindings(items map[string]string, m *mail.Message) {
+	for name, text := range m.Notes {
+		items["vnd.postern.note."+strings.ToLower(name)] = text
+	}
+	for name, score := range m.Scores {
+		items["vnd.postern.score."+strings.ToLower(name)] = strconv.FormatFloat(score, 'f', -1, 64)
+	}
 }
 
 // scores are what the filters for spam and viruses have said (RFC 5235).

@@ -188,6 +188,7 @@ func (p *Plugin) gatewayEnv(m *mail.Message, to mail.Recipient) *engine.Env {
 	env := &engine.Env{From: e.ReversePath.String(), To: to.Given().String(), Auth: e.Client.User, Now: p.clock(), Delimiter: p.settings.Delimiter,
 		Script: p.includedByAdmin, Items: p.items(e, p.hostname, "MTA")}
 	env.Items["phase"] = "pre"
+	addFindings(env.Items, m)
 	env.Spam, env.Virus = p.scores(m)
 	return env
 }

@@ -30,6 +30,9 @@ func TestFilter(t *testing.T) {
 		{"hold", `require "fileinto"; fileinto "spam";`, sdk.ActionQuarantine, 0, ""},
 		{"hold a copy", `require ["fileinto", "copy"]; fileinto :copy "spam";`, sdk.ActionContinue, 0, "not possible"},
 		{"hold and keep", `require "fileinto"; fileinto "spam"; keep;`, sdk.ActionContinue, 0, "kept and refused or held"},
+		{"note", `require "environment"; if environment "VND.postern.note.mailauth/dmarc" "fail" { discard; }`, sdk.ActionDiscard, 0, ""},
+		{"score", `require ["environment", "relational", "comparator-i;ascii-numeric"]; if environment :value "gt" :comparator "i;ascii-numeric" "vnd.postern.score.spam/score" "7" { discard; }`,
+			sdk.ActionDiscard, 0, ""},
 		{"fault", `redirect "a@example.com"; redirect "b@example.com"; redirect "c@example.com"; redirect "d@example.com"; redirect "e@example.com";`, sdk.ActionContinue, 0, "line 1"},
 	} {
 		path := filepath.Join(dir, fmt.Sprint(i))
@@ -39,6 +42,7 @@ func TestFilter(t *testing.T) {
 		p, _ := configured(t, fmt.Sprintf("gateway = %q\n", path), "")
 		m := message(hello)
 		m.Envelope.Recipients = append(m.Envelope.Recipients, mail.Recipient{Path: mail.MustPath("carol@example.org")})
+		m.Scores, m.Notes = map[string]float64{"spam/score": 8.5}, map[string]string{"mailauth/dmarc": "fail"}
 		v, err := sdktest.Filter(t, p, Manifest(), m)
 		if err != nil {
 			t.Errorf("%s: %v", tt.name, err)

@@ -174,6 +174,25 @@ func TestPlanSequence(t *testing.T) {
 	}
 }
 
+// What filters noted is for scripts of the admin; the owner's script does not see it.
+func TestPlanFindings(t *testing.T) {
+	script := func(folder string) string {
+		return `require ["environment", "fileinto", "copy"]; if environment "vnd.postern.note.p/key" "x" { fileinto :copy "` + folder + `"; }
+			if environment "vnd.postern.score.p/score" "-1.5" { fileinto :copy "` + folder + `/score"; }`
+	}
+	before := filepath.Join(t.TempDir(), "before")
+	if err := os.WriteFile(before, []byte(script("Admin")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p, _ := configured(t, fmt.Sprintf("before = %q\n", before), script("Owner"))
+	m := message(hello)
+	m.Notes, m.Scores = map[string]string{"p/Key": "x"}, map[string]float64{"p/score": -1.5}
+	plan, err := sdktest.Planner(t, p, Manifest(), m)
+	if got := said(t, plan); err != nil || got != "keep Admin; keep Admin/score; keep" {
+		t.Errorf("%s, %v", got, err)
+	}
+}
+
 // The settings and the name of the account count.
 func TestPlanAccount(t *testing.T) {
 	p, h := configured(t, "", `require "vacation"; vacation "away"; discard;`)
