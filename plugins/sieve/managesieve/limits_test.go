@@ -318,6 +318,7 @@ func TestTimeouts(t *testing.T) {
 		"challenge":        {Timeouts{Response: short}, "S: ...\nC: STARTTLS\nS: OK*\nTLS\nS: ...\nC: AUTHENTICATE \"PLAIN\"\nS: \"\"\n" + tooLong},
 		"idle":             {Timeouts{Idle: short}, "ALICE\n" + tooLong},
 		"idle at times":    {Timeouts{Login: short * 30, Idle: patience}, "ALICE\nC: NOOP\nS: OK*"},
+		"old log-in":       {Timeouts{Session: 1}, "ALICE\nC: NOOP\nS: OK*\nC: PUTSCRIPT \"a\" \"keep;\"\nS: BYE \"Log in again\"\nEND"},
 		"no handshake":     {Timeouts{Handshake: short}, "S: ...\nC: STARTTLS\nS: OK*\nEND"},
 		"log-in once more": {Timeouts{Login: short * 30}, "ALICE\nC: UNAUTHENTICATE\nS: OK*\n" + tooLong},
 	} {

@@ -105,6 +105,7 @@ func (s *session) converse(mechanism string, x Exchange, response []byte) reply 
 		}
 		if done && !x.Account().IsZero() {
 			s.account, s.failures, s.faults = x.Account(), 0, 0
+			s.loginUntil = time.Now().Add(s.server.opt.Timeouts.Session)
 			s.link.known.Store(true)
 			s.in.skip = max(maxSkip, 4*int64(s.server.opt.MaxScript))
 			s.log.Info("managesieve log-in", "account", s.account.String(), "mechanism", mechanism)

@@ -107,6 +107,9 @@ type Timeouts struct {
 	// Idle is for the next command of a client that has. RFC 5804 §1.2 wants 30 minutes at
 	// least, which is the default.
 	Idle time.Duration
+	// Session is how long a log-in counts: who had the password before it was changed comes no
+	// further. Default: 1 hour.
+	Session time.Duration
 	// Command is for all of a command, once it has begun. Default: 5 minutes.
 	Command time.Duration
 	// Response is for the answer to a challenge. Default: 30 seconds.
@@ -134,7 +137,7 @@ func (o Options) withDefaults() Options {
 	for _, d := range []struct {
 		v *time.Duration
 		d time.Duration
-	}{{&t.Login, 5 * time.Minute}, {&t.Idle, 30 * time.Minute}, {&t.Command, 5 * time.Minute}, {&t.Response, 30 * time.Second}, {&t.Write, time.Minute},
+	}{{&t.Login, 5 * time.Minute}, {&t.Idle, 30 * time.Minute}, {&t.Session, time.Hour}, {&t.Command, 5 * time.Minute}, {&t.Response, 30 * time.Second}, {&t.Write, time.Minute},
 		{&t.Handshake, 30 * time.Second}, {&t.Work, 20 * time.Second}, {&t.Stop, 20 * time.Second}} {
 		if *d.v == 0 {
 			*d.v = d.d

@@ -36,6 +36,7 @@ type session struct {
 	mechanisms []string    // of SASL; none in the clear
 	account    mail.Path   // zero: not logged in
 	loginBy    time.Time   // until when it has to be
+	loginUntil time.Time   // until when it counts
 	failures   int         // log-ins that failed
 	faults     int         // commands that are none
 }
@@ -225,6 +226,9 @@ func (s *session) carryOut(c *command) reply {
 		return s.wrong("There is no such command")
 	case s.account.IsZero():
 		return s.wrong("Log in first")
+	}
+	if time.Now().After(s.loginUntil) {
+		return goodbye("", "Log in again")
 	}
 	if r, ok := s.enabled(c.verb); !ok {
 		return r
