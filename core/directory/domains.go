@@ -243,12 +243,16 @@ func compareDomains(a, b mail.Domain) int { return strings.Compare(a.String(), b
 // Domain returns what is known of a domain of ours, by its own name or another.
 func (d *Directory) Domain(ctx context.Context, name mail.Domain) (Domain, error) {
 	name, ok, err := d.Local(ctx, name)
-	if err != nil || !ok {
-		return Domain{}, errors.Join(err, ErrNotLocal)
+	if err != nil {
+		return Domain{}, err
+	} else if !ok {
+		return Domain{}, ErrNotLocal
 	}
 	dom, err := d.domain(ctx, name)
-	if err != nil || dom == nil {
-		return Domain{}, errors.Join(err, ErrNotLocal)
+	if err != nil {
+		return Domain{}, err
+	} else if dom == nil {
+		return Domain{}, ErrNotLocal
 	}
 	return *dom, nil
 }

@@ -2,6 +2,7 @@ package directory
 
 import (
 	"context"
+	"errors"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -218,5 +219,21 @@ func TestSecret(t *testing.T) {
 	d.Close()
 	if again, err := open(t, path).Secret(ctx, "one"); err != nil || string(again) != string(one) {
 		t.Errorf("%x, was %x: %v", again, one, err)
+	}
+}
+
+// A directory that fails says nothing about a domain: who asks has to ask again, and not to believe
+// that it is none of ours.
+func TestDomainUnknownNow(t *testing.T) {
+	d := newDirectory(t)
+	for name, want := range map[string]bool{"elsewhere.test": true, "example.net": false} {
+		if _, err := d.Domain(t.Context(), mail.MustDomain(name)); errors.Is(err, ErrNotLocal) != want {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	d.watch.clock = func() time.Time { return time.Now().Add(time.Minute) } // it has not looked for long
+	d.Close()
+	if _, err := d.Domain(t.Context(), mail.MustDomain("stored.test")); err == nil || errors.Is(err, ErrNotLocal) {
+		t.Errorf("of one that is closed: %v", err)
 	}
 }
