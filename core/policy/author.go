@@ -10,6 +10,9 @@ import (
 	"github.com/postern-mail/postern/sdk/mail"
 )
 
+// maxAuthors bounds the addresses in From: for each the directory is asked.
+const maxAuthors = 100
+
 // Author is asked when a message is there: with SenderLogin nobody who logged in writes, in From, in the
 // name of another account of ours. Readers see that address, and the gateway signs it. Names at other
 // domains are for those to disown.
@@ -17,11 +20,16 @@ func (p *Policy) Author(ctx context.Context, c *mail.Client, h mail.Header) mail
 	if c.User == "" || !p.SenderLogin {
 		return mail.Status{}
 	}
+	left := maxAuthors
 	for _, f := range h.Fields {
 		if !strings.EqualFold(f.Name, "From") {
 			continue
 		}
-		for _, a := range authors(f.Value()) {
+		all := authors(f.Value())
+		if left -= len(all); left < 0 {
+			return mail.Permanent(550, 7, 1, "There are too many addresses in From")
+		}
+		for _, a := range all {
 			_, ours, err := p.Directory.Local(ctx, a.Domain)
 			if err != nil {
 				return p.failed("author", err)

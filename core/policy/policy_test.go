@@ -245,6 +245,8 @@ func TestA25Author(t *testing.T) {
 		{"alice@gw.example", "From: bob@gw.example", false, ""},
 		{"", "From: bob@gw.example", true, ""},
 		{"not an address", "From: bob@gw.example", true, "451 4.3.0"},
+		{"alice@gw.example", "From: alice@gw.example" + strings.Repeat(", alice@gw.example", maxAuthors-1), true, ""},
+		{"alice@gw.example", "From: a@ext.example\r\nFrom: alice@gw.example" + strings.Repeat(", alice@gw.example", maxAuthors-1), true, "550 5.7.1"},
 	} {
 		r := newRig(t, func(o *Options) { o.SenderLogin = c.bound })
 		client, _ := r.connect(stranger)
