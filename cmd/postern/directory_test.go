@@ -131,6 +131,32 @@ func TestDirectoryPluginFails(t *testing.T) {
 	}
 }
 
+// A directory that dies of each question is "try again later" too: no session ends, and when it
+// lives again, its addresses are there.
+func TestG01DirectoryDies(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "fail")
+	g := withDirectory(t, fmt.Sprintf("fail_if = %q\n", file))
+	c, s := dial(t, g.addr[0]), g.secure()
+	c.cmd(250, "EHLO client.example.net")
+	c.cmd(250, "MAIL FROM:<from@example.net>")
+	c.cmd(250, "RCPT TO:<carol@corp.example>")
+	c.cmd(250, "RCPT TO:<dave@corp.example>")
+	s.cmd(250, "EHLO client.example.net")
+	if err := os.WriteFile(file, []byte("die"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c.cmd(451, "RCPT TO:<nobody@corp.example>")
+	s.cmd(454, "AUTH PLAIN %s", plain("carol@corp.example", "secret of carol"))
+	c.cmd(250, "RCPT TO:<alice@example.org>")
+	g.log.wait(t, "plugin died", has("plugin", "ldap"))
+	os.Remove(file)
+	g.must("plugin", "restart", "ldap") // or it waits for its restart, which is throttled
+	c.cmd(250, "RCPT TO:<carol@corp.test>")
+	c.cmd(550, "RCPT TO:<nobody@corp.example>")
+	s.cmd(235, "AUTH PLAIN %s", plain("carol@corp.example", "secret of carol"))
+}
+
 // Its users are in its own domains.
 func TestDirectoryPluginCannotLogOthersIn(t *testing.T) {
 	t.Parallel()

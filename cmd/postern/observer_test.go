@@ -28,13 +28,10 @@ func waitLines(t *testing.T, file string, ok func([]string) bool) []string {
 	}
 }
 
-// TestObserver: what became of mail is told, in order, also what happened while the observer
-// or the gateway was down, and mail never waits for it.
-func TestObserver(t *testing.T) {
-	t.Parallel()
-	dir := t.TempDir()
-	file, fail := filepath.Join(dir, "events"), filepath.Join(dir, "fail")
-	config := basics + fmt.Sprintf(`
+// observed is the configuration of a gateway with the observer, which writes into file.
+func observed(t *testing.T, file, fail string) string {
+	t.Helper()
+	return basics + fmt.Sprintf(`
 [[domain]]
 name = "example.org"
 deliver = "maildir"
@@ -50,6 +47,44 @@ command = %q
 file = %q
 fail_if = %q
 `, deadEnd(t), sdktest.Build(t, "../../testdata/plugins/observer"), file, fail)
+}
+
+// An observer that dies of what it is told holds up no mail, and is told again when it lives.
+func TestG01ObserverDies(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	file, fail := filepath.Join(dir, "events"), filepath.Join(dir, "fail")
+	if err := os.WriteFile(fail, []byte("die"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	g := start(t, observed(t, file, fail))
+	var ids []string
+	for range 3 {
+		id := g.deliver("a@example.net", []string{"b@example.org"}, "Subject: x\r\n\r\nx")
+		g.log.wait(t, "delivered", has("id", id))
+		ids = append(ids, id)
+	}
+	g.log.wait(t, "plugin died", has("plugin", "watch"))
+	g.log.wait(t, "observer was not told, trying again", nil)
+	os.Remove(fail)
+	g.must("plugin", "restart", "watch") // or it waits for its restart, which is throttled
+	waitLines(t, file, func(got []string) bool {
+		for _, id := range ids {
+			if !slices.ContainsFunc(got, func(l string) bool { return strings.HasPrefix(l, "delivered "+id) }) {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// TestObserver: what became of mail is told, in order, also what happened while the observer
+// or the gateway was down, and mail never waits for it.
+func TestObserver(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	file, fail := filepath.Join(dir, "events"), filepath.Join(dir, "fail")
+	config := observed(t, file, fail)
 	g := start(t, config)
 	first := g.deliver("a@example.net", []string{"b@example.org"}, "Subject: x\r\n\r\nx")
 	told := func(lines ...string) func([]string) bool {

@@ -17,7 +17,7 @@ func main() {
 
 type directory struct {
 	cfg struct {
-		FailIf  string              `toml:"fail_if"` // a file
+		FailIf  string              `toml:"fail_if"` // a file; if it says "die", the process ends
 		Users   map[string]string   `toml:"users"`
 		Aliases map[string][]string `toml:"aliases"`
 		LoginAs string              `toml:"login_as"` // whoever logs in
@@ -27,10 +27,14 @@ type directory struct {
 func (d *directory) Configure(_ context.Context, c sdk.Config) error { return c.Decode(&d.cfg) }
 
 func (d *directory) fails() error {
-	if _, err := os.Stat(d.cfg.FailIf); err == nil {
-		return errors.New("the server does not answer")
+	how, err := os.ReadFile(d.cfg.FailIf)
+	if err != nil {
+		return nil
 	}
-	return nil
+	if string(how) == "die" {
+		os.Exit(3)
+	}
+	return errors.New("the server does not answer")
 }
 
 func (d *directory) Resolve(_ context.Context, address mail.Path) ([]mail.Path, error) {

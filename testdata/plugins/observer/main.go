@@ -16,14 +16,17 @@ func main() { sdk.Serve(&observer{}, sdk.Manifest{Name: "observer", Version: "1.
 type observer struct {
 	cfg struct {
 		File   string `toml:"file"`
-		FailIf string `toml:"fail_if"` // while this file is there, nothing is taken
+		FailIf string `toml:"fail_if"` // while this file is there, nothing is taken; if it says "die", the process ends
 	}
 }
 
 func (o *observer) Configure(_ context.Context, c sdk.Config) error { return c.Decode(&o.cfg) }
 
 func (o *observer) Observe(_ context.Context, events []sdk.Event) error {
-	if _, err := os.Stat(o.cfg.FailIf); err == nil {
+	if how, err := os.ReadFile(o.cfg.FailIf); err == nil {
+		if string(how) == "die" {
+			os.Exit(3)
+		}
 		return errors.New("not now")
 	}
 	var b strings.Builder
