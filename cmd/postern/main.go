@@ -2,8 +2,8 @@
 // plugins that run as processes of their own, keeps it in a queue that survives a power
 // cut, and hands it on.
 //
-// This package only wires: it reads the configuration, builds the parts, starts them and
-// waits; and it has the subcommands.
+// This package has the subcommands. Package gateway puts the parts together, package trial tries
+// messages.
 package main
 
 import (

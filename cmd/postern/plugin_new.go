@@ -15,10 +15,10 @@ import (
 	"strings"
 	"text/template"
 
+	"github.com/spf13/cobra"
+
 	"github.com/postern-mail/postern/cmd/postern/internal/builtin"
 	"github.com/postern-mail/postern/cmd/postern/internal/gateway"
-
-	"github.com/spf13/cobra"
 )
 
 // The files of a new plugin, by their names in it.

@@ -313,7 +313,7 @@ func showRaw(w io.Writer, file, id string) error {
 	return errors.Join(err, lines.flush())
 }
 
-// printableLines writes text line by line, each as printable makes it.
+// printableLines writes text line by line, each as [terminal.Printable] makes it.
 type printableLines struct {
 	w    io.Writer
 	rest []byte // of a line that has not ended
