@@ -128,16 +128,36 @@ func (r *ring) unchanged(d mail.Domain, selector string, f os.DirEntry) *dkimkey
 	return nil
 }
 
-// active is the key to sign with: the latest that the DNS shows. Where it does not answer,
-// one that it showed before counts. A key that never was there is used only where there is
-// no other.
+// active is the key to sign with: the latest that the DNS shows. A key that never was there
+// is used only where there is no other.
 func (s *slot) active() *generation {
 	for _, g := range s.keys {
-		if g.dns == dkimkey.Published || (g.dns == dkimkey.Unasked || g.dns == dkimkey.Unknown) && s.domain.history.of(g.Key).Published != nil {
+		if s.shown(g) {
 			return g
 		}
 	}
 	return s.keys[len(s.keys)-1]
+}
+
+// shown reports whether the DNS shows a key. Where it does not answer, one that it showed
+// before counts.
+func (s *slot) shown(g *generation) bool {
+	return g.dns == dkimkey.Published || (g.dns == dkimkey.Unasked || g.dns == dkimkey.Unknown) && s.domain.history.of(g.Key).Published != nil
+}
+
+// signing are the slots that make a signature. One that was added waits until the DNS has
+// shown its key, unless the domain would have no signature that can be verified then either.
+func (d *domain) signing() []*slot {
+	if !slices.ContainsFunc(d.slots, func(s *slot) bool { return s.shown(s.active()) }) {
+		return d.slots
+	}
+	var out []*slot
+	for _, s := range d.slots {
+		if g := s.active(); s.shown(g) || d.history.of(g.Key).Published != nil {
+			out = append(out, s)
+		}
+	}
+	return out
 }
 
 // waiting are the keys that are later than the active one: their records are not there yet.
@@ -162,9 +182,9 @@ func (r *ring) signers(author mail.Domain) (*domain, []*dkimkey.Key) {
 		d, err := mail.ParseDomain(name)
 		if err == nil {
 			if found := r.domains[d]; found != nil {
-				keys := make([]*dkimkey.Key, len(found.slots))
-				for i, s := range found.slots {
-					keys[i] = s.active().Key
+				var keys []*dkimkey.Key
+				for _, s := range found.signing() {
+					keys = append(keys, s.active().Key)
 				}
 				return found, keys
 			}

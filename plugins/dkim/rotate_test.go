@@ -250,6 +250,40 @@ func TestFallsBack(t *testing.T) {
 	}
 }
 
+// A selector that is added signs only once the DNS shows its key.
+func TestAddedSelector(t *testing.T) {
+	r := newRotation(t, "selectors = ['rsa', 'ed']\n", "rsa=rsa", "ed=ed25519")
+	name := "ed._domainkey.example.org"
+	record := r.dns.texts[name]
+	if record == "" {
+		t.Fatalf("%v", r.dns.texts)
+	}
+	delete(r.dns.texts, name)
+	for range 2 {
+		if log := r.round(); !strings.Contains(log, name) {
+			t.Errorf("log: %s", log)
+		}
+		r.signs("rsa")
+		r.want("rsa signing published, ed waiting missing")
+		r.restart() // it is known again, and the warning is given again
+		r.signs("rsa")
+	}
+	r.dns.texts[name] = record
+	r.round()
+	r.signs("rsa", "ed")
+	r.want("rsa signing published, ed signing published")
+	// The DNS is down: what it showed counts, after a restart too.
+	r.dns.down = true
+	r.round()
+	if _, v := (&rig{Plugin: r.p}).signed(t, plain); strings.Count(v.Notes["signed"], "s=") != 2 {
+		t.Errorf("%v", v.Notes)
+	}
+	r.restart()
+	if _, v := (&rig{Plugin: r.p}).signed(t, plain); strings.Count(v.Notes["signed"], "s=") != 2 {
+		t.Errorf("%v", v.Notes)
+	}
+}
+
 // RSA and Ed25519 at a time, each with a life of its own.
 func TestDoubleSignatures(t *testing.T) {
 	r := newRotation(t, "selectors = ['rsa', 'ed']\n", "rsa=rsa", "ed=ed25519")

@@ -94,7 +94,7 @@ func (k *Keyring) status(s *slot, g *generation, order int) (KeyStatus, error) {
 	}
 	st := KeyStatus{Domain: g.Domain.String(), Selector: g.Selector, Algorithm: g.Algorithm, Bits: g.Bits, File: g.Path, DNS: g.dns.String(), Created: g.Written, Record: record, State: "signing"}
 	switch {
-	case order < 0:
+	case order < 0, order == 0 && !slices.Contains(s.domain.signing(), s):
 		st.State = "waiting"
 	case order > 0:
 		st.State = "overlap"
