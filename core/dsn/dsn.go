@@ -7,8 +7,8 @@
 // line ends and no line above 998 octets. The returned content is bounded: at most 50 kB
 // of the original, and about 1 kB for each recipient.
 //
-// The package keeps no state and sends nothing: the report goes to intake, with the null
-// reverse-path, to [Message].To.
+// The package keeps no state and sends nothing: intake queues the report, with the null
+// reverse-path, to whoever the reverse-path stands for.
 package dsn
 
 import (
@@ -122,7 +122,6 @@ type Recipient struct {
 
 // Message is a finished report. Its reverse-path is null.
 type Message struct {
-	To       mail.Path
 	Header   mail.Header
 	Body     mail.Body
 	UTF8     bool // needs SMTPUTF8
@@ -154,7 +153,7 @@ func Build(o Options, r Report) (*Message, error) {
 	status := w.status()
 	original := w.original()
 	body := w.multipart(text, status, original)
-	m := &Message{To: r.ReversePath, Body: mail.InlineBody(body), UTF8: w.utf8}
+	m := &Message{Body: mail.InlineBody(body), UTF8: w.utf8}
 	m.EightBit = !isASCII(body)
 	m.Header = mail.NewHeader(w.header(m.EightBit))
 	return m, nil
