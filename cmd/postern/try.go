@@ -52,7 +52,8 @@ With --json there is a line a message:
   plugins      those that were asked, in order, each once. verdict is continue, reject, tempfail, discard,
                quarantine or unscanned: the first that was not continue, if there were several (of a gate,
                for recipients). A plugin that failed to answer is unscanned, with the cause in its note "unscanned".
-  headers      of the (first) version that is delivered, unfolded; none if the message was not taken.
+  headers      of the (first) version that is delivered, else of the message as it was refused or held,
+               unfolded; none if it was refused before its content came.
   routes       where it goes, by recipient after aliases, and copies that plugins make. next_hop is
                empty unless the disposition is deliver.
 
