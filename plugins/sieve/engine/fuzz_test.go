@@ -60,7 +60,9 @@ func FuzzParse(f *testing.F) {
 // FuzzRun: no script and no message makes the engine panic, hang or break its limits.
 func FuzzRun(f *testing.F) {
 	for _, s := range seeds(f) {
-		f.Add(s, sample)
+		for _, message := range []string{sample, "Subject: no body\r\n\r\n", ""} {
+			f.Add(s, message)
+		}
 	}
 	f.Fuzz(func(t *testing.T, src, message string) {
 		s, err := Compile([]byte(src), Options{Limits: small})
