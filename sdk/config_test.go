@@ -64,6 +64,11 @@ func TestConfigDecode(t *testing.T) {
 	}
 }
 
+// Common is what settings of several kinds have.
+type Common struct {
+	Keep time.Duration `toml:"keep"`
+}
+
 // TestConfigDays: settings write days as the rest of the configuration does.
 func TestConfigDays(t *testing.T) {
 	type table struct {
@@ -76,14 +81,20 @@ func TestConfigDays(t *testing.T) {
 		Many []struct {
 			Wait time.Duration `toml:"wait"`
 		} `toml:"many"`
+		List    []time.Duration `toml:"list"`
+		Pointer *time.Duration  `toml:"pointer"`
+		Common
 	}
 	var got table
-	settings := "wait = '2d'\ntext = '3d'\n[by]\nx = '4d'\ny = '5s'\n[nested]\nwait = '6d'\n[[many]]\nwait = '7d'\n[[many]]\nwait = '8m'\n"
+	settings := "keep = '9d'\npointer = '10d'\nlist = ['11d', '12s']\nwait = '2d'\ntext = '3d'\n[by]\nx = '4d'\ny = '5s'\n[nested]\nwait = '6d'\n[[many]]\nwait = '7d'\n[[many]]\nwait = '8m'\n"
 	if err := (sdk.Config{Settings: []byte(settings)}).Decode(&got); err != nil {
 		t.Fatal(err)
 	}
 	const day = 24 * time.Hour
 	if got.Wait != 2*day || got.Text != "3d" || got.By["x"] != 4*day || got.By["y"] != 5*time.Second || got.Nested.Wait != 6*day || got.Many[0].Wait != 7*day || got.Many[1].Wait != 8*time.Minute {
 		t.Errorf("%+v %+v", got, *got.Nested)
+	}
+	if got.Keep != 9*day || *got.Pointer != 10*day || len(got.List) != 2 || got.List[0] != 11*day || got.List[1] != 12*time.Second {
+		t.Errorf("%+v", got)
 	}
 }

@@ -43,6 +43,7 @@ func durations(table map[string]any, t reflect.Type, path string) (changed bool,
 		if !ok {
 			continue
 		}
+		field = pointedTo(field)
 		name := path + key
 		switch value := value.(type) {
 		case map[string]any:
@@ -60,10 +61,15 @@ func durations(table map[string]any, t reflect.Type, path string) (changed bool,
 					return false, err
 				}
 			}
+		case []any:
+			for i, one := range value {
+				if s, ok := one.(string); ok && field.Kind() == reflect.Slice && pointedTo(field.Elem()) == durationType && wholeDays.MatchString(s) {
+					value[i], changed = hours(s), true
+				}
+			}
 		case string:
 			if field == durationType && wholeDays.MatchString(value) {
-				days, _ := strconv.Atoi(strings.TrimSuffix(value, "d"))
-				table[key], changed = fmt.Sprintf("%dh", days*24), true
+				table[key], changed = hours(value), true
 			}
 		case int64, float64, bool:
 			if field == durationType {
@@ -74,18 +80,34 @@ func durations(table map[string]any, t reflect.Type, path string) (changed bool,
 	return changed, nil
 }
 
-// fieldType is the type of what a key of a table is decoded into.
-func fieldType(t reflect.Type, key string) (reflect.Type, bool) {
+// hours writes days as hours.
+func hours(days string) string {
+	n, _ := strconv.Atoi(strings.TrimSuffix(days, "d"))
+	return fmt.Sprintf("%dh", n*24)
+}
+
+func pointedTo(t reflect.Type) reflect.Type {
 	for t.Kind() == reflect.Pointer {
 		t = t.Elem()
 	}
-	switch t.Kind() {
+	return t
+}
+
+// fieldType is the type of what a key of a table is decoded into.
+func fieldType(t reflect.Type, key string) (reflect.Type, bool) {
+	switch t = pointedTo(t); t.Kind() {
 	case reflect.Map:
 		return t.Elem(), true
 	case reflect.Struct:
 		for i := range t.NumField() {
-			if f := t.Field(i); keyOf(f) == key {
+			f := t.Field(i)
+			if keyOf(f) == key {
 				return f.Type, true
+			}
+			if f.Anonymous && f.Tag.Get("toml") == "" && pointedTo(f.Type).Kind() == reflect.Struct {
+				if found, ok := fieldType(f.Type, key); ok {
+					return found, true
+				}
 			}
 		}
 	}
@@ -112,10 +134,7 @@ func meant(unknown toml.Key, v any) string {
 			t = t.Elem()
 		}
 	}
-	for t.Kind() == reflect.Pointer {
-		t = t.Elem()
-	}
-	if t.Kind() != reflect.Struct {
+	if t = pointedTo(t); t.Kind() != reflect.Struct {
 		return ""
 	}
 	last := unknown[len(unknown)-1]
