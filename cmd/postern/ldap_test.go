@@ -44,8 +44,9 @@ rfc822MailMember: far@example.com
 rfc822MailMember: alice@example.org
 `
 
-// withLDAP is a gateway with corp.example, whose addresses a real OpenLDAP knows.
-func withLDAP(t *testing.T, s *peertest.Slapd) *gateway {
+// withLDAP is a gateway with corp.example, whose addresses a real OpenLDAP knows; more is
+// further configuration.
+func withLDAP(t *testing.T, s *peertest.Slapd, more string) *gateway {
 	t.Helper()
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "ldap.pass"), []byte(peertest.SlapdPassword+"\n"), 0o600); err != nil {
@@ -69,7 +70,7 @@ bind_dn = %q
 password_file = "%s/ldap.pass"
 base = "dc=corp,dc=example"
 timeout = "5s"
-`, s.LDAP, s.CA, peertest.SlapdReader, dir))
+`, s.LDAP, s.CA, peertest.SlapdReader, dir)+more)
 	g.account("alice@example.org")
 	return g
 }
@@ -79,7 +80,7 @@ timeout = "5s"
 func TestLDAP(t *testing.T) {
 	t.Parallel()
 	s := peertest.StartSlapd(t, ldapPeople)
-	g := withLDAP(t, s)
+	g := withLDAP(t, s, "")
 	c := g.mailTo()
 	for _, to := range []string{"carol@corp.example", "Carol+tag@corp.test", "c.smith@corp.example", "staff@corp.example", "postmaster@corp.example", "alice@example.org"} {
 		c.cmd(250, "RCPT TO:<%s>", to)
@@ -137,6 +138,25 @@ func (g *gateway) ldapLogins() {
 	c.cmd(553, "MAIL FROM:<dave@corp.example>") // not hers
 	c.cmd(250, "MAIL FROM:<c.smith@corp.example>")
 	c.cmd(250, "RCPT TO:<somebody@example.com>")
+}
+
+// TestLDAPScripts: who is known to the server has scripts like everybody else.
+func TestLDAPScripts(t *testing.T) {
+	t.Parallel()
+	s := peertest.StartSlapd(t, ldapPeople)
+	g := withLDAP(t, s, "[[plugin]]\nname = \"sieve\"\n[plugin.settings]\nmanagesieve = [\"127.0.0.1:0\"]\n")
+	addr := g.log.wait(t, "service active", has("plugin", "sieve"))["listeners"].([]any)[0].(string)
+	m := manageSecure(t, addr)
+	m.cmd("OK", "AUTHENTICATE \"PLAIN\" %q", plainAs("carol@corp.example", "secret of carol"))
+	m.cmd("OK", `PUTSCRIPT "a" "require [\"fileinto\", \"mailbox\"]; fileinto :create \"A\";"`)
+	m.cmd("OK", `SETACTIVE "a"`)
+	id := g.deliver("from@example.net", []string{"c.smith@corp.example"}, "Subject: x\r\n\r\nbody")
+	g.log.wait(t, "delivered", has("id", id, "to", "carol@corp.example"))
+	maildirFiles(t, filepath.Join(g.maildir("carol@corp.example"), ".A"), 1)
+	m = manageSecure(t, addr)
+	m.cmd("NO \"", "AUTHENTICATE \"PLAIN\" %q", plainAs("c.smith@corp.example", "secret of carol")) // an alias
+	s.Stop()
+	m.cmd("NO (TRYLATER)", "AUTHENTICATE \"PLAIN\" %q", plainAs("carol@corp.example", "secret of carol"))
 }
 
 // TestLDAPSuite: the plugin keeps the contract, also as an executable.
