@@ -165,6 +165,7 @@ type addressParser struct {
 	pos    int
 	broken bool // a comment or a quoted string has no end
 	route  bool // an address had an obsolete route
+	inside bool // of angle brackets, where there are no others
 }
 
 // list reads addresses and groups up to the end.
@@ -215,6 +216,9 @@ func (p *addressParser) member() (a address, group, ok bool) {
 	for after := false; p.space() && p.pos < len(p.s); {
 		switch c := p.s[p.pos]; c {
 		case '<':
+			if p.inside {
+				return a, false, false
+			}
 			return p.angle()
 		case ':':
 			p.pos++
@@ -263,7 +267,9 @@ func (p *addressParser) angle() (a address, group, ok bool) {
 		p.pos += n + 1
 		p.route = true
 	}
+	p.inside = true
 	a, group, ok = p.member()
+	p.inside = false
 	if !ok || group || !p.space() || p.pos >= len(p.s) || p.s[p.pos] != '>' {
 		return a, false, false
 	}

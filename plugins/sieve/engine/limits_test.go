@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"strings"
 	"testing"
 	"time"
@@ -281,5 +282,18 @@ func TestRemembers(t *testing.T) {
 	env.From = "other@example.org"
 	if r, _ := s.Run(context.Background(), m, env); render(r) != "vacation other@example.org" {
 		t.Errorf("to somebody else: %s", render(r))
+	}
+}
+
+// TestNestedAngles: angle brackets within angle brackets are no address, and take no stack.
+func TestNestedAngles(t *testing.T) {
+	defer debug.SetMaxStack(debug.SetMaxStack(1 << 20))
+	for _, s := range []string{"a <b <c@example.org>>", "<<c@example.org>>", strings.Repeat("<a", 1<<19), strings.Repeat("<@a:b", 1<<17), "a " + strings.Repeat("<a ", 1<<18) + "<b@example.org>"} {
+		if list := parseAddresses(s); len(list) != 1 || !list[0].invalid {
+			t.Errorf("%.30s: %d addresses", s, len(list))
+		}
+	}
+	if list := parseAddresses("<a <b@example.org>>, c <d@example.org>"); len(list) != 1 || list[0].full != "d@example.org" {
+		t.Errorf("%+v", list)
 	}
 }
