@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -346,3 +347,44 @@ func (d *fickleDNS) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
 	}
 	w.WriteMsg(r)
 }
+
+// What makes copies dies and hangs under load: of every message that was accepted there is one copy.
+func TestCopiesKilledUnderLoad(t *testing.T) {
+	t.Parallel()
+	for name, settings := range map[string]string{"bcc": `copies = {"example.org" = "all@archive.test"}`, "journal": `to = "all@archive.test"`} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			sink, archive := smtptest.New(t, smtptest.Options{}), smtptest.New(t, smtptest.Options{})
+			g := start(t, forwarding("example.org", "smtp://"+sink.Addr())+strings.TrimPrefix(forwarding("archive.test", "smtp://"+archive.Addr()), basics)+
+				fmt.Sprintf("[[plugin]]\nname = %q\ntimeout = \"2s\"\n[plugin.settings]\n%s\n", name, settings))
+			line := g.log.wait(t, "plugin started", nil)
+			v := fire(t, g, true, func(int, bool) (string, string) { return "alice@example.net", "Subject: x\r\n\r\ntext\r\n" })
+			for _, signal := range []syscall.Signal{syscall.SIGKILL, syscall.SIGSTOP, syscall.SIGKILL} {
+				v.more("sent", &v.next, 40)
+				n := g.log.len()
+				if err := syscall.Kill(pidOf(line), signal); err != nil {
+					t.Fatal(err)
+				}
+				line = g.log.waitFrom(t, n, "plugin restarted", has("plugin", name))
+			}
+			v.more("sent", &v.next, 40)
+			v.end(sink, func(mail.Header, bool) bool { return true })
+			copies := make(map[string]int)
+			for _, m := range archive.Wait(t, int(v.accepted.Load()), patience) {
+				for _, id := range volleyID.FindAllString(string(m.Data), 1) {
+					copies[id]++
+				}
+			}
+			for _, m := range sink.Messages() {
+				if id := mail.NewHeader(m.Data).Get("Message-ID"); copies[id] != 1 {
+					t.Errorf("%d copies of %s", copies[id], id)
+				}
+			}
+			if n := len(archive.Messages()); n != int(v.accepted.Load()) {
+				t.Errorf("%d copies of %d messages", n, v.accepted.Load())
+			}
+		})
+	}
+}
+
+var volleyID = regexp.MustCompile(`<[0-9]+@volley>`)
