@@ -26,3 +26,8 @@ func Allowed(m *mail.Message, recipient int) bool {
 	}
 	return false
 }
+
+// NoteQuarantine is a note that the gateway makes for one call: the plugin before this one on whose
+// word the message is going to be held in quarantine. It is still asked about, for a later plugin
+// may refuse it. No plugin can set it.
+const NoteQuarantine = "postern/quarantine"

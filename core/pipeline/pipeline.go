@@ -171,6 +171,9 @@ func (p *Pipeline) ask(ctx context.Context, step *Step, m Message, v Version, wh
 	}
 	msg := &mail.Message{Envelope: env, Header: v.Header, Body: v.Body, Scores: v.Run.Scores, Notes: v.Run.Notes}
 	p.allow(ctx, msg)
+	if v.Disposition == Quarantine {
+		msg.Notes = with(msg.Notes, sdk.NoteQuarantine, v.By)
+	}
 	if whole != "" {
 		msg.Notes = with(msg.Notes, sdk.NoteEnvelope, whole)
 	}

@@ -172,6 +172,20 @@ func TestNoAnswerIsNoVerdict(t *testing.T) {
 	expect(t, run(s, message("a@x.test")), "deliver from: a X-Postern-Unscanned: p0 (too large);")
 }
 
+// A plugin is told that one before it wants the message held; that stays out of the message.
+func TestQuarantineIsTold(t *testing.T) {
+	var told []string
+	look := func(m *mail.Message) (*sdk.Verdict, error) {
+		told = append(told, m.Notes[sdk.NoteQuarantine])
+		return sdk.Continue(), nil
+	}
+	v := run(steps(look, func(*mail.Message) (*sdk.Verdict, error) { return sdk.Quarantine("spam"), nil }, look), message("a@x.test"))
+	expect(t, v, "quarantine from: a")
+	if !slices.Equal(told, []string{"", "p1"}) || v[0].Run.Notes[sdk.NoteQuarantine] != "" {
+		t.Errorf("told %q, notes %v", told, v[0].Run.Notes)
+	}
+}
+
 func TestResume(t *testing.T) {
 	var asked []string
 	ask := func(name string, v *sdk.Verdict) filter {
