@@ -48,11 +48,16 @@ func TestStopForced(t *testing.T) {
 	r.scripts.hold, r.scripts.held = make(chan struct{}), make(chan struct{})
 	p.talk("C: PUTSCRIPT \"a\" \"keep;\"")
 	<-r.scripts.held
-	time.AfterFunc(200*time.Millisecond, func() { close(r.scripts.hold) })
-	r.end()
-	if _, err := p.r.ReadString('\n'); err == nil {
-		t.Error("the connection has not been cut off")
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		r.end()
+	}()
+	if line, err := p.r.ReadString('\n'); err == nil {
+		t.Errorf("the connection has not been cut off: %q", line)
 	}
+	close(r.scripts.hold) // only now: the command has not ended before
+	<-ended
 }
 
 // broken is a [Scripts] that panics.
