@@ -1,8 +1,10 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"embed"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -132,30 +134,67 @@ func writePlugin(dir string, p newPlugin) error {
 	return nil
 }
 
-// completeModule fills in the indirect requirements and their checksums. The SDK's own
-// checksums spare a look-up of each, so that it works offline with what is in the cache.
+// completeModule fills in the indirect requirements and their checksums. Those of the SDK itself
+// spare a look-up of each, so that it works offline with what building the gateway has fetched.
 func completeModule(ctx context.Context, dir, sdkDir string) error {
 	if sdkDir != "" {
-		if sums, err := os.ReadFile(filepath.Join(sdkDir, "go.sum")); err == nil {
-			if err := os.WriteFile(filepath.Join(dir, "go.sum"), sums, 0o644); err != nil {
-				return err
-			}
+		if err := inheritModule(ctx, dir, sdkDir); err != nil {
+			return err
 		}
 	}
 	var first error
 	for _, line := range [][]string{{"mod", "tidy"}, {"list", "-mod=mod", "-deps", "-test", "./..."}} {
-		cmd := exec.CommandContext(ctx, "go", line...)
-		cmd.Dir = dir
-		cmd.Env = append(os.Environ(), "GOWORK=off", "GOFLAGS=") // which may forbid what is wanted here
-		out, err := cmd.CombinedOutput()
+		_, err := runGo(ctx, dir, line...)
 		if err == nil {
 			return nil
 		}
 		if first == nil {
-			first = fmt.Errorf("go %s: %w\n%s", strings.Join(line, " "), err, out)
+			first = err
 		}
 	}
 	return first
+}
+
+// inheritModule begins with the checksums and with all that the SDK requires: with the whole list
+// at hand, go looks into the go.mod of no module that it does not build. Tidying drops the rest.
+func inheritModule(ctx context.Context, dir, sdkDir string) error {
+	sums, err := os.ReadFile(filepath.Join(sdkDir, "go.sum"))
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(dir, "go.sum"), sums, 0o644); err != nil {
+		return err
+	}
+	out, err := runGo(ctx, sdkDir, "mod", "edit", "-json")
+	if err != nil {
+		return err
+	}
+	var mod struct {
+		Require []struct{ Path, Version string }
+	}
+	if err := json.Unmarshal(out, &mod); err != nil {
+		return fmt.Errorf("the SDK's go.mod: %w", err)
+	}
+	edit := []string{"mod", "edit"}
+	for _, r := range mod.Require {
+		edit = append(edit, "-require="+r.Path+"@"+r.Version)
+	}
+	_, err = runGo(ctx, dir, edit...)
+	return err
+}
+
+// runGo runs a go command in a folder and returns its standard output; an error has all it said.
+func runGo(ctx context.Context, dir string, args ...string) ([]byte, error) {
+	cmd := exec.CommandContext(ctx, "go", args...)
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "GOWORK=off", "GOFLAGS=") // which may forbid what is wanted here
+	var said bytes.Buffer
+	cmd.Stderr = &said
+	out, err := cmd.Output()
+	if err != nil {
+		return nil, fmt.Errorf("go %s: %w\n%s%s", strings.Join(args, " "), err, out, said.Bytes())
+	}
+	return out, nil
 }
 
 func nextSteps(w io.Writer, dir, name string) {
