@@ -1,11 +1,13 @@
 package admin
 
 import (
+	"encoding/json"
 	"strings"
 	"testing"
 	"time"
 	"unicode/utf8"
 
+	"github.com/postern-mail/postern/core/queue"
 	"github.com/postern-mail/postern/sdk/mail"
 )
 
@@ -75,5 +77,33 @@ func FuzzFirstText(f *testing.F) {
 	f.Fuzz(func(t *testing.T, message string) {
 		textOf(t, message)
 		words(message)
+	})
+}
+
+// What is in quarantine is found by what is shown of it, and is shown as it is.
+func FuzzSearch(f *testing.F) {
+	f.Add("Subject: =?utf-8?q?Gr=C3=BC=C3=9Fe?= x\r\nFrom: \"\xff\" <a@b.test>\r\nMessage-ID: <\x1b>\r\n\r\n", "grü")
+	f.Add("Subject: =?iso-2022-jp?b?GyRC?=\r\nsubject:\r\n\r\n", "\u0130")
+	f.Fuzz(func(t *testing.T, header, text string) {
+		e := &queue.Entry{Header: mail.NewHeader([]byte(header)), Run: queue.Run{Notes: map[string]string{queue.QuarantineNote: "spam"}},
+			Envelope: mail.Envelope{Recipients: []mail.Recipient{{Path: mail.MustPath("Bob@example.org")}}}}
+		h, ok := describeHeld(e, []queue.Record{{State: queue.Held, Expires: time.Unix(1e9, 0), Reason: "r"}})
+		if !ok {
+			t.Fatal("not held")
+		}
+		encoded, err := json.Marshal(h)
+		var back Quarantined
+		if err != nil || json.Unmarshal(encoded, &back) != nil || back.Subject != h.Subject || back.Author != h.Author || back.MessageID != h.MessageID {
+			t.Fatalf("%+v became %+v, %v", h, back, err)
+		}
+		for _, s := range []Search{{Text: h.Subject, From: h.Author}, {Text: h.MessageID}, {Text: h.ID, Recipient: "bob@EXAMPLE", Plugin: "spam"}} {
+			if !s.match(&h) {
+				t.Fatalf("%+v does not find %+v", s, h)
+			}
+		}
+		found := (&Search{Text: text}).match(&h)
+		if strings.Contains(h.Subject, text) && utf8.ValidString(text) && !found {
+			t.Fatalf("%q does not find %q", text, h.Subject)
+		}
 	})
 }

@@ -393,3 +393,28 @@ func FuzzContent(f *testing.F) {
 		l.note(v)
 	})
 }
+
+// Where a second look finds what was removed, the first look or the removing was wrong.
+func FuzzStrip(f *testing.F) {
+	f.Add(wrap("a.exe", pe))
+	f.Add("Content-Type: multipart/mixed; boundary=o\r\n\r\n--o\r\nContent-Type: message/rfc822; name=f.exe\r\n\r\n" + wrap("a.exe", plain) + "\r\n--o--\r\n")
+	f.Add("Content-Type: multipart/mixed; boundary=o\r\n\r\n--o\r\nContent-Type: a/b; name=a.exe\r\n--o\r\nContent-Disposition: x; filename*=utf-8''%61.exe\r\n\r\n--o")
+	f.Add("Content-Type: a/b; name==?utf-8?q?a.exe?=\r\n\r\nx")
+	p := configured(f, "ambiguous = \"accept\"\n[[rule]]\nname = \"programs\"\nnames = [\"exe\"]\naction = \"strip\"\n")
+	f.Fuzz(func(t *testing.T, s string) {
+		s = strings.ReplaceAll(strings.NewReplacer("\r", "", "\x00", "").Replace(s), "\n", "\r\n")
+		v := run(t, p, s)
+		body, removed := sdktest.Body(t, v)
+		if !removed || v.Notes["ambiguous"] != "" {
+			return
+		}
+		h := message(t, s).Header
+		if err := sdktest.Apply(v, &h); err != nil {
+			t.Fatal(err)
+		}
+		after := string(h.Block()) + string(body)
+		if _, again := sdktest.Body(t, run(t, p, after)); again {
+			t.Fatalf("%q became %q", s, after)
+		}
+	})
+}

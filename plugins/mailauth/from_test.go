@@ -2,6 +2,8 @@ package mailauth
 
 import (
 	"fmt"
+	netmail "net/mail"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -156,9 +158,22 @@ func FuzzAuthors(f *testing.F) {
 		if strings.ContainsAny(s, "\r\n") {
 			return
 		}
-		ds, _ := authors(mail.NewHeader([]byte("From: " + s + "\r\n\r\n")))
+		ds, err := authors(mail.NewHeader([]byte("From: " + s + "\r\n\r\n")))
 		if len(ds) > maxAuthors {
 			t.Fatalf("%v", ds)
+		}
+		for _, d := range ds {
+			if again, err := mail.ParseDomain(d.String()); err != nil || again != d || d.IsZero() {
+				t.Fatalf("%q in %q: %v", d, s, err)
+			}
+		}
+		// Whom another reader takes for an author is one.
+		list, _ := netmail.ParseAddressList(s)
+		for _, a := range list {
+			d, bad := mail.ParseDomain(a.Address[strings.LastIndexByte(a.Address, '@')+1:])
+			if err == nil && bad == nil && !slices.Contains(ds, d) {
+				t.Fatalf("%q is from %v, and not from %v", s, ds, a)
+			}
 		}
 	})
 }

@@ -108,3 +108,30 @@ func TestDifferencesLinear(t *testing.T) {
 		t.Error("a field that is too large")
 	}
 }
+
+// What a filter makes of a header is what the message gets, but for fields that are ours.
+func FuzzDifferences(f *testing.F) {
+	f.Add("A: 1\r\nB: 2\r\nA: 1\r\n\r\n", "B: 2\r\nA:1\r\nA : 1\r\n b\r\nX-Postern-Spam: no\r\n\r\n")
+	f.Add("A:\r\n\r\n", "A:\r\n \r\nB: \xff\r\n\tx")
+	// Listeners take nothing but whole line ends, and no NUL.
+	onWire := func(s string) []byte {
+		return []byte(strings.ReplaceAll(strings.NewReplacer("\r", "", "\x00", "").Replace(s), "\n", "\r\n"))
+	}
+	f.Fuzz(func(t *testing.T, a, b string) {
+		was, _ := mail.SplitMessage(onWire(a))
+		is, _ := mail.SplitMessage(onWire(b))
+		edits, err := differences(was, is)
+		if err == errTooDifferent && len(a)+len(b) > maxName {
+			return
+		}
+		got := was
+		if err == nil {
+			err = sdktest.Apply(&sdk.Verdict{Edits: edits}, &got)
+		}
+		want := is
+		want.RemoveIf(func(f mail.Field) bool { return ours(f) && !was.Has(f.Name) })
+		if err != nil || names(got) != names(want) {
+			t.Fatalf("%q with edits for %q is %q: %v", a, b, got.Block(), err)
+		}
+	})
+}

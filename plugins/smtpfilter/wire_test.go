@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"errors"
+	"net/url"
 	"strings"
 	"testing"
 
@@ -137,4 +138,16 @@ func TestXtext(t *testing.T) {
 	if got := xtext(strings.Repeat("\n", 1000)); len(got) > 255 {
 		t.Errorf("%d octets", len(got))
 	}
+}
+
+// Whatever a client calls itself is one attribute of one command, cut if need be.
+func FuzzXtext(f *testing.F) {
+	f.Add("a+b=c d\r\nRSET\r\n")
+	f.Fuzz(func(t *testing.T, s string) {
+		x := xtext(s)
+		back, err := url.PathUnescape(strings.ReplaceAll(strings.ReplaceAll(x, "%", "%25"), "+", "%"))
+		if strings.ContainsFunc(x, func(r rune) bool { return r <= ' ' || r > '~' || r == '=' }) || len(x) > 252 || err != nil || !strings.HasPrefix(s, back) || len(x) < 250 && back != s {
+			t.Fatalf("%q became %q: %q, %v", s, x, back, err)
+		}
+	})
 }

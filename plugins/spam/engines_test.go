@@ -6,10 +6,12 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/postern-mail/postern/plugins/internal/mime"
 	"github.com/postern-mail/postern/sdk"
 	"github.com/postern-mail/postern/sdk/mail"
 	"github.com/postern-mail/postern/sdk/sdktest"
@@ -238,4 +240,43 @@ func TestHead(t *testing.T) {
 	if _, err := head(message(parts)); err != errTooLarge {
 		t.Errorf("%d parts: %v", maxParts+1, err)
 	}
+}
+
+// An engine sees all parts of what is left of a message, as those who read the message do.
+func FuzzHead(f *testing.F) {
+	f.Add("Content-Type: multipart/mixed; boundary=o\r\n\r\nx\r\n--o\r\nContent-Type: multipart/alternative; boundary=i\r\n\r\n--i\r\n\r\na\r\n--i--\r\nx\r\n" +
+		"--o\r\nContent-Type: message/rfc822\r\n\r\nSubject: s\r\n\r\nb\r\n--o\r\nContent-Type: image/png\r\n\r\nx\r\n--o--\r\ny")
+	f.Add("Content-Type: multipart/mixed; boundary=o\r\n\r\n--o\r\nContent-Type: multipart/mixed; boundary=i\r\n\r\n--o\r\nContent-Type: a/b\r\n\r\n--o--")
+	parts := func(t *testing.T, m *mail.Message) (list []string, defects mime.Defect) {
+		tree, err := mime.Walk(m.Header, m.Body, mime.Limits{Parts: maxParts, Headers: maxHead})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for p := range tree.All {
+			list = append(list, fmt.Sprintf("%d %s %q", p.Depth, p.Type, strings.TrimRight(string(p.Header.Block()), "\r\n")))
+		}
+		return list, tree.Defects
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		m := message(strings.ReplaceAll(strings.NewReplacer("\r", "", "\x00", "").Replace(s), "\n", "\r\n"))
+		c, err := head(m)
+		if err == errTooLarge {
+			return
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := c.open()
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, _ := io.ReadAll(r)
+		if len(b) > maxHead || int64(len(b)) != c.size {
+			t.Fatalf("%d bytes, of %d", len(b), c.size)
+		}
+		want, defects := parts(t, m)
+		if got, _ := parts(t, message(string(b))); defects&mime.Ambiguous == 0 && !slices.Equal(got, want) {
+			t.Fatalf("%q became\n%q:\n%q, want\n%q", s, b, got, want)
+		}
+	})
 }

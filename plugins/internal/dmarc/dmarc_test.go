@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -288,8 +289,18 @@ func FuzzParse(f *testing.F) {
 		if !ok {
 			return
 		}
-		if r.P == "" || r.PSD == 0 || len(r.Reports) > maxReports {
+		if !slices.Contains([]Policy{None, Quarantine, Reject}, r.P) || policy(string(r.SP)) != r.SP || policy(string(r.NP)) != r.NP || !strings.ContainsRune("ynu", rune(r.PSD)) ||
+			!isOptions(r.FailureOptions) || len(r.Reports) > maxReports || r.Unusable && len(r.Reports) > 0 {
 			t.Fatalf("%+v", r)
+		}
+		for _, to := range r.Reports {
+			if again, err := mail.ParsePath(to.String()); err != nil || again != to || to.IsZero() || !to.IsASCII() {
+				t.Fatalf("%q", to)
+			}
+		}
+		// A tag that nobody knows changes nothing (RFC 9989 §4.7).
+		if more, ok := Parse(s + "; x=y"); len(s) < maxRecord-5 && (!ok || !reflect.DeepEqual(more, r)) {
+			t.Fatalf("%+v became %+v", r, more)
 		}
 	})
 }

@@ -365,3 +365,45 @@ func TestDestinations(t *testing.T) {
 		}
 	}
 }
+
+// Whatever a crash or a full disk left of a day, what can be read of it makes reports.
+func FuzzJournal(f *testing.F) {
+	j := open(f, f.TempDir())
+	add(f, j, noon, observed("a.test", "192.0.2.1"), observed("b.test", "2001:db8::1"), observed("a.test", "192.0.2.1"))
+	day := noon.Format(dayForm)
+	path := filepath.Join(j.dir, day+dataSuffix)
+	good, err := os.ReadFile(path)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(good)
+	f.Add(good[:len(good)-2])
+	f.Add([]byte("{\"p\":{\"d\":\"x\"},\"rua\":[{}],\"r\":{\"s\":[{},{\"d\":\"\\u0000\"}]}}\nnull\n[]\n{}\n\xff\n"))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		j := open(t, t.TempDir())
+		if err := os.WriteFile(filepath.Join(j.dir, day+dataSuffix), text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		reports, err := j.Reports(day)
+		if err != nil {
+			t.Fatal(err)
+		}
+		messages := 0
+		for _, r := range reports {
+			for _, n := range r.rows {
+				messages += n
+			}
+			encoded, err := r.XML(sender)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var back feedback
+			if err := xml.Unmarshal(encoded, &back); err != nil || len(back.Records) != len(r.rows) || len(r.rows) == 0 {
+				t.Fatalf("%v in %s", err, encoded)
+			}
+		}
+		if lines := bytes.Count(text, []byte("\n")); messages > lines {
+			t.Fatalf("%d messages of %d lines", messages, lines)
+		}
+	})
+}

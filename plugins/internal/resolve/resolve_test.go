@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"testing"
 
@@ -155,4 +156,29 @@ func TestText(t *testing.T) {
 			t.Errorf("%q: %q, %v", want, got, err)
 		}
 	}
+}
+
+// A text is what its bytes are on the wire, whatever they are.
+func FuzzText(f *testing.F) {
+	f.Add([]byte("v=spf1 \\\" ; \x00\xff\\032\\"))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		if len(text) > 1000 {
+			return
+		}
+		var data []byte
+		for piece := range slices.Chunk(text, 255) {
+			data = append(append(data, byte(len(piece))), piece...)
+		}
+		if data == nil {
+			data = []byte{0}
+		}
+		wire := append([]byte{1, 'x', 0, 0, 16, 0, 1, 0, 0, 0, 9, byte(len(data) >> 8), byte(len(data))}, data...)
+		rr, _, err := dns.UnpackRR(wire, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := Text(rr.(*dns.TXT)); got != string(text) {
+			t.Fatalf("%q became %q", text, got)
+		}
+	})
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -155,15 +156,60 @@ func FuzzCheck(f *testing.F) {
 		z := suiteZone{"example.org": txt(policy), "b.test": txt(other), "c.test": txt(other), "d.test": txt(other)}
 		c := &counted{suiteZone: z}
 		q := query("a@example.org")
-		q.Local = local
+		q.Local, q.Helo, q.Receiver, q.Explain = local, local, "mx.test", true
 		got := Check(t.Context(), c, q)
 		if c.n > 1+maxTerms*(1+maxMX)+1+maxNames+1 {
 			t.Fatalf("%d queries", c.n)
+		}
+		if none := got.Result == None || got.Result == TempError || got.Result == PermError; none != (got.Err != nil) {
+			t.Fatalf("%+v", got)
+		}
+		printable := func(s string) bool {
+			return !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' })
+		}
+		if x := got.Explanation; x != "" && (got.Result != Fail || len(x) > maxExpansion || printable(local) && !printable(x)) {
+			t.Fatalf("%+v", got)
 		}
 		switch got.Result {
 		case None, Neutral, Pass, Fail, SoftFail, TempError, PermError:
 		default:
 			t.Fatalf("result %q", got.Result)
+		}
+	})
+}
+
+// The grammar of RFC 7208 §7.1 as one expression agrees about what a macro-string is, and what
+// one stands for is made of what it may be made of.
+func FuzzMacro(f *testing.F) {
+	for _, s := range []string{"%{ir}.%{v}._spf.%{d2}", "%%%_%-", "%{l1r+-_}x%{L}", "%{d0}", "%{d00}", "%{x}", "%{", "%", "a b", "%{c}%{R}%{T}", "%{s99999999999999999999}"} {
+		f.Add(s, "joe+x-y.z")
+	}
+	grammar := regexp.MustCompile(`^(?:[!-$&-~]|%[%_-]|%\{[slodiphcrtvSLODIPHCRTV](?:0*[1-9][0-9]*)?[rR]?[-.+,/_=]*\})*$`)
+	huge := regexp.MustCompile(`[0-9]{19}`)
+	forAll := regexp.MustCompile(`%\{[crtCRT]`)
+	f.Fuzz(func(t *testing.T, s, local string) {
+		if huge.MatchString(s) {
+			return
+		}
+		all := isMacroString(s, true)
+		if want := grammar.MatchString(s); all != want || isMacroString(s, false) != (all && !forAll.MatchString(strings.ReplaceAll(s, "%%", ""))) {
+			t.Fatalf("%q: %t, want %t", s, all, want)
+		}
+		if !all {
+			return
+		}
+		e := &evaluation{ctx: t.Context(), r: suiteZone{}, q: query("a@example.org"), sender: "example.org"}
+		e.q.Local, e.q.Helo = local, local
+		out, err := e.expand(s, "example.org")
+		if err != nil && !errors.Is(err, errPerm) || len(out) > maxExpansion {
+			t.Fatalf("%q: %d bytes, %v", s, len(out), err)
+		}
+		if strings.ContainsAny(out, "\r\n\x00") && !strings.ContainsAny(local, "\r\n\x00") {
+			t.Fatalf("%q became %q", s, out)
+		}
+		name, err := e.target(s, "example.org")
+		if err == nil && (len(name) > 253 || !strings.HasSuffix(strings.TrimSuffix(out, "."), name)) {
+			t.Fatalf("%q became %q and %q", s, out, name)
 		}
 	})
 }
