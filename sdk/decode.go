@@ -24,15 +24,18 @@ func decodeClient(c *proto.Client) mail.Client {
 	}
 	addr, _ := netip.ParseAddr(c.Addr)
 	return mail.Client{
-		Addr:     addr,
-		Port:     uint16(c.Port),
-		Helo:     c.Helo,
-		Host:     c.Host,
-		User:     c.User,
-		Protocol: c.Protocol,
-		TLS:      c.Tls,
-		Listener: c.Listener,
-		Class:    mail.Class(c.Class),
+		Addr:        addr,
+		Port:        uint16(c.Port),
+		Helo:        c.Helo,
+		Host:        c.Host,
+		User:        c.User,
+		Protocol:    c.Protocol,
+		TLS:         c.Tls,
+		Listener:    c.Listener,
+		Class:       mail.Class(c.Class),
+		Mechanism:   c.Mechanism,
+		PTR:         c.Ptr,
+		Connections: int(c.Connections),
 	}
 }
 

@@ -194,7 +194,8 @@ func decodeStatus(s *proto.Status) mail.Status {
 
 func encodeClient(c mail.Client) *proto.Client {
 	pc := &proto.Client{Port: uint32(c.Port), Helo: line(c.Helo), Host: line(c.Host), User: line(c.User), Protocol: line(c.Protocol),
-		Tls: line(c.TLS), Listener: line(c.Listener), Class: proto.Class(c.Class)}
+		Tls: line(c.TLS), Listener: line(c.Listener), Class: proto.Class(c.Class),
+		Mechanism: line(c.Mechanism), Ptr: line(c.PTR), Connections: uint32(max(c.Connections, 0))}
 	if c.Addr.IsValid() {
 		pc.Addr = c.Addr.String()
 	}

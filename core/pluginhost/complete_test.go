@@ -121,7 +121,8 @@ func TestHostCallsKeepEveryField(t *testing.T) {
 
 	sent := sdk.Submission{Origin: mail.Fetched, ReversePath: mail.MustPath("from@example.net"), Recipients: []mail.Path{a, mail.MustPath("b@example.org")},
 		Header: mail.NewHeader([]byte("Subject: \xff\r\n\r\n")), Body: strings.NewReader("text\r\n"),
-		Client: mail.Client{Addr: netip.MustParseAddr("192.0.2.1"), Port: 25, Helo: "helo", Host: "host.example", User: "user", Protocol: "POP3", TLS: "TLS1.3", Listener: "l", Class: mail.Relay}}
+		Client: mail.Client{Addr: netip.MustParseAddr("192.0.2.1"), Port: 25, Helo: "helo", Host: "host.example", User: "user", Protocol: "POP3", TLS: "TLS1.3", Listener: "l", Class: mail.Relay,
+			Mechanism: "PLAIN", PTR: "ptr.example", Connections: 3}}
 	complete(t, reflect.ValueOf(sent), "Submission")
 	_, err = h.Submit(ctx, sent)
 	var st mail.Status
@@ -129,7 +130,7 @@ func TestHostCallsKeepEveryField(t *testing.T) {
 		t.Errorf("the refusal is %+v (%v), want %+v", st, err, k.refusal)
 	}
 	client := sent.Client
-	client.User, client.Class = "", 0 // never the plugin's to say
+	client.User, client.Mechanism, client.Class = "", "", 0 // never the plugin's to say
 	k.taken.Message = nil
 	same("submission", k.taken, Submission{Plugin: "p", Origin: sent.Origin, ReversePath: sent.ReversePath, Recipients: sent.Recipients, Client: client}, nil)
 	same("message", k.text, "Subject: \xff\r\n\r\ntext\r\n", nil)

@@ -68,6 +68,15 @@ type Client struct {
 	TLS      string // "TLS1.3 TLS_AES_128_GCM_SHA256"; "" in the clear
 	Listener string // name or address of the listener
 	Class    Class
+	// Mechanism is the SASL mechanism that it logged in with: PLAIN, SCRAM-SHA-256, ...; "" if none.
+	Mechanism string
+	// PTR is the name that the DNS has for Addr: Host, or one that does not lead back to Addr.
+	// Whoever has the address can have any name there, so nothing may be decided by it. "" if
+	// there is none, and where the DNS could not say whether it leads back.
+	PTR string
+	// Connections is how many connections its IPv4 address or IPv6 /64 had with the listener
+	// when this one began, this one counted; 0: not counted.
+	Connections int
 }
 
 // BodyType is the BODY parameter of MAIL (RFC 6152).

@@ -1064,8 +1064,16 @@ type Client struct {
 	// "TLS1.3 TLS_AES_128_GCM_SHA256"; empty in the clear.
 	Tls string `protobuf:"bytes,7,opt,name=tls,proto3" json:"tls,omitempty"`
 	// Name or address of the listener.
-	Listener      string `protobuf:"bytes,8,opt,name=listener,proto3" json:"listener,omitempty"`
-	Class         Class  `protobuf:"varint,9,opt,name=class,proto3,enum=postern.plugin.v1.Class" json:"class,omitempty"`
+	Listener string `protobuf:"bytes,8,opt,name=listener,proto3" json:"listener,omitempty"`
+	Class    Class  `protobuf:"varint,9,opt,name=class,proto3,enum=postern.plugin.v1.Class" json:"class,omitempty"`
+	// SASL mechanism that it logged in with; empty if none.
+	Mechanism string `protobuf:"bytes,10,opt,name=mechanism,proto3" json:"mechanism,omitempty"`
+	// The name that the DNS has for addr: host, or one that does not lead back to addr. Decide
+	// nothing by it. Empty if there is none, or the DNS could not say.
+	Ptr string `protobuf:"bytes,11,opt,name=ptr,proto3" json:"ptr,omitempty"`
+	// How many connections its IPv4 address or IPv6 /64 had with the listener when this one began,
+	// this one counted; 0: not counted.
+	Connections   uint32 `protobuf:"varint,12,opt,name=connections,proto3" json:"connections,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1161,6 +1169,27 @@ func (x *Client) GetClass() Class {
 		return x.Class
 	}
 	return Class_CLASS_STRANGER
+}
+
+func (x *Client) GetMechanism() string {
+	if x != nil {
+		return x.Mechanism
+	}
+	return ""
+}
+
+func (x *Client) GetPtr() string {
+	if x != nil {
+		return x.Ptr
+	}
+	return ""
+}
+
+func (x *Client) GetConnections() uint32 {
+	if x != nil {
+		return x.Connections
+	}
+	return 0
 }
 
 type Envelope struct {
@@ -2808,7 +2837,7 @@ const file_postern_proto_rawDesc = "" +
 	"\x04path\x18\x01 \x01(\v2\x17.postern.plugin.v1.PathR\x04path\x123\n" +
 	"\boriginal\x18\x02 \x01(\v2\x17.postern.plugin.v1.PathR\boriginal\x12\x16\n" +
 	"\x06notify\x18\x03 \x01(\rR\x06notify\x12\x14\n" +
-	"\x05orcpt\x18\x04 \x01(\tR\x05orcpt\"\xe6\x01\n" +
+	"\x05orcpt\x18\x04 \x01(\tR\x05orcpt\"\xb8\x02\n" +
 	"\x06Client\x12\x12\n" +
 	"\x04addr\x18\x01 \x01(\tR\x04addr\x12\x12\n" +
 	"\x04port\x18\x02 \x01(\rR\x04port\x12\x12\n" +
@@ -2818,7 +2847,11 @@ const file_postern_proto_rawDesc = "" +
 	"\bprotocol\x18\x06 \x01(\tR\bprotocol\x12\x10\n" +
 	"\x03tls\x18\a \x01(\tR\x03tls\x12\x1a\n" +
 	"\blistener\x18\b \x01(\tR\blistener\x12.\n" +
-	"\x05class\x18\t \x01(\x0e2\x18.postern.plugin.v1.ClassR\x05class\"\x8b\x04\n" +
+	"\x05class\x18\t \x01(\x0e2\x18.postern.plugin.v1.ClassR\x05class\x12\x1c\n" +
+	"\tmechanism\x18\n" +
+	" \x01(\tR\tmechanism\x12\x10\n" +
+	"\x03ptr\x18\v \x01(\tR\x03ptr\x12 \n" +
+	"\vconnections\x18\f \x01(\rR\vconnections\"\x8b\x04\n" +
 	"\bEnvelope\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x121\n" +
 	"\x06origin\x18\x02 \x01(\x0e2\x19.postern.plugin.v1.OriginR\x06origin\x12:\n" +

@@ -104,14 +104,17 @@ func envelope(e *mail.Envelope) *proto.Envelope {
 
 func client(c *mail.Client) *proto.Client {
 	pc := &proto.Client{
-		Port:     uint32(c.Port),
-		Helo:     text(c.Helo),
-		Host:     text(c.Host),
-		User:     text(c.User),
-		Protocol: text(c.Protocol),
-		Tls:      text(c.TLS),
-		Listener: text(c.Listener),
-		Class:    proto.Class(c.Class),
+		Port:        uint32(c.Port),
+		Helo:        text(c.Helo),
+		Host:        text(c.Host),
+		User:        text(c.User),
+		Protocol:    text(c.Protocol),
+		Tls:         text(c.TLS),
+		Listener:    text(c.Listener),
+		Class:       proto.Class(c.Class),
+		Mechanism:   text(c.Mechanism),
+		Ptr:         text(c.PTR),
+		Connections: uint32(c.Connections),
 	}
 	if c.Addr.IsValid() {
 		pc.Addr = c.Addr.String()

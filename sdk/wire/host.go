@@ -42,7 +42,7 @@ func Status(s mail.Status) *proto.Status {
 }
 
 // Client reads what a plugin says of its own client. What is no short line is left out; the
-// class and the user are never the plugin's to say.
+// class, the user and how that logged in are never the plugin's to say.
 func Client(c *proto.Client) mail.Client {
 	word := func(s string) string {
 		if !isLine(s, 255) {
@@ -52,5 +52,5 @@ func Client(c *proto.Client) mail.Client {
 	}
 	addr, _ := netip.ParseAddr(c.GetAddr())
 	return mail.Client{Addr: addr.Unmap(), Port: uint16(c.GetPort()), Helo: word(c.GetHelo()), Host: word(c.GetHost()),
-		Protocol: word(c.GetProtocol()), TLS: word(c.GetTls()), Listener: word(c.GetListener())}
+		Protocol: word(c.GetProtocol()), TLS: word(c.GetTls()), Listener: word(c.GetListener()), PTR: word(c.GetPtr()), Connections: int(c.GetConnections())}
 }

@@ -59,7 +59,9 @@ func corpus(dir string, origin mail.Origin) ([]sample, error) {
 		{"no client", with(func(m *mail.Message) { m.Envelope.Client = mail.Client{} })},
 		{"client that logged in", with(func(m *mail.Message) {
 			m.Envelope.Client.User, m.Envelope.Client.Class, m.Envelope.Client.Protocol = "alice@example.com", mail.Authenticated, "ESMTPSA"
+			m.Envelope.Client.Mechanism = "SCRAM-SHA-256"
 		})},
+		{"client whose name does not lead back", with(func(m *mail.Message) { m.Envelope.Client.Host = "" })},
 		{"verdicts of plugins before it", with(func(m *mail.Message) {
 			m.Scores = map[string]float64{"spam/total": 99.5, "spam/odd": -1e300}
 			m.Notes = map[string]string{"auth/spf": "fail", "x/\u00fc": strings.Repeat("n", 4096)}
@@ -82,6 +84,7 @@ func message(origin mail.Origin, header string, body []byte) *mail.Message {
 			Client: mail.Client{
 				Addr: netip.MustParseAddr("192.0.2.7"), Port: 40000, Helo: "mail.example.com", Host: "mail.example.com",
 				Protocol: "ESMTPS", TLS: "TLS1.3 TLS_AES_128_GCM_SHA256", Listener: "127.0.0.1:25",
+				PTR: "mail.example.com", Connections: 1,
 			},
 		},
 		Header: mail.NewHeader([]byte(header)),
