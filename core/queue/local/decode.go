@@ -16,8 +16,9 @@ var errFormat = errors.New("malformed item")
 
 // decoder reads what encoder wrote. After the first error everything is zero.
 type decoder struct {
-	b   []byte
-	err error
+	b       []byte
+	version byte // of the item
+	err     error
 }
 
 // item is one item of a payload. Its body is not yet checked.
@@ -37,10 +38,16 @@ func (i *item) check() *decoder {
 		d.err = errors.New("item has a wrong checksum")
 		return d
 	}
-	if v := d.u8(); d.err == nil && v != itemVersion {
-		d.err = fmt.Errorf("item has the unknown version %d", v)
-	}
+	d.begin(i.kind)
 	return d
+}
+
+// begin reads the version of an item.
+func (d *decoder) begin(kind byte) {
+	d.version = d.u8()
+	if d.err == nil && (d.version == 0 || d.version > itemVersion(kind)) {
+		d.err = fmt.Errorf("item has the unknown version %d", d.version)
+	}
 }
 
 // nextItem cuts the item at off from a payload.
@@ -286,18 +293,71 @@ func (d *decoder) path() mail.Path {
 }
 
 func (d *decoder) client(c *mail.Client) {
-	if addr := d.bytes(); len(addr) > 0 {
-		var a netip.Addr
-		if a.UnmarshalBinary(addr) != nil {
+	if d.version == 1 {
+		d.client1(c)
+		return
+	}
+	for range d.count(2) {
+		tag, fact := d.u8(), decoder{b: d.bytes()}
+		switch tag {
+		case clientAddr:
+			c.Addr = fact.addr()
+		case clientPort:
+			c.Port = uint16(fact.upTo(math.MaxUint16))
+		case clientHelo:
+			c.Helo = fact.rest()
+		case clientHost:
+			c.Host = fact.rest()
+		case clientUser:
+			c.User = fact.rest()
+		case clientProtocol:
+			c.Protocol = fact.rest()
+		case clientTLS:
+			c.TLS = fact.rest()
+		case clientListener:
+			c.Listener = fact.rest()
+		case clientClass:
+			c.Class = mail.Class(fact.upTo(math.MaxUint8))
+		case clientMechanism:
+			c.Mechanism = fact.rest()
+		case clientPTR:
+			c.PTR = fact.rest()
+		case clientConnections:
+			c.Connections = fact.upTo(math.MaxInt32)
+		default:
+			fact.b = nil
+		}
+		if fact.err != nil || len(fact.b) != 0 {
 			d.fail()
 		}
-		c.Addr = a
 	}
-	port := d.num()
-	if port > math.MaxUint16 {
+}
+
+// rest is all that is left.
+func (d *decoder) rest() string { return string(d.take(len(d.b))) }
+
+func (d *decoder) upTo(max int) int {
+	n := d.num()
+	if n > max {
 		d.fail()
 	}
-	c.Port = uint16(port)
+	return n
+}
+
+func (d *decoder) addr() (a netip.Addr) {
+	if a.UnmarshalBinary(d.take(len(d.b))) != nil {
+		d.fail()
+	}
+	return a
+}
+
+// client1 reads the client of an item of version 1: each fact in its place.
+func (d *decoder) client1(c *mail.Client) {
+	addr := decoder{b: d.bytes()}
+	if c.Addr = addr.addr(); addr.err != nil {
+		d.fail()
+	}
+	c.Port = uint16(d.upTo(math.MaxUint16))
 	for _, s := range [...]*string{&c.Helo, &c.Host, &c.User, &c.Protocol, &c.TLS, &c.Listener} {
 		*s = d.str()
 	}

@@ -18,7 +18,7 @@
 // All numbers are little-endian, all checksums CRC-32C. A segment begins with a header of
 // 64 bytes, written twice, so that a flipped bit costs nothing:
 //
-//	 0  magic "postern" and the format version, 1
+//	 0  magic "postern" and the format version, 2
 //	 8  number of this segment              uint64
 //	16  marker, random                      8 bytes
 //	24  number of its predecessor, or 0     uint64
@@ -49,11 +49,11 @@
 //	32  payload: items
 //
 // An item is a type (1 byte), the length of its body (uint32), the body's checksum
-// (uint32) and the body, which begins with its format version, 1:
+// (uint32) and the body, which begins with its format version, 1 except where said:
 //
 //	add      id, name of the content file, first record of each recipient
-//	message  the rest of the entry before it: family, time, class (1 byte), run,
-//	         envelope, header, body, and how it is kept if that has been planned
+//	message  version 2; the rest of the entry before it: family, time, class (1 byte),
+//	         run, envelope, header, body, and how it is kept if that has been planned
 //	result   id, recipient, its new record
 //	mark     first 16 bytes of the SHA-256 of a key, time
 //	move     as add, and replaces it: the entry was copied from an older segment
@@ -62,6 +62,23 @@
 // gateways wrote reads as mail and copies. Times are Unix nanoseconds (int64, the smallest for none),
 // counts and lengths uvarints. A body above the spool's threshold is not in the log: the
 // base name of its file is, with size and checksum, so a data directory can be moved.
+//
+// What is known of the client ends the envelope: the number of facts (uvarint), and for each
+// its tag (1 byte), the length of its text, and the text; a number is a uvarint, the address
+// 4 or 16 bytes and a zone. Facts that are empty or 0 are left out, unknown tags are skipped.
+//
+//	1 address     4 verified name   7 TLS        10 SASL mechanism
+//	2 port        5 account         8 listener   11 name of the PTR record
+//	3 HELO        6 protocol        9 class      12 connections
+//
+// # Versions
+//
+// Version 1 of message items had the facts in fixed places: address, port, then the strings 3
+// to 8, then the class (1 byte). Both are read. Segments are of version 2 since they have
+// message items of version 2: a gateway that does not know these does not open a directory
+// with such a segment, and leaves it as it is. An older one that went on would set every
+// message aside. To go back to it, have the newer one empty the queue, and move the directory
+// away. A new fact of a client is a new tag, and no new version.
 //
 // # Reclaiming
 //

@@ -4,12 +4,14 @@ import (
 	"bufio"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"time"
 
 	"github.com/postern-mail/postern/core/disk"
 	"github.com/postern-mail/postern/core/queue"
+	"github.com/postern-mail/postern/sdk/mail"
 )
 
 // Dump writes what is in the segments of a queue directory, frame by frame, for people. It
@@ -131,6 +133,7 @@ func dumpEntry(front *item, d *decoder) (string, queue.ID, error) {
 		s += fmt.Sprintf(" in %s at %d checksum %08x", f.content, m.Body.Offset, m.Body.Sum)
 	}
 	s += fmt.Sprintf(" pipeline complete %t done %q\n", m.Run.Complete, m.Run.Done)
+	s += fmt.Sprintf("      client %s\n", dumpClient(&m.Envelope.Client))
 	for i := range records {
 		to := "?"
 		if i < len(m.Envelope.Recipients) {
@@ -139,6 +142,25 @@ func dumpEntry(front *item, d *decoder) (string, queue.ID, error) {
 		s += fmt.Sprintf("      recipient %d <%s>: %s\n", i, to, dumpRecord(&records[i]))
 	}
 	return s, f.id, nil
+}
+
+// dumpClient leaves out what is not known.
+func dumpClient(c *mail.Client) string {
+	s := "none"
+	if c.Addr.IsValid() {
+		s = netip.AddrPortFrom(c.Addr, c.Port).String()
+	}
+	s += " class " + c.Class.String()
+	for _, f := range [...]struct{ name, text string }{{"helo", c.Helo}, {"host", c.Host}, {"ptr", c.PTR}, {"user", c.User},
+		{"mechanism", c.Mechanism}, {"protocol", c.Protocol}, {"tls", c.TLS}, {"listener", c.Listener}} {
+		if f.text != "" {
+			s += fmt.Sprintf(" %s %q", f.name, f.text)
+		}
+	}
+	if c.Connections > 0 {
+		s += fmt.Sprintf(" connections %d", c.Connections)
+	}
+	return s
 }
 
 func dumpRecord(r *queue.Record) string {

@@ -21,11 +21,35 @@ const (
 	itemMove    = 5
 )
 
+// Facts about a client in a message item. The numbers are stored; a reader skips those that it
+// does not know.
 const (
-	itemHeader  = 9
-	itemVersion = 1
-	noTime      = math.MinInt64
+	clientAddr byte = iota + 1
+	clientPort
+	clientHelo
+	clientHost
+	clientUser
+	clientProtocol
+	clientTLS
+	clientListener
+	clientClass
+	clientMechanism
+	clientPTR
+	clientConnections
 )
+
+const (
+	itemHeader = 9
+	noTime     = math.MinInt64
+)
+
+// itemVersion is the version in which items of a kind are written; older ones are read.
+func itemVersion(kind byte) byte {
+	if kind == itemMessage {
+		return 2
+	}
+	return 1
+}
 
 // checksum is CRC-32C.
 func checksum(b []byte) uint32 { return crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)) }
@@ -36,7 +60,7 @@ type encoder struct{ b []byte }
 // begin starts an item and returns where.
 func (e *encoder) begin(kind byte) int {
 	at := len(e.b)
-	e.b = append(e.b, kind, 0, 0, 0, 0, 0, 0, 0, 0, itemVersion)
+	e.b = append(e.b, kind, 0, 0, 0, 0, 0, 0, 0, 0, itemVersion(kind))
 	return at
 }
 
@@ -191,14 +215,42 @@ func (e *encoder) path(p mail.Path) {
 	e.str(p.Domain.String())
 }
 
+// client writes what is known of a client and nothing else: how many facts, which fits into one
+// byte, and each as its number and its text.
 func (e *encoder) client(c *mail.Client) {
-	addr, _ := c.Addr.MarshalBinary() // never fails
-	e.bytes(addr)
-	e.num(int(c.Port))
-	for _, s := range [...]string{c.Helo, c.Host, c.User, c.Protocol, c.TLS, c.Listener} {
-		e.str(s)
+	count := len(e.b)
+	e.u8(0)
+	if c.Addr.IsValid() {
+		var room [24]byte
+		addr, _ := c.Addr.AppendBinary(room[:0]) // never fails
+		e.u8(clientAddr)
+		e.bytes(addr)
+		e.b[count]++
 	}
-	e.u8(byte(c.Class))
+	for _, f := range [...]struct {
+		tag  byte
+		text string
+	}{
+		{clientHelo, c.Helo}, {clientHost, c.Host}, {clientUser, c.User}, {clientProtocol, c.Protocol}, {clientTLS, c.TLS},
+		{clientListener, c.Listener}, {clientMechanism, c.Mechanism}, {clientPTR, c.PTR},
+	} {
+		if f.text != "" {
+			e.u8(f.tag)
+			e.str(f.text)
+			e.b[count]++
+		}
+	}
+	for _, f := range [...]struct {
+		tag byte
+		n   int
+	}{{clientPort, int(c.Port)}, {clientClass, int(c.Class)}, {clientConnections, c.Connections}} {
+		if f.n > 0 {
+			var room [binary.MaxVarintLen64]byte
+			e.u8(f.tag)
+			e.bytes(binary.AppendUvarint(room[:0], uint64(f.n)))
+			e.b[count]++
+		}
+	}
 }
 
 func (e *encoder) result(r *queue.Result) uint32 {

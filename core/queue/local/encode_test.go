@@ -1,15 +1,21 @@
 package local
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"math"
+	"net/netip"
+	"os"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/postern-mail/postern/core/disk"
 	"github.com/postern-mail/postern/core/queue"
 	"github.com/postern-mail/postern/core/queue/queuetest"
+	"github.com/postern-mail/postern/core/spool"
 	"github.com/postern-mail/postern/sdk/mail"
 )
 
@@ -117,6 +123,104 @@ func TestClassIsAByte(t *testing.T) {
 	}
 }
 
+// TestClientFacts: a fact that a newer gateway wrote is skipped, and a malformed one is damage.
+func TestClientFacts(t *testing.T) {
+	helo := "\x03\x04helo"
+	for text, want := range map[string]mail.Client{
+		"\x00":                                {},
+		"\x01" + helo:                         {Helo: "helo"},
+		"\x03\x7f\x00" + helo + "\xff\x03new": {Helo: "helo"},
+		"\x02\x02\x03\xff\xff\x03" + "\x09\x01\x02": {Port: 65535, Class: mail.Relay},
+		"\x01\x01\x04\xc0\x00\x02\x01":              {Addr: netip.MustParseAddr("192.0.2.1")},
+	} {
+		d := decoder{b: []byte(text), version: 2}
+		var c mail.Client
+		if d.client(&c); d.err != nil || len(d.b) != 0 || c != want {
+			t.Errorf("%q: %+v, %v, %d bytes are left", text, c, d.err, len(d.b))
+		}
+	}
+	for _, text := range []string{"", "\x01", "\x02" + helo, "\x01\x03\x05helo", "\x01\x02\x03\x80\x80\x04", "\x01\x02\x00", "\x01\x02\x02\x01\x00",
+		"\x01\x09\x02\x80\x02", "\x01\x01\x03\xc0\x00\x02", "\x01\x0c\x05\x80\x80\x80\x80\x08", "\xff\xff\xff\xff\x7f" + helo} {
+		d := decoder{b: []byte(text), version: 2}
+		if d.client(new(mail.Client)); d.err == nil {
+			t.Errorf("%q was read", text)
+		}
+	}
+}
+
+// version1 is the payload of a frame that a gateway wrote whose items were all of version 1.
+func version1(t testing.TB) []byte {
+	t.Helper()
+	b, err := os.ReadFile("testdata/version1/00000001.log")
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := opened{length: int64(len(b))}
+	if reason, err := o.parse(b[:firstFrame+frameHeader], 1); err != nil || reason != "" || o.head.version != 1 {
+		t.Fatal(reason, err, o.head.version)
+	}
+	fr, ok := decodeFrame(b[firstFrame:], o.head.marker)
+	if !ok {
+		t.Fatal("no frame")
+	}
+	return b[firstFrame+frameHeader:][:fr.size]
+}
+
+// TestVersion1: what an older gateway wrote is read, and nothing that it could not read is
+// added to its segments, also the empty one that it has left.
+func TestVersion1(t *testing.T) {
+	dir, now := t.TempDir(), time.Unix(1.8e9, 5).UTC()
+	if err := os.CopyFS(dir+"/queue", os.DirFS("testdata/version1")); err != nil {
+		t.Fatal(err)
+	}
+	sp, err := spool.Open(spool.Options{Dir: dir + "/spool"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	full := func(id queue.ID) queue.Add {
+		a := queuetest.Full(id, now)
+		if id < 79 { // there was no place for them
+			c := &a.Entry.Envelope.Client
+			c.Mechanism, c.PTR, c.Connections = "", "", 0
+		}
+		if id == 78 {
+			a.Entry.Class, a.Entry.Keep = queue.Mail, nil
+			a.Records[1].Reason = "still held"
+		}
+		return a
+	}
+	for _, ids := range [][]queue.ID{{77, 78}, {77, 78, 79}} {
+		s, err := Open(Options{Dir: dir + "/queue", Content: sp, Clock: func() time.Time { return now }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, id := range ids {
+			e, recs, err := s.Get(t.Context(), id)
+			if want := full(id); err != nil || !reflect.DeepEqual(e, want.Entry) || !reflect.DeepEqual(recs, want.Records) {
+				t.Errorf("%v\n%+v\n%+v\nis not\n%+v\n%+v", err, e, recs, want.Entry, want.Records)
+			}
+		}
+		if len(ids) == 2 {
+			if err := s.Commit(t.Context(), queue.Batch{Add: []queue.Add{full(79)}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, size := range map[string]int64{"00000001.log": 1177, "00000002.log": firstFrame} {
+		if st, err := os.Stat(dir + "/queue/" + name); err == nil && st.Size() != size {
+			t.Errorf("%s has grown to %d bytes", name, st.Size())
+		}
+	}
+	var dump bytes.Buffer
+	if err := Dump(&dump, disk.OS{}, dir+"/queue", 0); err != nil || strings.Contains(dump.String(), "not readable") || strings.Count(dump.String(), "helo \"helo\"") != 3 ||
+		strings.Count(dump.String(), "ptr \"ptr\" user \"user\" mechanism \"SCRAM-SHA-256\"") != 1 {
+		t.Errorf("%v\n%s", err, &dump)
+	}
+}
+
 func TestTimes(t *testing.T) {
 	for _, c := range []struct{ in, out time.Time }{
 		{time.Time{}, time.Time{}},
@@ -149,6 +253,7 @@ func FuzzItems(f *testing.F) {
 	m, _ := nextItem(e.b, int(it.size()))
 	f.Add(m.body)
 	f.Add(m.body[1:]) // as decoder.message reads it
+	f.Add(version1(f))
 	show := func(e *queue.Entry) string {
 		c := *e
 		c.Keep = nil // a pointer: its address is not what counts
@@ -166,19 +271,21 @@ func FuzzItems(f *testing.F) {
 		d := &decoder{b: b}
 		fr := d.front()
 		d.records(fr.records)
-		d = &decoder{b: b}
-		entry := d.message(1, func(n string) string { return n }, "")
-		if d.err != nil {
-			return
-		}
-		if len(entry.Envelope.Recipients) > len(b) {
-			t.Fatal("more recipients than bytes")
-		}
-		var again encoder
-		again.message(entry)
-		d = &decoder{b: again.b}
-		if back := d.message(1, func(n string) string { return n }, ""); d.err != nil || show(back) != show(entry) {
-			t.Fatalf("%s\nbecame\n%s (%v)", show(entry), show(back), d.err)
+		for version := range itemVersion(itemMessage) {
+			d = &decoder{b: b, version: version + 1}
+			entry := d.message(1, func(n string) string { return n }, "")
+			if d.err != nil {
+				continue
+			}
+			if len(entry.Envelope.Recipients) > len(b) {
+				t.Fatal("more recipients than bytes")
+			}
+			var again encoder
+			again.message(entry)
+			d = &decoder{b: again.b, version: itemVersion(itemMessage)}
+			if back := d.message(1, func(n string) string { return n }, ""); d.err != nil || show(back) != show(entry) {
+				t.Fatalf("%s\nbecame\n%s (%v)", show(entry), show(back), d.err)
+			}
 		}
 	})
 }

@@ -16,12 +16,14 @@ const (
 	maxPayload    = 256 << 20
 )
 
-const magic = "postern\x01"
+// magic ends in the version in which segments are written; older ones are read.
+const magic = "postern\x02"
 
 type marker [8]byte
 
 // segHeader is what a segment says of itself and its predecessor.
 type segHeader struct {
+	version byte // as read
 	number  uint32
 	marker  marker
 	prev    uint32 // 0: none
@@ -57,10 +59,11 @@ func decodeSegHeader(b []byte) (segHeader, error) {
 		if checksum(b[:60]) != binary.LittleEndian.Uint32(b[60:]) || string(b[:7]) != magic[:7] {
 			continue
 		}
-		if b[7] != magic[7] {
+		if b[7] == 0 || b[7] > magic[7] {
 			return segHeader{}, errVersion
 		}
 		return segHeader{
+			version: b[7],
 			number:  uint32(binary.LittleEndian.Uint64(b[8:])),
 			marker:  marker(b[16:24]),
 			prev:    uint32(binary.LittleEndian.Uint64(b[24:])),

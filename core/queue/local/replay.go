@@ -212,8 +212,8 @@ func eachItem(payload []byte, f func(it *item, message item) error) error {
 // checkItem decodes an item as far as replay needs it. The frame's checksum has covered it.
 func checkItem(it *item) error {
 	d := &decoder{b: it.body}
-	if v := d.u8(); v != itemVersion {
-		return fmt.Errorf("item has the unknown version %d", v)
+	if d.begin(it.kind); d.err != nil {
+		return d.err
 	}
 	switch it.kind {
 	case itemAdd, itemMove:
@@ -298,7 +298,7 @@ func (s *Store) sweep() error {
 }
 
 // resume makes what was read durable and finds a segment to write to: the last one if it
-// is empty, else a new one.
+// is empty and of our version, else a new one.
 func (s *Store) resume(found []opened, now time.Time) error {
 	if len(found) == 0 {
 		return s.startSegment(now)
@@ -311,7 +311,7 @@ func (s *Store) resume(found []opened, now time.Time) error {
 	if err := s.o.FS.SyncDir(s.o.Dir); err != nil {
 		return err
 	}
-	if last.length == firstFrame && !last.broken && last.seg.number == s.lastNumber {
+	if last.length == firstFrame && last.head.version == magic[7] && !last.broken && last.seg.number == s.lastNumber {
 		last.seg.size = firstFrame
 		s.current = last.seg
 		return nil

@@ -145,7 +145,8 @@ func Full(id queue.ID, now time.Time) queue.Add {
 				{Path: mail.MustPath("jürgen@bücher.example"), Original: mail.MustPath("alias@example.org"), Notify: mail.NotifySuccess | mail.NotifyDelay, ORCPT: "rfc822;alias@example.org"},
 				{Path: mail.MustPath("x@[192.0.2.1]")},
 			},
-			Client: mail.Client{Addr: netip.MustParseAddr("fe80::1%eth0"), Port: 65535, Helo: "helo", Host: "host", User: "user", Protocol: "ESMTPSA", TLS: "TLS1.3 X", Listener: "mx", Class: mail.Authenticated},
+			Client: mail.Client{Addr: netip.MustParseAddr("fe80::1%eth0"), Port: 65535, Helo: "helo", Host: "host", User: "user", Protocol: "ESMTPSA", TLS: "TLS1.3 X", Listener: "mx", Class: mail.Authenticated,
+				Mechanism: "SCRAM-SHA-256", PTR: "ptr", Connections: 300},
 		},
 	}
 	return queue.Add{Entry: e, Records: []queue.Record{
