@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -42,7 +43,8 @@ func converse(t *testing.T, input []byte) {
 	go srv.Serve(l)
 	ours, theirs := net.Pipe()
 	l.conns <- theirs
-	go func() {
+	var client sync.WaitGroup
+	client.Go(func() {
 		// "|" waits for the reply to what came before, as a client does at DATA.
 		first := true
 		for part := range strings.SplitSeq(string(input), "|") {
@@ -55,12 +57,13 @@ func converse(t *testing.T, input []byte) {
 			}
 		}
 		ours.SetReadDeadline(time.Now().Add(50 * time.Millisecond)) // the end of what we expect
-	}()
+	})
 	replies, err := io.ReadAll(ours)
 	if err != nil && !isTimeout(err) && !errors.Is(err, io.ErrClosedPipe) {
 		t.Fatal(err)
 	}
 	ours.Close()
+	client.Wait()
 	stop, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	if err := srv.Shutdown(stop); err != nil {
