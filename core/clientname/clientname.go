@@ -1,11 +1,12 @@
-// Package clientname finds the names of clients: what their addresses are called in the DNS,
-// where that name leads back to the address.
+// Package clientname finds the names of clients: what their addresses are called in the DNS, and
+// whether that name leads back to the address.
 //
 // It promises that nobody waits for a name longer than [Options.Timeout] from when it was first
 // wanted, and that a DNS that does not answer is waited for once, not once a session. What it
 // keeps, and how many questions are under way, is bounded. A name that it gives is a host name in
-// lower case that the resolver has verified; "" is none, and also one that could not be found out:
-// no decision may hang on that difference here. Loopback has no name worth a question.
+// lower case, verified or not as the resolver says: one that is not is anybody's word. "" is none,
+// and also one that could not be found out: no decision may hang on that difference here. Loopback
+// has no name worth a question.
 //
 // It knows neither sessions nor what names are for, and keeps nothing durable. [Names] are safe
 // for concurrent use; a look-up outlives the session that wanted it, but not its time.
@@ -30,7 +31,7 @@ const (
 
 // Resolver is what knows names; see [resolver.Resolver].
 type Resolver interface {
-	LookupPTR(ctx context.Context, addr netip.Addr) (string, error)
+	LookupPTR(ctx context.Context, addr netip.Addr) (name string, verified bool, err error)
 }
 
 // Options of Names.
@@ -53,10 +54,11 @@ type Names struct {
 
 // entry is one client. What follows done is set, under mu, when the look-up ends.
 type entry struct {
-	done    context.Context // ends with the look-up, or with its time
-	ended   bool
-	name    string
-	expires time.Time
+	done     context.Context // ends with the look-up, or with its time
+	ended    bool
+	name     string
+	verified bool
+	expires  time.Time
 }
 
 // New returns Names that have asked for nothing yet.
@@ -79,12 +81,12 @@ func New(o Options) *Names {
 // Begin has the name of a client looked up, beside the caller, unless it is known.
 func (n *Names) Begin(addr netip.Addr) { n.find(addr) }
 
-// Name returns the name of a client, "" if there is none. It begins the look-up if nobody has,
-// and waits for its end, or for that of ctx.
-func (n *Names) Name(ctx context.Context, addr netip.Addr) string {
+// Name returns the name of a client, "" if there is none, and whether it leads back to the client.
+// It begins the look-up if nobody has, and waits for its end, or for that of ctx.
+func (n *Names) Name(ctx context.Context, addr netip.Addr) (name string, verified bool) {
 	e := n.find(addr)
 	if e == nil {
-		return ""
+		return "", false
 	}
 	select {
 	case <-e.done.Done():
@@ -92,7 +94,7 @@ func (n *Names) Name(ctx context.Context, addr netip.Addr) string {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return e.name
+	return e.name, e.verified
 }
 
 // find returns the entry of a client, with its look-up begun; nil where none is made.
@@ -136,25 +138,23 @@ func (n *Names) room() bool {
 func (n *Names) lookUp(ctx context.Context, end context.CancelFunc, addr netip.Addr, e *entry) {
 	defer end() // after all else: it is what others wait for
 	var name string
+	var verified bool
 	var err error
 	select {
 	case n.slots <- struct{}{}:
-		name, err = n.o.Resolver.LookupPTR(ctx, addr)
+		name, verified, err = n.o.Resolver.LookupPTR(ctx, addr)
 		<-n.slots
 	case <-ctx.Done():
 		err = ctx.Err()
 	}
 	keep := keepAnswer
-	switch {
-	case err == nil && !resolver.IsHostName(name):
-		name = ""
-	case err != nil:
-		name = ""
-		if !errors.Is(err, resolver.ErrNotFound) && !errors.Is(err, resolver.ErrNoData) {
-			keep = keepFailure
-		}
+	if err != nil || !resolver.IsHostName(name) {
+		name, verified = "", false
+	}
+	if err != nil && !errors.Is(err, resolver.ErrNotFound) && !errors.Is(err, resolver.ErrNoData) {
+		keep = keepFailure
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	e.ended, e.name, e.expires = true, name, n.o.Clock().Add(keep)
+	e.ended, e.name, e.verified, e.expires = true, name, verified, n.o.Clock().Add(keep)
 }

@@ -22,13 +22,13 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // counted counts questions, and how many are under way.
 type counted struct {
-	lookup      func(ctx context.Context, addr netip.Addr) (string, error)
+	lookup      func(ctx context.Context, addr netip.Addr) (string, error) // verified names
 	asked       atomic.Int64
 	mu          sync.Mutex
 	now, atOnce int
 }
 
-func (c *counted) LookupPTR(ctx context.Context, addr netip.Addr) (string, error) {
+func (c *counted) LookupPTR(ctx context.Context, addr netip.Addr) (string, bool, error) {
 	c.asked.Add(1)
 	c.mu.Lock()
 	c.now++
@@ -39,7 +39,17 @@ func (c *counted) LookupPTR(ctx context.Context, addr netip.Addr) (string, error
 		c.now--
 		c.mu.Unlock()
 	}()
-	return c.lookup(ctx, addr)
+	name, err := c.lookup(ctx, addr)
+	return name, err == nil, err
+}
+
+// named is a name that has to be verified.
+func named(t *testing.T, name string, verified bool) string {
+	t.Helper()
+	if verified != (name != "") {
+		t.Errorf("%q: verified %t", name, verified)
+	}
+	return name
 }
 
 // clock is a time that tests move on.
@@ -71,20 +81,24 @@ func TestNames(t *testing.T) {
 	n := clientname.New(clientname.Options{Resolver: zones})
 	for addr, want := range map[string]string{
 		"192.0.2.1": "mx.example.org", "::ffff:192.0.2.1": "mx.example.org", "2001:db8::1": "mx.example.org", "2001:db8::1%eth0": "mx.example.org",
-		"192.0.2.2": "", "192.0.2.3": "three.example.org", "192.0.2.4": "", "192.0.2.5": "", "127.0.0.1": "", "::1": "", "::ffff:127.0.0.1": "",
+		"192.0.2.2": "mx.example.org, they say", "192.0.2.3": "three.example.org", "192.0.2.4": "", "192.0.2.5": "", "127.0.0.1": "", "::1": "", "::ffff:127.0.0.1": "",
 	} {
 		for range 2 {
-			if got := n.Name(t.Context(), netip.MustParseAddr(addr)); got != want {
+			got, verified := n.Name(t.Context(), netip.MustParseAddr(addr))
+			if got != "" && !verified {
+				got += ", they say"
+			}
+			if got != want || got == "" && verified {
 				t.Errorf("%s: %q, want %q", addr, got, want)
 			}
 		}
 	}
-	if got := n.Name(t.Context(), netip.Addr{}); got != "" {
+	if got, verified := n.Name(t.Context(), netip.Addr{}); got != "" || verified {
 		t.Errorf("no client: %q", got)
 	}
 	none := (*clientname.Names)(nil)
 	none.Begin(one)
-	if got := none.Name(t.Context(), one); got != "" {
+	if got, verified := none.Name(t.Context(), one); got != "" || verified {
 		t.Errorf("nil: %q", got)
 	}
 }
@@ -99,7 +113,8 @@ func TestNamesAreHostNames(t *testing.T) {
 		"192.0.2.1": false, "[192.0.2.1]": false, "2001:db8::1": false, "a)(b.test": false, "<a>.test": false,
 	} {
 		r := &counted{lookup: func(context.Context, netip.Addr) (string, error) { return name, nil }}
-		if got := clientname.New(clientname.Options{Resolver: r}).Name(t.Context(), one); got != "" && got != name || (got != "") != want {
+		n := clientname.New(clientname.Options{Resolver: r})
+		if got, verified := n.Name(t.Context(), one); named(t, got, verified) != "" && got != name || (got != "") != want {
 			t.Errorf("%q: %q", name, got)
 		}
 	}
@@ -120,7 +135,7 @@ func testSilence(t *testing.T) {
 		for range 20 {
 			wg.Go(func() {
 				n.Begin(one)
-				if got := n.Name(context.Background(), one); got != want {
+				if got, verified := n.Name(context.Background(), one); named(t, got, verified) != want {
 					t.Errorf("%q, want %q", got, want)
 				}
 			})
@@ -162,7 +177,7 @@ func testStuckResolver(t *testing.T) {
 	r := &counted{lookup: func(context.Context, netip.Addr) (string, error) { <-release; return "late.example.org", nil }}
 	n := clientname.New(clientname.Options{Resolver: r})
 	for range 3 {
-		if got := n.Name(t.Context(), one); got != "" {
+		if got, verified := n.Name(t.Context(), one); named(t, got, verified) != "" {
 			t.Error(got)
 		}
 	}
@@ -179,11 +194,11 @@ func TestCallerLeaves(t *testing.T) {
 	n := clientname.New(clientname.Options{Resolver: r, Timeout: time.Minute})
 	gone, leave := context.WithCancel(t.Context())
 	leave()
-	if got := n.Name(gone, one); got != "" {
+	if got, verified := n.Name(gone, one); named(t, got, verified) != "" {
 		t.Error(got)
 	}
 	close(release)
-	if got := n.Name(t.Context(), one); got != "mx.example.org" || r.asked.Load() != 1 {
+	if got, verified := n.Name(t.Context(), one); named(t, got, verified) != "mx.example.org" || r.asked.Load() != 1 {
 		t.Error(got, r.asked.Load())
 	}
 }
@@ -225,7 +240,7 @@ func TestSize(t *testing.T) {
 	if got := r.asked.Load(); got != 3 {
 		t.Errorf("three of three: asked %d times", got)
 	}
-	if n.Name(t.Context(), a[3]) == "" {
+	if name, _ := n.Name(t.Context(), a[3]); name == "" {
 		t.Error("the fourth has no name")
 	}
 	again := r.asked.Load()
@@ -241,12 +256,12 @@ func TestSize(t *testing.T) {
 	for _, addr := range a[:3] {
 		n.Begin(addr)
 	}
-	if got := n.Name(t.Context(), a[3]); got != "" { // and it does not wait
+	if got, verified := n.Name(t.Context(), a[3]); named(t, got, verified) != "" { // and it does not wait
 		t.Error(got)
 	}
 	close(release)
 	for _, addr := range a {
-		if got := n.Name(t.Context(), addr); got != "mx.example.org" {
+		if got, verified := n.Name(t.Context(), addr); named(t, got, verified) != "mx.example.org" {
 			t.Errorf("%s: %q", addr, got)
 		}
 	}

@@ -134,14 +134,15 @@ func TestLookups(t *testing.T) {
 		}
 	}
 	for addr, want := range map[string]string{"192.0.2.1": "mx1.example.org", "::ffff:192.0.2.1": "mx1.example.org", "2001:db8::1": "mx1.example.org"} {
-		if name, err := d.LookupPTR(ctx, netip.MustParseAddr(addr)); err != nil || name != want {
-			t.Error(addr, name, err)
+		if name, verified, err := d.LookupPTR(ctx, netip.MustParseAddr(addr)); err != nil || name != want || !verified {
+			t.Error(addr, name, verified, err)
 		}
 	}
-	for _, addr := range []string{"192.0.2.2", "192.0.2.3"} { // a name that does not lead back, and none
-		if name, err := d.LookupPTR(ctx, netip.MustParseAddr(addr)); !errors.Is(err, ErrNotFound) {
-			t.Error(addr, name, err)
-		}
+	if name, verified, err := d.LookupPTR(ctx, netip.MustParseAddr("192.0.2.2")); err != nil || name != "mx1.example.org" || verified {
+		t.Error("a name that does not lead back:", name, verified, err)
+	}
+	if name, _, err := d.LookupPTR(ctx, netip.MustParseAddr("192.0.2.3")); !errors.Is(err, ErrNotFound) || name != "" {
+		t.Error("none:", name, err)
 	}
 	for name, kind := range map[string]error{"gone.test": ErrNotFound, "mx1.example.org": ErrNoData, strings.Repeat("x", 64) + ".test": ErrNotFound, "": ErrNotFound} {
 		if mx, err := d.LookupMX(ctx, name); !errors.Is(err, kind) {
@@ -167,16 +168,41 @@ func TestH05NamesOfHosts(t *testing.T) {
 		"8.2.0.192.in-addr.arpa. 60 PTR 192.0.2.8.", "101.2.0.192.in-addr.arpa. 60 PTR "+long+".", long+". 60 A 192.0.2.101")
 	d := resolverFor(t, nil, newStub(t, zone(t, records...)))
 	for _, last := range []int{9, 100} {
-		if name, err := d.LookupPTR(t.Context(), netip.AddrFrom4([4]byte{192, 0, 2, byte(last)})); err != nil || name != "good.test" {
+		if name, verified, err := d.LookupPTR(t.Context(), netip.AddrFrom4([4]byte{192, 0, 2, byte(last)})); err != nil || name != "good.test" || !verified {
+			t.Error(last, name, verified, err)
+		}
+	}
+	if name, verified, err := d.LookupPTR(t.Context(), netip.MustParseAddr("192.0.2.101")); err != nil || name != long || !verified {
+		t.Error(len(long), name, verified, err)
+	}
+	for _, last := range []int{8, 10, 11, 12, 13, 14, 15, 16, 17, 18} {
+		if name, _, err := d.LookupPTR(t.Context(), netip.AddrFrom4([4]byte{192, 0, 2, byte(last)})); !errors.Is(err, ErrNotFound) || name != "" {
 			t.Error(last, name, err)
 		}
 	}
-	if name, err := d.LookupPTR(t.Context(), netip.MustParseAddr("192.0.2.101")); err != nil || name != long {
-		t.Error(len(long), name, err)
-	}
-	for _, last := range []int{8, 10, 11, 12, 13, 14, 15, 16, 17, 18} {
-		if name, err := d.LookupPTR(t.Context(), netip.AddrFrom4([4]byte{192, 0, 2, byte(last)})); !errors.Is(err, ErrNotFound) {
-			t.Error(last, name, err)
+}
+
+// TestUnverifiedNames: without one that leads back the first of the names that a host can have is
+// the name; one of which the DNS cannot say whether it leads back says nothing of the others.
+func TestUnverifiedNames(t *testing.T) {
+	answer := zone(t, "7.2.0.192.in-addr.arpa. 60 PTR a_b.test.", "7.2.0.192.in-addr.arpa. 60 PTR First.test.", "7.2.0.192.in-addr.arpa. 60 PTR second.test.", "second.test. 60 A 192.0.2.1",
+		"8.2.0.192.in-addr.arpa. 60 PTR first.test.", "8.2.0.192.in-addr.arpa. 60 PTR broken.test.",
+		"9.2.0.192.in-addr.arpa. 60 PTR broken.test.", "9.2.0.192.in-addr.arpa. 60 PTR nine.test.", "nine.test. 60 A 192.0.2.9")
+	d := resolverFor(t, func(o *Options) { o.Attempts = 1 }, newStub(t, func(w dns.ResponseWriter, m *dns.Msg, q dns.Question) {
+		if q.Name == "broken.test." {
+			m.Rcode = dns.RcodeServerFailure
+			w.WriteMsg(m)
+			return
+		}
+		answer(w, m, q)
+	}))
+	for addr, want := range map[string]struct {
+		name     string
+		verified bool
+		err      error
+	}{"192.0.2.7": {"first.test", false, nil}, "192.0.2.8": {"", false, ErrTemporary}, "192.0.2.9": {"nine.test", true, nil}} {
+		if name, verified, err := d.LookupPTR(t.Context(), netip.MustParseAddr(addr)); name != want.name || verified != want.verified || !errors.Is(err, want.err) {
+			t.Errorf("%s: %q %t %v, want %v", addr, name, verified, err, want)
 		}
 	}
 }
@@ -206,7 +232,7 @@ func TestN01TemporaryFailures(t *testing.T) {
 		if _, err := d.LookupAddrs(t.Context(), "x.test"); !errors.Is(err, ErrTemporary) {
 			t.Errorf("%s: A %v", name, err)
 		}
-		if _, err := d.LookupPTR(t.Context(), netip.MustParseAddr("192.0.2.1")); !errors.Is(err, ErrTemporary) {
+		if _, _, err := d.LookupPTR(t.Context(), netip.MustParseAddr("192.0.2.1")); !errors.Is(err, ErrTemporary) {
 			t.Errorf("%s: PTR %v", name, err)
 		}
 	}

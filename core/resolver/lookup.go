@@ -117,38 +117,44 @@ func IsHostName(name string) bool {
 }
 
 // LookupPTR implements Resolver.
-func (d *DNS) LookupPTR(ctx context.Context, addr netip.Addr) (string, error) {
+func (d *DNS) LookupPTR(ctx context.Context, addr netip.Addr) (name string, verified bool, err error) {
 	rev, err := dns.ReverseAddr(addr.Unmap().WithZone("").String())
 	if err != nil {
-		return "", &Error{addr.String(), "PTR", ErrNotFound, "not an address"}
+		return "", false, &Error{addr.String(), "PTR", ErrNotFound, "not an address"}
 	}
 	ans, err := d.Query(ctx, rev, dns.TypePTR)
 	if errors.Is(err, ErrNoData) {
-		return "", &Error{addr.String(), "PTR", ErrNotFound, ""}
+		return "", false, &Error{addr.String(), "PTR", ErrNotFound, ""}
 	}
 	if err != nil {
-		return "", err
+		return "", false, err
 	}
 	var temporary error
 	asked := 0
 	for _, rr := range ans.Records {
-		name := plain(rr.(*dns.PTR).Ptr)
-		if !IsHostName(name) {
+		n := plain(rr.(*dns.PTR).Ptr)
+		if !IsHostName(n) {
 			continue
 		}
 		if asked++; asked > maxNames {
 			break
 		}
-		addrs, err := d.LookupAddrs(ctx, name)
+		if name == "" {
+			name = n
+		}
+		addrs, err := d.LookupAddrs(ctx, n)
 		if err == nil && slices.ContainsFunc(addrs, func(a netip.Addr) bool { return a.Unmap() == addr.Unmap().WithZone("") }) {
-			return name, nil
+			return n, true, nil
 		}
 		if errors.Is(err, ErrTemporary) {
 			temporary = err
 		}
 	}
-	if temporary != nil {
-		return "", temporary
+	switch {
+	case temporary != nil:
+		return "", false, temporary
+	case name == "":
+		return "", false, &Error{addr.String(), "PTR", ErrNotFound, "its name is not that of a host"}
 	}
-	return "", &Error{addr.String(), "PTR", ErrNotFound, "its name does not lead back to it"}
+	return name, false, nil
 }

@@ -31,9 +31,10 @@ type Resolver interface {
 	// LookupAddrs returns the addresses of a host, those of IPv4 first. The text of an
 	// address is that address.
 	LookupAddrs(ctx context.Context, host string) ([]netip.Addr, error)
-	// LookupPTR returns the name of an address, verified: it is a host name, see [IsHostName],
-	// and leads back to the address. ErrNotFound also says that no name does.
-	LookupPTR(ctx context.Context, addr netip.Addr) (string, error)
+	// LookupPTR returns the name of an address, a host name, see [IsHostName], and whether it is
+	// verified: leads back to the address. Of several names it is the first that does, else the
+	// first: anybody's word. ErrTemporary also says that none is verified and one may yet be.
+	LookupPTR(ctx context.Context, addr netip.Addr) (name string, verified bool, err error)
 	// LookupTXT returns the TXT records of a name, the strings of each record joined.
 	LookupTXT(ctx context.Context, name string) ([]string, error)
 }

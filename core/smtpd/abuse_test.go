@@ -130,6 +130,37 @@ func TestC08PerAddress(t *testing.T) {
 	for range 5 {
 		own.hi()
 	}
+	// What is counted is told, limit or not; nobody is not counted.
+	seen := make(chan int, 4)
+	tell := func(c *mail.Client) mail.Status { seen <- c.Connections; return mail.Status{} }
+	for name, r := range map[string]*rig{"limit": {connect: tell}, "none": {connect: tell}} {
+		startRig(t, r, func(o *Options) {
+			if name == "none" {
+				o.Limits.Networks = []NetworkLimit{{Networks: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}}}
+			}
+		})
+		r.hi()
+		second := r.hi()
+		r.hi()
+		second.do("QUIT\r\n", "221")
+		eventually(t, "session ends", func() bool { return r.srv.Sessions() == 2 })
+		r.hi()
+		if got := [4]int{<-seen, <-seen, <-seen, <-seen}; got != [4]int{1, 2, 3, 3} {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+	proxied := startRig(t, &rig{connect: tell}, func(o *Options) { o.ProxyFrom = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")} })
+	for _, proxy := range []struct {
+		header string
+		count  int
+	}{{"TCP4 192.0.2.7 127.0.0.1 4096 25", 1}, {"TCP4 192.0.2.8 127.0.0.1 4096 25", 1}, {"TCP4 192.0.2.7 127.0.0.1 4097 25", 2}, {"UNKNOWN", 0}} {
+		c := proxied.dial()
+		c.send("PROXY " + proxy.header + "\r\n")
+		c.expect("220")
+		if got := <-seen; got != proxy.count {
+			t.Errorf("%s: %d", proxy.header, got)
+		}
+	}
 }
 
 func TestC09AllSessions(t *testing.T) {

@@ -105,7 +105,7 @@ func (e *exchange) Next(response []byte) (challenge []byte, done bool, err error
 	if account == "" {
 		return challenge, false, nil
 	}
-	e.s.client.User, e.s.client.Class = account, mail.Authenticated
+	e.s.client.User, e.s.client.Mechanism, e.s.client.Class = account, e.mechanism, mail.Authenticated
 	return nil, true, nil
 }
 

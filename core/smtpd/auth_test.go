@@ -146,7 +146,27 @@ func TestAuthExchange(t *testing.T) {
 	c.envelope()
 	c.do("DATA\r\n", "354")
 	c.do("x\r\n.\r\n", "250")
-	if m := r.only("x\r\n"); m.env.Client.User != "joe" {
+	if m := r.only("x\r\n"); m.env.Client.User != "joe" || m.env.Client.Mechanism != "ECHO" {
 		t.Errorf("%+v", m.env.Client)
+	}
+}
+
+// The mechanism is the one that the client logged in with, and not one that failed.
+func TestMechanism(t *testing.T) {
+	r, dial := authRig(t)
+	c := dial()
+	c.do("AUTH LOGIN "+b64("joe")+"\r\n", "334 ")
+	c.do(b64("x")+"\r\n", "535 5.7.8")
+	send := func() {
+		c.envelope()
+		c.do("DATA\r\n", "354")
+		c.do("x\r\n.\r\n", "250")
+	}
+	send()
+	c.do("auth plain "+plainResponse("joe", "sesame")+"\r\n", "235")
+	send()
+	got := r.queued()
+	if len(got) != 2 || got[0].env.Client.Mechanism != "" || got[1].env.Client.Mechanism != "PLAIN" {
+		t.Errorf("%+v", got)
 	}
 }

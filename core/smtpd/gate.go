@@ -82,16 +82,15 @@ func (g *gate) join(s *session, l *Limits) (mail.Status, bool) {
 	if g.open > l.Sessions-l.Reserved && !contains(l.ReservedFor, addr) {
 		return mail.Temporary(421, 3, 2, "Too many sessions, try again later"), false
 	}
-	max := l.perAddress(addr)
-	if !addr.IsValid() || max == 0 {
+	if !addr.IsValid() {
 		return mail.Status{}, true
 	}
 	key := keyOf(addr)
-	if g.addresses[key] >= max {
+	if max := l.perAddress(addr); max > 0 && g.addresses[key] >= max {
 		return mail.Temporary(421, 7, 0, "Too many sessions from your address"), false
 	}
 	g.addresses[key]++
-	s.key = key
+	s.key, s.client.Connections = key, g.addresses[key]
 	return mail.Status{}, true
 }
 

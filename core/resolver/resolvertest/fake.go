@@ -83,17 +83,23 @@ func (z Zones) LookupAddrs(_ context.Context, host string) ([]netip.Addr, error)
 }
 
 // LookupPTR implements resolver.Resolver.
-func (z Zones) LookupPTR(ctx context.Context, addr netip.Addr) (string, error) {
+func (z Zones) LookupPTR(ctx context.Context, addr netip.Addr) (name string, verified bool, err error) {
 	names, err := z.find(addr.String(), "PTR", func(r Records) []string { return r.PTR })
 	for _, n := range names {
-		if addrs, _ := z.LookupAddrs(ctx, n); resolver.IsHostName(n) && slices.Contains(addrs, addr) {
-			return n, nil
+		if !resolver.IsHostName(n) {
+			continue
+		}
+		if addrs, _ := z.LookupAddrs(ctx, n); slices.Contains(addrs, addr) {
+			return n, true, nil
+		}
+		if name == "" {
+			name = n
 		}
 	}
-	if err == nil {
+	if err == nil && name == "" {
 		err = &resolver.Error{Name: addr.String(), Type: "PTR", Kind: resolver.ErrNotFound}
 	}
-	return "", err
+	return name, false, err
 }
 
 // LookupTXT implements resolver.Resolver.

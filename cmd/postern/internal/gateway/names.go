@@ -30,7 +30,11 @@ func (n *currentNames) begin(addr netip.Addr) { n.Load().Begin(addr) }
 
 // fill waits for the name of a client that somebody is about to be told of.
 func (n *currentNames) fill(ctx context.Context, c *mail.Client) {
-	if c.Host == "" {
-		c.Host = n.Load().Name(ctx, c.Addr)
+	if c.PTR != "" {
+		return
+	}
+	name, verified := n.Load().Name(ctx, c.Addr)
+	if c.PTR = name; verified {
+		c.Host = name
 	}
 }
