@@ -49,6 +49,7 @@ type walker struct {
 type frame struct {
 	part     *Part
 	inHeader bool
+	torn     bool // its header ends with the part
 	closed   bool // its last boundary has come
 	outer    int  // the part with the same boundary further out, -1 if there is none
 }
@@ -214,6 +215,7 @@ func (w *walker) beginBody(p *Part, at int64) {
 	case !p.IsMultipart() && !p.IsMessage():
 	case p.Depth >= w.limits.Depth:
 		w.flag(p, TooDeep)
+	case p.IsMessage() && f.torn: // where a message would begin, the header goes on
 	case p.IsMessage():
 		w.begin(p, at, "text/plain")
 	case len(p.Boundary) > w.limits.Boundary:
@@ -234,11 +236,12 @@ func (w *walker) beginBody(p *Part, at int64) {
 func (w *walker) popTo(n int, at, follows int64) {
 	for len(w.open) > n {
 		w.tree.work++
-		f := w.open[len(w.open)-1]
+		f := &w.open[len(w.open)-1]
 		p := f.part
 		if f.inHeader { // the header ends without a blank line
+			f.torn = true
 			w.beginBody(p, max(at, p.HeaderStart))
-			continue // with it, or with the message that has begun in it
+			continue
 		}
 		p.End, p.follows = max(at, p.BodyStart), follows
 		if i, ok := w.marks[p.Boundary]; ok && i == len(w.open)-1 {
