@@ -3,7 +3,9 @@ package mail
 import (
 	"bytes"
 	"io"
+	netmail "net/mail"
 	"runtime"
+	"strings"
 	"testing"
 	"testing/iotest"
 )
@@ -145,12 +147,33 @@ func FuzzHeader(f *testing.F) {
 		for range h.Fields {
 			n++
 		}
+		// What net/mail takes for a message, it takes for this one.
+		if m, err := netmail.ReadMessage(bytes.NewReader(msg)); err == nil {
+			theirs, odd := 0, bytes.HasPrefix(msg, []byte(":")) || bytes.Contains(msg, []byte("\n:")) // it leaves out what has no name
+			for name, values := range m.Header {
+				theirs += len(values)
+				odd = odd || len(name) >= maxFieldName || strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r > '~' })
+				if !odd && h.Count(name) < len(values) {
+					t.Fatalf("%d fields %q in %q, want %d", h.Count(name), name, h.Block(), len(values))
+				}
+			}
+			if b, _ := io.ReadAll(m.Body); !odd && (theirs != n || !bytes.Equal(b, body)) {
+				t.Fatalf("%d fields and body %q in %q, want %d and %q", n, body, msg, theirs, b)
+			}
+		}
+		count, before := h.Count("X-Test"), h.Block()
 		if err := h.Insert(n/2, "X-Test", "v"); err != nil {
 			t.Fatal(err)
 		}
-		if !h.Has("X-Test") {
+		if h.Count("X-Test") != count+1 {
 			t.Fatalf("inserted field not found in %q", h.Block())
 		}
+		for i, v := range h.Values("X-Test") {
+			if without := h; v == "v" && without.Remove("X-Test", i) && bytes.Equal(bytes.TrimSuffix(without.Block(), []byte("\r\n")), bytes.TrimSuffix(before, []byte("\r\n"))) {
+				return
+			}
+		}
+		t.Fatalf("%q does not become %q again", h.Block(), before)
 	})
 }
 
