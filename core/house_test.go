@@ -209,3 +209,28 @@ func TestPluginReadmes(t *testing.T) {
 		}
 	}
 }
+
+// TestFuzzCorpora: what is kept for a fuzz target belongs to one that is there. Of any other
+// nobody would notice that it does not run.
+func TestFuzzCorpora(t *testing.T) {
+	for _, p := range packages(t) {
+		kept, _ := filepath.Glob(filepath.Join(p.Dir, "testdata", "fuzz", "*"))
+		if len(kept) == 0 {
+			continue
+		}
+		var source []byte
+		files, _ := filepath.Glob(filepath.Join(p.Dir, "*_test.go"))
+		for _, name := range files {
+			b, err := os.ReadFile(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			source = append(source, b...)
+		}
+		for _, dir := range kept {
+			if target := filepath.Base(dir); !strings.Contains(string(source), "\nfunc "+target+"(f *testing.F)") {
+				t.Errorf("%s has inputs for %s, which is not there", p.ImportPath, target)
+			}
+		}
+	}
+}
