@@ -117,7 +117,7 @@ type curious struct {
 }
 
 func (c *curious) Connect(host string, _ string, _ uint16, _ net.IP, m *milter.Modifier) (milter.Response, error) {
-	c.told = host + " " + m.Macros["{client_name}"] + " " + m.Macros["{client_ptr}"]
+	c.told = host + " " + m.Macros["{client_name}"] + " " + m.Macros["{client_ptr}"] + " " + m.Macros["{client_resolve}"]
 	return milter.RespContinue, nil
 }
 
@@ -139,9 +139,12 @@ func TestH05ClientNames(t *testing.T) {
 		if strings.Contains(addr, ":") {
 			addr = "IPv6:" + addr
 		}
-		shown, told, by := "["+addr+"]", "unknown unknown unknown", ""
-		if want != "" {
-			shown, told, by = want+" "+shown, want+" "+want+" "+want, " by "+want
+		shown, told, by := "["+addr+"]", "unknown unknown unknown FAIL", ""
+		switch {
+		case want != "":
+			shown, told, by = want+" "+shown, want+" "+want+" "+want+" OK", " by "+want
+		case client == "192.0.2.8":
+			told = "unknown unknown mail.sender.test FORGED"
 		}
 		if !strings.Contains(m.Data, "\r\nReceived: from client.example ("+shown+")\r\n\tby mx.example.org ") || strings.Contains(m.Data, "X-Evil") {
 			t.Errorf("%s:\n%s", client, m.Data)

@@ -14,7 +14,7 @@ import (
 // The macros that Postfix sends with each command, and at connect those that it has to be
 // told to send: no milter minds, and some want them. A milter can ask for another list.
 var macroLists = [...]string{
-	milter.StageConnect:  "j {daemon_name} {daemon_addr} {daemon_port} v _ {client_addr} {client_name} {client_port} {client_ptr} {client_connections}",
+	milter.StageConnect:  "j {daemon_name} {daemon_addr} {daemon_port} v _ {client_addr} {client_name} {client_port} {client_ptr} {client_resolve} {client_connections}",
 	milter.StageHelo:     "{tls_version} {cipher} {cipher_bits}",
 	milter.StageMailFrom: "i {auth_type} {auth_authen} {mail_addr} {mail_host} {mail_mailer}",
 	milter.StageRcptTo:   "i {rcpt_addr} {rcpt_host} {rcpt_mailer}",
@@ -96,11 +96,10 @@ func (d *dialogue) macro(name string, to *mail.Path) string {
 	case "{auth_authen}":
 		return c.User
 	case "{auth_type}":
-		// The mechanism is not known any more; milters ask whether there was one.
-		if c.User != "" {
-			return "SASL"
+		if c.User != "" && c.Mechanism == "" { // an older gateway stored it
+			return "SASL" // milters ask whether there was one
 		}
-		return ""
+		return c.Mechanism
 	case "{mail_addr}":
 		return e.ReversePath.String()
 	case "{mail_host}":
@@ -125,17 +124,27 @@ func (d *dialogue) clientMacro(name string) string {
 	switch name {
 	case "_":
 		host, _, addr := d.client()
+		ptr, _ := d.reverse()
+		if ptr != host {
+			return ptr + " [" + addr + "] (may be forged)"
+		}
 		return host + " [" + addr + "]"
 	case "{client_addr}":
 		_, _, addr := d.client()
 		return addr
-	case "{client_name}", "{client_ptr}", "{client_resolve}":
+	case "{client_name}":
 		host, _, _ := d.client()
 		return host
+	case "{client_ptr}":
+		ptr, _ := d.reverse()
+		return ptr
+	case "{client_resolve}":
+		_, result := d.reverse()
+		return result
 	case "{client_port}":
 		return strconv.Itoa(int(c.Port))
 	case "{client_connections}":
-		return "0" // as Postfix says where it does not count
+		return strconv.Itoa(c.Connections) // 0: not counted, as with Postfix
 	case "{daemon_addr}":
 		host, _, _ := net.SplitHostPort(c.Listener)
 		return host
@@ -186,4 +195,18 @@ func (d *dialogue) client() (host string, family milter.ProtoFamily, addr string
 		family = milter.FamilyInet6
 	}
 	return host, family, a.String()
+}
+
+// reverse is the name of the client's PTR record, which nobody has verified, and whether it leads
+// back to the client, in Sendmail's words.
+func (d *dialogue) reverse() (ptr, result string) {
+	c := &d.m.Envelope.Client
+	switch {
+	case !c.Addr.IsValid(), c.Host != "":
+		host, _, _ := d.client()
+		return host, "OK"
+	case c.PTR != "":
+		return c.PTR, "FORGED"
+	}
+	return "unknown", "FAIL"
 }

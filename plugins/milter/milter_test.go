@@ -36,7 +36,7 @@ func TestReplay(t *testing.T) {
 	m.Envelope.BodyType, m.Envelope.UTF8, m.Envelope.Return, m.Envelope.EnvelopeID = mail.Body8BitMIME, true, mail.ReturnHeaders, "a+b"
 	m.Envelope.Recipients[0].Notify, m.Envelope.Recipients[0].ORCPT = mail.NotifySuccess|mail.NotifyDelay, "rfc822;b=b@example.org"
 	m.Envelope.Client = mail.Client{Addr: netip.MustParseAddr("::ffff:192.0.2.7"), Port: 4711, Helo: "client.example.net", Host: "host.example.net", User: "alice@example.net",
-		TLS: "TLS1.3 TLS_AES_128_GCM_SHA256", Listener: "127.0.0.1:587"}
+		TLS: "TLS1.3 TLS_AES_128_GCM_SHA256", Listener: "127.0.0.1:587", Mechanism: "SCRAM-SHA-256", PTR: "host.example.net", Connections: 3}
 	v := verdict(t, p, m)
 	if v.Action != sdk.ActionContinue || len(v.Edits) != 0 || v.Notes["answer"] != "accept at end of message" {
 		t.Errorf("%+v", v)
@@ -65,14 +65,34 @@ func TestReplay(t *testing.T) {
 	macros := f.heard("D")
 	slices.Sort(macros) // the order is that of the commands anyway
 	for _, want := range []string{
-		"DCj|mx.example.org|{daemon_name}|ORIGINATING|{daemon_addr}|127.0.0.1|{daemon_port}|587|v|Postern|_|host.example.net [192.0.2.7]|{client_addr}|192.0.2.7|{client_name}|host.example.net|{client_port}|4711|{client_ptr}|host.example.net|{client_connections}|0|{x_own}|1",
+		"DCj|mx.example.org|{daemon_name}|ORIGINATING|{daemon_addr}|127.0.0.1|{daemon_port}|587|v|Postern|_|host.example.net [192.0.2.7]|{client_addr}|192.0.2.7|{client_name}|host.example.net|{client_port}|4711|{client_ptr}|host.example.net|{client_resolve}|OK|{client_connections}|3|{x_own}|1",
 		"DH{tls_version}|TLSv1.3|{cipher}|TLS_AES_128_GCM_SHA256|{cipher_bits}|128",
-		"DMi|0c1f3k9w2m4xq|{auth_type}|SASL|{auth_authen}|alice@example.net|{mail_addr}|alice@example.net|{mail_host}|example.net|{mail_mailer}|smtp",
+		"DMi|0c1f3k9w2m4xq|{auth_type}|SCRAM-SHA-256|{auth_authen}|alice@example.net|{mail_addr}|alice@example.net|{mail_host}|example.net|{mail_mailer}|smtp",
 		"DRi|0c1f3k9w2m4xq|{rcpt_addr}|bob@example.org|{rcpt_host}|example.org|{rcpt_mailer}|smtp",
 		"DTi|0c1f3k9w2m4xq", "DNi|0c1f3k9w2m4xq", "DEi|0c1f3k9w2m4xq",
 	} {
 		if !slices.Contains(macros, "D "+want[1:]) {
 			t.Errorf("no macros %s in\n%s", want, strings.Join(macros, "\n"))
+		}
+	}
+}
+
+// A name that does not lead back is told as such; so is that there is none, and a log-in whose
+// mechanism an older gateway did not store.
+func TestReplayUnverified(t *testing.T) {
+	f := newFake(t, agreeable(0, 0, nil))
+	p := configured(t, f.addr, "")
+	m := message(small, "bob@example.org")
+	m.Envelope.Client = mail.Client{Addr: netip.MustParseAddr("192.0.2.8"), PTR: "claimed.example.net", User: "alice@example.net"}
+	verdict(t, p, m)
+	m.Envelope.Client = mail.Client{Addr: netip.MustParseAddr("192.0.2.8")}
+	verdict(t, p, m)
+	f.ended(2)
+	all := strings.Join(f.heard("D"), "\n")
+	for _, want := range []string{"|_|claimed.example.net [192.0.2.8] (may be forged)|{client_addr}|192.0.2.8|{client_name}|unknown|", "{client_ptr}|claimed.example.net|{client_resolve}|FORGED|{client_connections}|0",
+		"|_|unknown [192.0.2.8]|", "{client_ptr}|unknown|{client_resolve}|FAIL|", "{auth_type}|SASL|{auth_authen}|alice@example.net|"} {
+		if strings.Count(all, want) != 1 {
+			t.Errorf("not once %s in\n%s", want, all)
 		}
 	}
 }
