@@ -262,6 +262,59 @@ func TestMilterAway(t *testing.T) {
 	}
 }
 
+// loginTold is a milter that notes what it is told of a log-in and of the connection.
+type loginTold struct {
+	milter.NoOpMilter
+	told string
+}
+
+func (l *loginTold) Connect(_ string, _ string, _ uint16, _ net.IP, m *milter.Modifier) (milter.Response, error) {
+	l.told = m.Macros["{client_connections}"]
+	return milter.RespContinue, nil
+}
+
+func (l *loginTold) MailFrom(_ string, m *milter.Modifier) (milter.Response, error) {
+	l.told += fmt.Sprintf(" %s as %s", m.Macros["{auth_type}"], m.Macros["{auth_authen}"])
+	return milter.RespContinue, nil
+}
+
+func (l *loginTold) Body(m *milter.Modifier) (milter.Response, error) {
+	return milter.RespContinue, m.AddHeader("X-Told", l.told)
+}
+
+// A milter is told the mechanism of a log-in and how many connections the client has, also when
+// the message has waited for it and the client is gone.
+func TestMilterLogin(t *testing.T) {
+	t.Parallel()
+	parked := filepath.Join(t.TempDir(), "s")
+	g, s := people(t, withMilter("there", serveMilter(t, func() milter.Milter { return &loginTold{} }), "")+withMilter("away", parked, `on_failure = "park"`))
+	first := g.inside()
+	first.cmd(235, "AUTH PLAIN %s", plain("alice@example.org", "secret of alice"))
+	first.message("alice@example.org", []string{"one@elsewhere.test"}, text)
+	second := g.inside()
+	if code, reply := scramLogin(t, second, "alice@example.org", "secret of alice"); code != 235 {
+		t.Fatal(code, reply)
+	}
+	second.message("alice@example.org", []string{"two@elsewhere.test"}, text)
+	l, err := net.Listen("unix", parked)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	server := &milter.Server{NewMilter: func() milter.Milter { return &loginTold{} }}
+	go server.Serve(l)
+	g.hurry()
+	for _, m := range s.wait(t, "both", func(m []arrived) bool { return len(m) == 2 }) {
+		want := "X-Told: 1 PLAIN as alice@example.org\r\n"
+		if m.To[0] == "two@elsewhere.test" {
+			want = "X-Told: 2 SCRAM-SHA-256 as alice@example.org\r\n"
+		}
+		if n := strings.Count(m.Data, want); n != 2 {
+			t.Errorf("told %d times %q:\n%s", n, want, m.Data)
+		}
+	}
+}
+
 // The plugin keeps the contract of plugins, with a milter behind it.
 func TestMilterContract(t *testing.T) {
 	t.Parallel()
