@@ -3,7 +3,11 @@ package main_test
 import (
 	"archive/zip"
 	"bytes"
+	"compress/gzip"
 	"encoding/base64"
+	"io"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -151,5 +155,45 @@ func TestAttachments(t *testing.T) {
 		for text := range arrived {
 			t.Logf("arrived: %.400q", text)
 		}
+	}
+}
+
+// Programs in archives and images of today, refused by the rules that are built in.
+func TestAttachmentsInArchives(t *testing.T) {
+	t.Parallel()
+	made := func(name string) []byte { // by the real programs: see the README there
+		t.Helper()
+		b, err := os.ReadFile(filepath.Join("../../plugins/attachments/archive/testdata", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	z, err := gzip.NewReader(bytes.NewReader(made("joliet.iso.gz")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	image, err := io.ReadAll(z)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rar := []byte("Rar!\x1a\x07\x01\x00" + "\x2e\x8b\xe7\x60\x03\x01\x00\x00" + // main header
+		"\x00\x00\x00\x00\x15\x02\x02\x06\x00\x06\x20\x80\x03\x00\x0binvoice.exe" + "packed" + "\x1d\x77\x56\x51\x03\x05\x04\x00")
+	sink := newSink(t)
+	g := start(t, strangers+exampleTo(sink)+"\n[[plugin]]\nname = \"attachments\"\n")
+	c := dial(t, g.addr[0])
+	c.cmd(250, "EHLO client.example.net")
+	for name, b := range map[string][]byte{"a.rar": rar, "a.7z": made("bcj2.7z"), "a.iso": image, "a.cab": made("mszip.cab"), "a.tar.xz": made("a.tar.xz"), "a.tar.zst": made("a.tar.zst")} {
+		msg, _ := attached("Content-Type: application/octet-stream; name=\""+name+"\"\r\n", b)
+		c.cmd(250, "MAIL FROM:<alice@example.net>")
+		c.cmd(250, "RCPT TO:<bob@example.org>")
+		c.cmd(354, "DATA")
+		c.send(msg + "\r\n.\r\n")
+		if reply := c.expect(550); !strings.Contains(reply, "5.7.1 Attachment not allowed: "+name+"/") || !strings.Contains(strings.ToLower(reply), "invoice.exe (programs, ") {
+			t.Errorf("%s: %s", name, reply)
+		}
+	}
+	if q := g.queue(); len(q) != 0 {
+		t.Errorf("%+v", q)
 	}
 }

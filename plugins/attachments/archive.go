@@ -7,8 +7,11 @@ import (
 	"compress/bzip2"
 	"compress/gzip"
 	"encoding/binary"
+	"errors"
 	"io"
 	"strings"
+
+	"github.com/postern-mail/postern/plugins/attachments/archive"
 )
 
 // zip looks at an archive of that kind, which is held in memory. What it is besides (a
@@ -83,13 +86,10 @@ func zipTypes(z *zip.Reader) []string {
 
 // checkSizes looks at the sizes that an archive declares, before anything is unpacked.
 func (l *look) checkSizes(z *zip.Reader) error {
-	var sum uint64
+	var sizes sizes
 	for _, e := range z.File {
-		if e.UncompressedSize64 > minRatio && e.UncompressedSize64/uint64(l.p.set.MaxRatio) > e.CompressedSize64 {
-			return l.exceeded("packed more than %d times smaller", l.p.set.MaxRatio)
-		}
-		if sum += e.UncompressedSize64; sum > uint64(l.maxBytes()) || e.UncompressedSize64 > uint64(l.maxBytes()) {
-			return l.exceeded("more than %d MiB unpacked", l.p.set.MaxUnpacked)
+		if err := sizes.add(l, e.CompressedSize64, e.UncompressedSize64); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -124,6 +124,9 @@ func (l *look) broken(f *file) error {
 func (l *look) outcome(f *file, err error) error {
 	if err == nil || err == errLimit {
 		return err
+	}
+	if errors.Is(err, archive.ErrMemory) {
+		return l.tooLarge()
 	}
 	return l.broken(f)
 }

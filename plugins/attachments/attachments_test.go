@@ -375,7 +375,8 @@ func TestWildcard(t *testing.T) {
 
 // Whatever an attachment is, there is an answer, and memory stays within bounds.
 func FuzzContent(f *testing.F) {
-	for _, b := range [][]byte{pe, ole, zipped(f, entry{"a", pe}), gzipped("x", tarred(entry{"a", plain})), tarred(entry{"b", plain}), encryptedZip(f, entry{"a", plain}), []byte("BZh91AY&SY")} {
+	for _, b := range [][]byte{pe, ole, zipped(f, entry{"a", pe}), gzipped("x", tarred(entry{"a", plain})), tarred(entry{"b", plain}), encryptedZip(f, entry{"a", plain}), []byte("BZh91AY&SY"),
+		made(f, "lzma2.7z"), made(f, "bcj2.7z"), made(f, "blocks.xz"), made(f, "a.tar.zst"), made(f, "mszip.cab"), rarOf("a", 0, pe)} {
 		f.Add("a.bin", b)
 	}
 	p := configured(f, "max_unpacked = 4\nmax_files = 100")

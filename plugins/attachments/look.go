@@ -57,6 +57,7 @@ type file struct {
 	part     *mime.Part
 	shown    bool // it is the text of the message, which nobody opens
 	inOffice bool // it is a piece of a document: its name does not matter
+	judged   bool // the rules have been tried
 }
 
 // errLimit ends a look at a limit; what it was is in the look.
@@ -218,6 +219,15 @@ func (l *look) content(f *file, r io.Reader, whole bool) (hidden bool, err error
 	if f.shown {
 		f.types = slices.DeleteFunc(f.types, func(t string) bool { return t == "script" || t == "shortcut" })
 	}
+	if isImage(head) {
+		return false, l.image(f, br)
+	}
+	return l.inside(f, br, head, whole)
+}
+
+// inside tries the rules for a file of known types, and looks at what is in it.
+func (l *look) inside(f *file, br *bufio.Reader, head []byte, whole bool) (hidden bool, err error) {
+	read := l.directory(f)
 	switch {
 	case f.is("ole"):
 		if err := markOLE(f, br); err != nil {
@@ -225,7 +235,9 @@ func (l *look) content(f *file, r io.Reader, whole bool) (hidden bool, err error
 		}
 	case f.is("zip"):
 		return false, l.zip(f, br)
-	case f.is("gzip"), f.is("bzip2"), f.is("tar"), f.isMessage(head):
+	case read != nil:
+		return false, l.held(f, br, read)
+	case f.is("gzip"), f.is("bzip2"), f.is("zstd"), f.is("tar"), f.isMessage(head):
 	case whole && !f.shown:
 		hidden, err := endsInZip(br)
 		if err != nil || hidden {
@@ -241,6 +253,8 @@ func (l *look) content(f *file, r io.Reader, whole bool) (hidden bool, err error
 		return false, l.gunzip(f, br)
 	case f.is("bzip2"):
 		return false, l.bunzip2(f, br)
+	case f.is("zstd"):
+		return false, l.unzstd(f, br)
 	case f.is("tar"):
 		return false, l.tar(f, br)
 	case f.shown:
@@ -272,6 +286,7 @@ func (l *look) judge(f *file) (stop bool, err error) {
 	if err := l.inTime(); err != nil {
 		return true, err
 	}
+	f.judged = true
 	f.forms = forms(f.names)
 	if disguised(f.names) {
 		f.types = append(f.types, "disguised")
@@ -322,22 +337,36 @@ func (l *look) deeper(f *file) error {
 
 // hold reads all into memory, of which each message has so much.
 func (l *look) hold(r io.Reader) ([]byte, error) {
-	if !l.slot {
-		select {
-		case l.p.slots <- struct{}{}:
-			l.slot = true
-		case <-l.ctx.Done():
-			return nil, l.inTime()
-		}
+	if err := l.begin(); err != nil {
+		return nil, err
 	}
 	var b bytes.Buffer
 	if _, err := io.Copy(&b, io.LimitReader(r, maxMemory-l.memory+1)); err != nil {
 		return nil, err
 	}
-	if l.memory += int64(b.Len()); l.memory > maxMemory {
-		return nil, l.exceeded("archives of more than %d MiB", maxMemory>>20)
+	if int64(b.Len()) > maxMemory-l.memory {
+		return nil, l.tooLarge()
 	}
+	l.memory += int64(b.Len())
 	return b.Bytes(), nil
+}
+
+func (l *look) tooLarge() error {
+	return l.exceeded("archives of more than %d MiB", maxMemory>>20)
+}
+
+// begin waits until this message may take memory.
+func (l *look) begin() error {
+	if l.slot {
+		return nil
+	}
+	select {
+	case l.p.slots <- struct{}{}:
+		l.slot = true
+		return nil
+	case <-l.ctx.Done():
+		return l.inTime()
+	}
 }
 
 func (l *look) release(b []byte) { l.memory -= int64(len(b)) }
