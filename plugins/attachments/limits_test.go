@@ -128,3 +128,16 @@ func TestDamagedBody(t *testing.T) {
 		}
 	}
 }
+
+// What was too large is not counted against the archives after it.
+func TestMemoryReturned(t *testing.T) {
+	l := newLook(t.Context(), configured(t, ""))
+	defer l.end()
+	if _, err := l.hold(bytes.NewReader(make([]byte, maxMemory+1))); err != errLimit {
+		t.Error(err)
+	}
+	b, err := l.hold(strings.NewReader("small"))
+	if err != nil || string(b) != "small" || l.memory != 5 {
+		t.Errorf("%q, %v, %d bytes held", b, err, l.memory)
+	}
+}
