@@ -9,12 +9,9 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 
 	"github.com/postern-mail/postern/core/smtpclient/smtptest"
-	"github.com/postern-mail/postern/sdk/mail"
 	"github.com/postern-mail/postern/sdk/sdktest/peertest"
 )
 
@@ -152,91 +149,4 @@ func TestAntivirusEngineFails(t *testing.T) {
 			})
 		}
 	}
-}
-
-// Engines that go and come under load: no message is lost, none comes twice, and no virus
-// gets through.
-func TestAntivirusOutageUnderLoad(t *testing.T) {
-	t.Parallel()
-	e := peertest.StartClamd(t)
-	sink := smtptest.New(t, smtptest.Options{})
-	g := start(t, filtered(sink, "antivirus", "timeout = \"2s\"\norigins = [\"submitted\"]", fmt.Sprintf("addresses = [\"unix:%s\"]", e.Socket)))
-	outages(t, g, e.Engine, sink, peertest.EICAR())
-}
-
-// outages has an engine stop, come back, hang and go on under load, twice. What has harm in it
-// must be refused or deferred, all else accepted or deferred.
-func outages(t *testing.T, g *gateway, e *peertest.Engine, sink *smtptest.Sink, harm string) {
-	t.Helper()
-	var promised sync.Map
-	var accepted, deferred, refused atomic.Int64
-	stop := make(chan struct{})
-	var wg sync.WaitGroup
-	for s := range 4 {
-		wg.Go(func() {
-			for n := 0; ; n++ {
-				select {
-				case <-stop:
-					return
-				default:
-				}
-				id := fmt.Sprintf("<%d.%d@load>", s, n)
-				text := "From: alice@example.net\r\nMessage-ID: " + id + "\r\n\r\n"
-				bad := n%3 == 0
-				if bad {
-					text += harm
-				}
-				switch code, reply := g.offer(text+"\r\n", "bob@example.org"); {
-				case code == 250 && !bad:
-					promised.Store(id, true)
-					accepted.Add(1)
-				case code == 451:
-					deferred.Add(1)
-				case code == 554 && bad:
-					refused.Add(1)
-				default:
-					t.Errorf("%s: %d %s", id, code, reply)
-					return
-				}
-			}
-		})
-	}
-	more := func(what string, n *atomic.Int64) {
-		t.Helper()
-		end := n.Load() + 20
-		eventually(t, "20 more are "+what, func() bool { return n.Load() >= end || t.Failed() })
-	}
-	for range 2 {
-		more("accepted", &accepted)
-		more("refused", &refused)
-		e.Stop()
-		more("deferred", &deferred)
-		e.Restart()
-		more("accepted", &accepted)
-		e.Freeze()
-		eventually(t, "it hangs", func() bool {
-			d := deferred.Load()
-			return d > 0 && g.log.count("plugin", has("action", "failed: tempfail")) > 0
-		})
-		e.Thaw()
-	}
-	more("accepted", &accepted)
-	close(stop)
-	wg.Wait()
-	total := int(accepted.Load())
-	got := sink.Wait(t, total, patience)
-	g.drained()
-	for _, m := range got {
-		id := mail.NewHeader(m.Data).Get("Message-ID")
-		if _, ok := promised.LoadAndDelete(id); !ok {
-			t.Errorf("%s arrived twice, or was refused", id)
-		}
-		if bytes.Contains(m.Data, []byte(harm)) {
-			t.Errorf("%s should have been refused", id)
-		}
-	}
-	if len(got) != total {
-		t.Errorf("%d accepted, %d arrived", total, len(got))
-	}
-	t.Logf("%d accepted, %d refused, %d deferred", total, refused.Load(), deferred.Load())
 }

@@ -1,6 +1,7 @@
 package main_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -15,8 +16,8 @@ import (
 )
 
 // dkimpy runs a script with Python's dkim module, which is of another make: name is "arc" or
-// "dkim", records are in the place of the DNS. It returns the result in one word.
-func dkimpy(t testing.TB, name string, message []byte, records map[string]string) string {
+// "dkim", records are in the place of the DNS. It returns the result in one word, of each message.
+func dkimpy(t testing.TB, name string, messages [][]byte, records map[string]string) (results []string) {
 	t.Helper()
 	const python = "/usr/bin/python3" // the one that Debian packages are for
 	if out, err := exec.Command(python, "-c", "import dkim, dns, nacl").CombinedOutput(); err != nil {
@@ -26,28 +27,35 @@ func dkimpy(t testing.TB, name string, message []byte, records map[string]string
 	if err != nil {
 		t.Fatal(err)
 	}
+	wire, err := json.Marshal(messages)
+	if err != nil {
+		t.Fatal(err)
+	}
 	script := filepath.Join(t.TempDir(), "verify.py")
 	if err := os.WriteFile(script, []byte(`
-import sys, json, dkim
+import sys, json, base64, dkim
 zone = json.loads(sys.argv[2])
-wire = sys.stdin.buffer.read()
 dns = lambda name, timeout=5: zone.get(name.decode().rstrip('.'), '').encode() or None
-if sys.argv[1] == 'arc':
-    sys.stdout.write(dkim.arc_verify(wire, dnsfunc=dns)[0].decode())
-else:
+def result(wire):
+    if sys.argv[1] == 'arc':
+        return dkim.arc_verify(wire, dnsfunc=dns)[0].decode()
     d = dkim.DKIM(wire)
     n = sum(1 for name, _ in d.headers if name.lower() == b'dkim-signature')
-    sys.stdout.write(' '.join('pass' if d.verify(i, dnsfunc=dns) else 'fail' for i in range(n)))
+    return ' '.join('pass' if d.verify(i, dnsfunc=dns) else 'fail' for i in range(n))
+json.dump([result(base64.b64decode(wire)) for wire in json.load(sys.stdin)], sys.stdout)
 `), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(python, script, name, string(zone))
-	cmd.Stdin = strings.NewReader(string(message))
+	cmd.Stdin = bytes.NewReader(wire)
 	out, err := cmd.Output()
 	if err != nil {
 		t.Fatalf("dkimpy: %v\n%s", err, err.(*exec.ExitError).Stderr)
 	}
-	return string(out)
+	if err := json.Unmarshal(out, &results); err != nil || len(results) != len(messages) {
+		t.Fatalf("dkimpy: %v\n%s", err, out)
+	}
+	return results
 }
 
 // Mail that is authenticated, changed and sealed here validates with an implementation of
@@ -74,13 +82,13 @@ func TestARC(t *testing.T) {
 			t.Errorf("no %s in\n%s", want, one)
 		}
 	}
-	if got := dkimpy(t, "arc", []byte(one), records); got != "pass" {
+	if got := dkimpy(t, "arc", [][]byte{[]byte(one)}, records)[0]; got != "pass" {
 		t.Errorf("one set: %s\n%s", got, one)
 	}
 	// The banner breaks the first message signature, and the new set says that it was whole.
 	g.deliver("ann@pass.test", []string{"bob@example.org"}, strings.TrimSuffix(strings.Replace(one, "\r\n\r\nBODY", "\r\nX-List: y\r\n\r\nBODY", 1), "\r\n"))
 	two := string(sink.Wait(t, 2, patience)[1].Data)
-	if got := dkimpy(t, "arc", []byte(two), records); got != "pass" || !strings.Contains(two, "ARC-Seal: i=2;") || !strings.Contains(two, "cv=pass") {
+	if got := dkimpy(t, "arc", [][]byte{[]byte(two)}, records)[0]; got != "pass" || !strings.Contains(two, "ARC-Seal: i=2;") || !strings.Contains(two, "cv=pass") {
 		t.Errorf("two sets: %s\n%s", got, two)
 	}
 	// A chain that arrives broken is sealed as that, once.

@@ -157,7 +157,7 @@ func TestBannerARC(t *testing.T) {
 			t.Errorf("no %q in\n%s", want, m)
 		}
 	}
-	if got := dkimpy(t, "arc", m, map[string]string{r.Name: r.Value}); got != "pass" {
+	if got := dkimpy(t, "arc", [][]byte{m}, map[string]string{r.Name: r.Value})[0]; got != "pass" {
 		t.Errorf("the seal: %s\n%s", got, m)
 	}
 	out, code = postern(t, "", "check", "--config", write(t, dir, unrelayed(sink, dns, mailauth+seal+external)))

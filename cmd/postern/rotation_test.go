@@ -131,7 +131,7 @@ check_interval = "1s"
 		}
 		zone.Lock()
 		defer zone.Unlock()
-		if got := dkimpy(t, "dkim", m, zone.texts); got != "pass pass" {
+		if got := dkimpy(t, "dkim", [][]byte{m}, zone.texts)[0]; got != "pass pass" {
 			t.Errorf("dkimpy: %s\n%s", got, m)
 		}
 		rsa := filepath.Join(folder, selectors[0])

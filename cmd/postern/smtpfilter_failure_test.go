@@ -102,9 +102,7 @@ func TestSMTPFilterRestart(t *testing.T) {
 	close(end)
 	f.script(func(h *handed) error { return h.return250(h.To, h.Text) })
 	g = startIn(t, g.dir, forwarding("example.org", "smtp://"+sink.Addr())+withReinjection+smtpfilter(f.addr, ""))
-	f.mu.Lock()
-	f.back = g.addr[1]
-	f.mu.Unlock()
+	f.bringsTo(g.addr[1])
 	if code, reply := f.bring(h.From, h.To, h.Text); code != 550 {
 		t.Errorf("in the next life: %d %s", code, reply)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/textproto"
 	"slices"
@@ -27,6 +28,9 @@ type outside struct {
 	rcpt func(to string) error
 	got  []*handed
 	back string // the gateway's reinjection listener
+
+	lmtp   bool
+	server *smtp.Server
 }
 
 // handed is a message that the filter was given.
@@ -39,18 +43,27 @@ type handed struct {
 
 func newOutside(t testing.TB, lmtp bool) *outside {
 	t.Helper()
-	f := &outside{ask: func(h *handed) error { return h.return250(h.To, h.Text) }}
-	s := smtp.NewServer(f)
-	s.LMTP, s.Domain, s.MaxMessageBytes, s.EnableSMTPUTF8 = lmtp, "filter.test", 50<<20, true
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	f := &outside{addr: "127.0.0.1:0", lmtp: lmtp, ask: func(h *handed) error { return h.return250(h.To, h.Text) }}
+	f.serve(t)
+	t.Cleanup(f.stop)
+	return f
+}
+
+// serve starts the filter, at the address that it had if it was stopped.
+func (f *outside) serve(t testing.TB) {
+	t.Helper()
+	l, err := net.Listen("tcp", f.addr)
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.addr = l.Addr().String()
-	go s.Serve(l)
-	t.Cleanup(func() { s.Close() })
-	return f
+	f.addr, f.server = l.Addr().String(), smtp.NewServer(f)
+	f.server.ErrorLog = log.New(io.Discard, "", 0) // of connections that it ends
+	f.server.LMTP, f.server.Domain, f.server.MaxMessageBytes, f.server.EnableSMTPUTF8 = f.lmtp, "filter.test", 50<<20, true
+	go f.server.Serve(l)
 }
+
+// stop closes its connections; nobody is there any more.
+func (f *outside) stop() { f.server.Close() }
 
 // script makes ask decide what becomes of messages.
 func (f *outside) script(ask func(h *handed) error) {
@@ -186,10 +199,15 @@ func filtering(t testing.TB, f *outside, more string) (*gateway, *smtptest.Sink)
 	t.Helper()
 	sink := smtptest.New(t, smtptest.Options{})
 	g := start(t, forwarding("example.org", "smtp://"+sink.Addr())+withReinjection+smtpfilter(f.addr, more))
-	f.mu.Lock()
-	f.back = g.addr[1]
-	f.mu.Unlock()
+	f.bringsTo(g.addr[1])
 	return g, sink
+}
+
+// bringsTo tells the filter where to bring messages back.
+func (f *outside) bringsTo(addr string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.back = addr
 }
 
 // smtpfilter lists the plugin, with more keys.

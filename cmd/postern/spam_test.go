@@ -173,12 +173,3 @@ func TestSpamEngineFails(t *testing.T) {
 		}
 	}
 }
-
-// The same for rspamd as for clamd: outages under load lose nothing and let nothing through.
-func TestSpamOutageUnderLoad(t *testing.T) {
-	t.Parallel()
-	e := peertest.StartRspamd(t)
-	sink := smtptest.New(t, smtptest.Options{})
-	g := start(t, theirs(filtered(sink, "spam", "timeout = \"2s\"", fmt.Sprintf("url = %q", e.URL))))
-	outages(t, g, e.Engine, sink, peertest.GTUBE)
-}
