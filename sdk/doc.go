@@ -20,6 +20,9 @@
 //     A new body is written through [NewBody], in pieces as well.
 //   - Answers. A verdict may only ask for what the manifest declares. Anything else, like
 //     any malformed answer, is a fault of the plugin and is never carried out.
+//   - Header fields that people and servers believe to be the plugin's are named in
+//     Manifest.Owns (or by an [Owner]): the gateway removes those that a message brings along,
+//     also where the plugin gives no answer.
 //   - Failure. An error, a panic, a crash or a missed deadline means "no answer": what
 //     happens to the message is the admin's choice (on_failure), by default "try again
 //     later". To refuse mail, say so in a verdict. A panic in a call fails that call only.

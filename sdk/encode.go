@@ -24,7 +24,16 @@ func encodeManifest(m Manifest, interfaces []string) *proto.Manifest {
 	for _, o := range m.Origins {
 		pm.Origins = append(pm.Origins, proto.Origin(o))
 	}
+	pm.Owns = lines(m.Owns)
 	return pm
+}
+
+func lines(list []string) []string {
+	var out []string
+	for _, s := range list {
+		out = append(out, line(s))
+	}
+	return out
 }
 
 func encodePath(p mail.Path) *proto.Path {

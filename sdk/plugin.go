@@ -101,4 +101,10 @@ type Manifest struct {
 	Network bool
 	// Host are the services of the gateway that the plugin calls.
 	Host HostRight
+	// Owns are the header fields that only this filter may write: names, compared without
+	// case; with a * at the end, all that begin so. The gateway takes those away that a message
+	// brings along, also where the filter fails and on_failure lets the message pass: it need not
+	// do so itself. It is shown the message as it came, and must not believe them. What an
+	// earlier plugin that owns them as well has written stays. It needs MayEditHeader.
+	Owns []string
 }

@@ -126,8 +126,8 @@ func (s *server) Describe(context.Context, *proto.DescribeRequest) (*proto.Manif
 	return m, nil
 }
 
-func (s *server) Configure(ctx context.Context, r *proto.ConfigureRequest) (*proto.ConfigureResponse, error) {
-	config := decodeConfig(r)
+func (s *server) Configure(ctx context.Context, req *proto.ConfigureRequest) (*proto.ConfigureResponse, error) {
+	config := decodeConfig(req)
 	config.Host = s.host
 	var err error
 	if c, ok := s.impl.(Configurer); ok {
@@ -139,7 +139,11 @@ func (s *server) Configure(ctx context.Context, r *proto.ConfigureRequest) (*pro
 		// Several faults, as [errors.Join] puts them together, are read in one line.
 		return &proto.ConfigureResponse{Error: line(strings.ReplaceAll(err.Error(), "\n", "; "))}, nil
 	}
-	return &proto.ConfigureResponse{}, nil
+	r := &proto.ConfigureResponse{}
+	if o, ok := s.impl.(Owner); ok {
+		r.Owns = lines(o.Owns())
+	}
+	return r, nil
 }
 
 func (s *server) Health(context.Context, *proto.HealthRequest) (*proto.HealthResponse, error) {

@@ -113,6 +113,9 @@ func printPlugin(w io.Writer, p admin.PluginStatus) {
 	if p.OnFailure != "" {
 		line("on_failure", p.OnFailure)
 	}
+	if len(p.Owns) > 0 {
+		line("owns", terminal.Printable(strings.Join(p.Owns, ", ")))
+	}
 	if text := counted(amount{p.Verdicts.Rejected, "rejected"}, amount{p.Verdicts.Deferred, "deferred"},
 		amount{p.Verdicts.Discarded, "discarded"}, amount{p.Verdicts.Quarantined, "quarantined"}); text != "" {
 		line("verdicts", text)

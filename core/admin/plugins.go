@@ -21,6 +21,8 @@ type PluginStatus struct {
 	Since     time.Time `json:"since"`    // start of its process, or of the last one
 	OnFailure string    `json:"on_failure,omitempty"`
 	Breaker   bool      `json:"breaker"` // open: it died again and again
+	// Owns are the header fields that only it may write, as in a manifest.
+	Owns []string `json:"owns,omitempty"`
 	// The counts are of the time since the gateway's start, and messages are versions of
 	// messages, each time one was asked about.
 	Verdicts  Verdicts `json:"verdicts"`   // on messages, those that were not to go on

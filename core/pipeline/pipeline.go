@@ -196,6 +196,7 @@ func (p *Pipeline) ask(ctx context.Context, step *Step, m Message, v Version, wh
 	if err == nil && verdict.Action == sdk.ActionUnscanned {
 		err = &unscanned{verdict.Reason}
 	}
+	forged := p.forged(step, v)
 	var split []Version
 	switch {
 	case err != nil && reasonOf(err) == Convicted:
@@ -205,12 +206,13 @@ func (p *Pipeline) ask(ctx context.Context, step *Step, m Message, v Version, wh
 	case err != nil:
 		choice := step.OnFailure.choose(reasonOf(err), env.Client.Class)
 		p.Tally.noVerdict(step.Name, choice)
-		split = []Version{step.failed(v, choice, err, &event)}
+		split = []Version{step.failed(forged.marked, choice, err, &event)}
 	default:
-		split = step.apply(v, verdict, body)
+		split = step.apply(forged.marked, verdict, body)
 		p.Tally.verdict(step.Name, v, split)
 		event.Action, event.Status, event.Reason = verdict.Action.String(), verdict.Status, verdict.Reason
 	}
+	forged.remove(step, v, split, &event)
 	if m := missed(step.Name, v.Run.Notes); m != "" {
 		event.Reason = strings.TrimPrefix(event.Reason+"; "+m, "; ")
 	}

@@ -15,7 +15,7 @@ const maxWhole = 24 << 10
 // and goes on. Before are the versions that come before v, as the plugin's answers left
 // them; the others, v the first of them, it has not been asked about.
 func (s *Step) whole(v Version, before, others []Version) string {
-	if f, ok := s.Filter.(interface{ Manifest() sdk.Manifest }); !ok || f.Manifest().May&sdk.MayCopy == 0 {
+	if s.manifest().May&sdk.MayCopy == 0 {
 		return ""
 	}
 	switch {

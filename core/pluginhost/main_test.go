@@ -90,6 +90,9 @@ func servePlugin(name string) {
 	case "online":
 		m.Network = true
 		sdk.Serve(&filter{}, m)
+	case "owner":
+		m.May, m.Owns = sdk.MayEditHeader, []string{"X-Own"}
+		sdk.Serve(&owner{}, m)
 	case "box":
 		sdk.Serve(&box{}, m)
 	case "header":

@@ -235,6 +235,9 @@ func (p *process) configure(ctx context.Context, h *Host) error {
 	if r.Error != "" {
 		return errors.New(printable(r.Error))
 	}
+	if err := p.desc.Configured(r); err != nil {
+		return err
+	}
 	if p.desc.Stream && !h.timing.unary {
 		if err := p.openStream(); err != nil {
 			return fmt.Errorf("its stream of calls cannot be opened: %w", err)

@@ -17,6 +17,7 @@ type Status struct {
 	Since    time.Time // start of the process, or of the last one
 	Calls    int64     // through wrappers
 	Failures int64     // of those, and calls of services without the right
+	Owns     []string  // header fields that only it may write
 	// Counters are what the plugin has counted through the host's service.
 	Counters map[string]int64
 }
@@ -54,6 +55,7 @@ func (s *supervisor) status() Status {
 		Since:    s.last.started,
 		Calls:    s.calls.Load(),
 		Failures: s.failed.Load(),
+		Owns:     s.last.desc.Manifest.Owns,
 	}
 	if p := s.cur.Load(); p != nil {
 		st.Pid, st.State, st.Reason = p.run.pid, "running", ""

@@ -314,6 +314,12 @@ func (h *Header) Remove(name string, index int) bool {
 
 // RemoveIf removes every field for which drop reports true and returns their number.
 func (h *Header) RemoveIf(drop func(Field) bool) int {
+	return h.ReplaceIf(func(f Field) ([]byte, bool) { return nil, drop(f) })
+}
+
+// ReplaceIf puts what with returns in the place of every field for which it reports true:
+// whole fields, each with its CRLF, or nothing. It returns the number of fields replaced.
+func (h *Header) ReplaceIf(with func(Field) ([]byte, bool)) int {
 	var out []byte
 	n := 0
 	last := 0
@@ -323,10 +329,13 @@ func (h *Header) RemoveIf(drop func(Field) bool) int {
 			break
 		}
 		b := h.raw[pos : pos+l]
-		if isField(b) && drop(Field{string(b[:nameLen(b)]), b[:l:l]}) {
-			out = append(out, h.raw[last:pos]...)
-			last = pos + l
-			n++
+		if isField(b) {
+			if line, ok := with(Field{string(b[:nameLen(b)]), b[:l:l]}); ok {
+				out = append(out, h.raw[last:pos]...)
+				out = append(out, line...)
+				last = pos + l
+				n++
+			}
 		}
 		pos += l
 	}

@@ -526,7 +526,13 @@ type Manifest struct {
 	// It serves Mailbox.Room.
 	Room bool `protobuf:"varint,14,opt,name=room,proto3" json:"room,omitempty"`
 	// It serves Mailbox.Folders.
-	Folders       bool `protobuf:"varint,15,opt,name=folders,proto3" json:"folders,omitempty"`
+	Folders bool `protobuf:"varint,15,opt,name=folders,proto3" json:"folders,omitempty"`
+	// Header fields that only this filter may write: names, compared without case, with "*" at
+	// the end all that begin so, of at least 3 characters. The host takes those away that a
+	// message brings along, whether the filter answers or its on_failure decides. Edits are made
+	// before that, of the header as the filter was shown it; what they insert or change stays. It
+	// needs RIGHT_EDIT_HEADER.
+	Owns          []string `protobuf:"bytes,16,rep,name=owns,proto3" json:"owns,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -652,6 +658,13 @@ func (x *Manifest) GetFolders() bool {
 	return false
 }
 
+func (x *Manifest) GetOwns() []string {
+	if x != nil {
+		return x.Owns
+	}
+	return nil
+}
+
 type ConfigureRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The plugin's settings, as TOML.
@@ -736,7 +749,9 @@ func (x *ConfigureRequest) GetDnsServers() []string {
 type ConfigureResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Empty: ready.
-	Error         string `protobuf:"bytes,1,opt,name=error,proto3" json:"error,omitempty"`
+	Error string `protobuf:"bytes,1,opt,name=error,proto3" json:"error,omitempty"`
+	// More of Manifest.owns, where that depends on the settings.
+	Owns          []string `protobuf:"bytes,2,rep,name=owns,proto3" json:"owns,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -776,6 +791,13 @@ func (x *ConfigureResponse) GetError() string {
 		return x.Error
 	}
 	return ""
+}
+
+func (x *ConfigureResponse) GetOwns() []string {
+	if x != nil {
+		return x.Owns
+	}
+	return nil
 }
 
 type HealthRequest struct {
@@ -2798,7 +2820,7 @@ const file_postern_proto_rawDesc = "" +
 	"\n" +
 	"\rpostern.proto\x12\x11postern.plugin.v1\"4\n" +
 	"\x0fDescribeRequest\x12!\n" +
-	"\fhost_version\x18\x01 \x01(\tR\vhostVersion\"\xf0\x02\n" +
+	"\fhost_version\x18\x01 \x01(\tR\vhostVersion\"\x84\x03\n" +
 	"\bManifest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x1e\n" +
@@ -2814,7 +2836,8 @@ const file_postern_proto_rawDesc = "" +
 	"\x04host\x18\t \x01(\rR\x04host\x12\x16\n" +
 	"\x06stream\x18\r \x01(\bR\x06stream\x12\x12\n" +
 	"\x04room\x18\x0e \x01(\bR\x04room\x12\x18\n" +
-	"\afolders\x18\x0f \x01(\bR\afolders\"\xa6\x01\n" +
+	"\afolders\x18\x0f \x01(\bR\afolders\x12\x12\n" +
+	"\x04owns\x18\x10 \x03(\tR\x04owns\"\xa6\x01\n" +
 	"\x10ConfigureRequest\x12\x1a\n" +
 	"\bsettings\x18\x01 \x01(\fR\bsettings\x12\x1a\n" +
 	"\bhostname\x18\x02 \x01(\tR\bhostname\x12\x1e\n" +
@@ -2823,9 +2846,10 @@ const file_postern_proto_rawDesc = "" +
 	"postmaster\x12\x19\n" +
 	"\bdata_dir\x18\x04 \x01(\tR\adataDir\x12\x1f\n" +
 	"\vdns_servers\x18\x05 \x03(\tR\n" +
-	"dnsServers\")\n" +
+	"dnsServers\"=\n" +
 	"\x11ConfigureResponse\x12\x14\n" +
-	"\x05error\x18\x01 \x01(\tR\x05error\"\x0f\n" +
+	"\x05error\x18\x01 \x01(\tR\x05error\x12\x12\n" +
+	"\x04owns\x18\x02 \x03(\tR\x04owns\"\x0f\n" +
 	"\rHealthRequest\"\x10\n" +
 	"\x0eHealthResponse\"\x0e\n" +
 	"\fDrainRequest\"\x0f\n" +

@@ -96,6 +96,10 @@ func Describe(m *proto.Manifest) (Description, error) {
 	if d.Gate != (d.Manifest.Stages != 0) {
 		return d, errors.New("manifest: a gate names the stages at which it is asked, and nothing else does")
 	}
+	d.Manifest.Owns = m.GetOwns()
+	if err := checkOwns(d.Manifest, d.Filter); err != nil {
+		return d, fmt.Errorf("manifest: %w", err)
+	}
 	return d, nil
 }
 

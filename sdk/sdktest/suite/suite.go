@@ -210,6 +210,12 @@ func (r *run) configure(ctx context.Context, p *process, settings []byte) (strin
 	if err != nil {
 		return "", callError("Configure", err)
 	}
+	if a.GetError() == "" {
+		d := r.desc
+		if err := d.Configured(a); err != nil {
+			return "", fmt.Errorf("Configure: %w", err)
+		}
+	}
 	return a.GetError(), nil
 }
 

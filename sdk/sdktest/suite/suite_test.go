@@ -28,6 +28,7 @@ func TestSuiteFinds(t *testing.T) {
 		{"exit7", "shakes hands", "the licence has expired"},
 		{"version", "shakes hands", `"99"`},
 		{"elsewhere", "shakes hands", "not directly in the directory"},
+		{"owns X-Fine Received*", "says what it is", `cannot own the header field "Received*": received is not`},
 		{"raw describe", "says what it is", "exit status 5"},
 		{"raw configure", "unknown setting", "exit status 5"},
 		{"raw health", "is healthy", "exit status 5"},

@@ -47,6 +47,8 @@ func main() {
 	case "elsewhere": // sends the host to a socket of somebody else
 		fmt.Println("1|1|unix|/run/docker.sock|grpc")
 		time.Sleep(10 * time.Minute)
+	case "owns": // what is not its own
+		sdk.Serve(&plugin{}, sdk.Manifest{Name: "hostile", Version: "6.66", Needs: sdk.NeedBody, May: sdk.MayEditHeader, Owns: os.Args[2:]})
 	case "raw":
 		serveRaw(os.Args[2:])
 	case "child":

@@ -95,6 +95,7 @@ async function look(message, signal) {
 const plugin = {
   Describe: (call, callback) => callback(null, {
     name: 'node-filter', version: '1.0', interfaces: ['filter'], needs: NEED_BODY, may: RIGHT_REJECT | RIGHT_EDIT_HEADER,
+    owns: ['X-Body-SHA256'], // the gateway removes those that a message brings along
   }),
   Configure(call, callback) {
     try {

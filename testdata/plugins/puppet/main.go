@@ -35,6 +35,8 @@ type puppet struct {
 		Fail bool `toml:"fail"`
 		// Count makes a file of data_dir longer by one byte for every message. Default: "".
 		Count string `toml:"count"`
+		// Owns are header fields that nobody else may write. Default: [].
+		Owns []string `toml:"owns"`
 		// Do are commands for every message, before its own. Default: [].
 		Do []string `toml:"do"`
 	}
@@ -44,6 +46,8 @@ func (p *puppet) Configure(_ context.Context, c sdk.Config) error {
 	p.data = c.DataDir
 	return c.Decode(&p.cfg)
 }
+
+func (p *puppet) Owns() []string { return p.cfg.Owns }
 
 // count notes how often it was asked, in a file.
 func (p *puppet) count(v *sdk.Verdict) error {

@@ -25,5 +25,5 @@ func (scanner) Filter(_ context.Context, m *mail.Message) (*sdk.Verdict, error) 
 }
 
 func main() {
-	sdk.Serve(scanner{}, sdk.Manifest{Name: "scanner", Version: "1.0", Needs: sdk.NeedBody, May: sdk.MayEditHeader})
+	sdk.Serve(scanner{}, sdk.Manifest{Name: "scanner", Version: "1.0", Needs: sdk.NeedBody, May: sdk.MayEditHeader, Owns: []string{"X-Scanned"}})
 }

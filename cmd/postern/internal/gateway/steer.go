@@ -14,7 +14,7 @@ func (g *Gateway) Plugins() []admin.PluginStatus {
 	c := g.config.Load()
 	for _, s := range g.host.Status() {
 		p := admin.PluginStatus{Name: s.Name, State: s.State, Reason: s.Reason, Pid: s.Pid, Version: s.Version, Restarts: s.Restarts,
-			Calls: s.Calls, Failures: s.Failures, Since: s.Since.UTC(), Breaker: s.Breaker, Counters: s.Counters}
+			Calls: s.Calls, Failures: s.Failures, Since: s.Since.UTC(), Breaker: s.Breaker, Owns: s.Owns, Counters: s.Counters}
 		n := g.tally.Of(s.Name)
 		p.Verdicts, p.NoVerdict, p.NoAnswer = admin.Verdicts(n.Verdicts), admin.Choices(n.NoVerdict), admin.Choices(n.NoAnswer)
 		if _, filter := g.host.Filter(s.Name); filter {
