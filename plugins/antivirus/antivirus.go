@@ -55,6 +55,7 @@ func Manifest() sdk.Manifest {
 		Needs:   sdk.NeedBody,
 		May:     sdk.MayReject | sdk.MayDiscard | sdk.MayQuarantine | sdk.MayEditHeader,
 		Origins: []mail.Origin{mail.Incoming, mail.Submitted, mail.Fetched},
+		Owns:    []string{field},
 		Network: true,
 	}
 }
@@ -122,20 +123,16 @@ func (p *Plugin) Filter(ctx context.Context, m *mail.Message) (*sdk.Verdict, err
 	case a.finding == timedOut:
 		return unscanned("timeout"), nil
 	}
-	v := p.verdict(a)
-	return p.mark(v, a, m.Header), nil
+	return p.mark(p.verdict(a), a), nil
 }
 
 func unscanned(reason string) *sdk.Verdict { return sdk.Unscanned(reason).Note("result", reason) }
 
-// field is the header field of the plugin; copies that a message brings are forged.
+// field is the header field of the plugin.
 const field = "X-Virus-Status"
 
-// mark makes the header say what was found, and nothing else.
-func (p *Plugin) mark(v *sdk.Verdict, a answer, h mail.Header) *sdk.Verdict {
-	if h.Has(field) {
-		v.RemoveHeader(-1, field)
-	}
+// mark makes the header say what was found.
+func (p *Plugin) mark(v *sdk.Verdict, a answer) *sdk.Verdict {
 	switch v.Action {
 	case sdk.ActionReject, sdk.ActionDiscard, sdk.ActionUnscanned:
 		return v

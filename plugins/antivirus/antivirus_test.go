@@ -284,10 +284,13 @@ func TestBodyDamaged(t *testing.T) {
 	}
 }
 
-// H-03: forged fields go, whatever the verdict; our own says what is true.
+// H-03: the gateway takes forged fields away; our own says what is true.
 func TestH03ForgedFields(t *testing.T) {
 	t.Parallel()
-	m := message("X-Virus-Status: Clean\r\nFrom: a@b.test\r\nx-virus-status:\r\n Clean\r\n\r\ntext\r\n")
+	if !Manifest().OwnsField("x-virus-status") {
+		t.Error("the field is not ours")
+	}
+	m := message("From: a@b.test\r\n\r\ntext\r\n")
 	for more, want := range map[string]string{"": "", "header = true": "X-Virus-Status: Clean\r\n"} {
 		p := plugin(t, settings(more, engine(t, -1, says("stream: OK\x00"))))
 		v, err := sdktest.Filter(t, p, Manifest(), m)

@@ -82,6 +82,7 @@ func Manifest() sdk.Manifest {
 		Needs:   sdk.NeedBody,
 		May:     sdk.MayReject | sdk.MayQuarantine | sdk.MayEditHeader | sdk.MayReplaceBody,
 		Origins: []mail.Origin{mail.Incoming, mail.Submitted, mail.Fetched},
+		Owns:    []string{removedField},
 	}
 }
 
@@ -140,7 +141,7 @@ func (p *Plugin) Configure(_ context.Context, c sdk.Config) error {
 	return errors.Join(faults...)
 }
 
-// removedField tells that something was removed. It is ours: others' are removed.
+// removedField tells that something was removed.
 const removedField = "X-Attachments-Removed"
 
 // Filter looks at every part of the message.
@@ -154,14 +155,7 @@ func (p *Plugin) Filter(ctx context.Context, m *mail.Message) (*sdk.Verdict, err
 	if err := look.message(tree, nil, 0); err != nil {
 		return nil, err
 	}
-	v, err := p.decide(ctx, m, tree, look)
-	if err != nil {
-		return nil, err
-	}
-	if m.Header.Has(removedField) {
-		v.Edits = append([]sdk.Edit{{Kind: sdk.HeaderRemove, Name: removedField, Index: -1}}, v.Edits...)
-	}
-	return v, nil
+	return p.decide(ctx, m, tree, look)
 }
 
 // decide makes the verdict: what refuses comes before what holds, and that before "could

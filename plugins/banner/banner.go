@@ -68,6 +68,7 @@ type Plugin struct {
 var (
 	_ sdk.Filter     = (*Plugin)(nil)
 	_ sdk.Configurer = (*Plugin)(nil)
+	_ sdk.Owner      = (*Plugin)(nil)
 )
 
 // New returns a plugin that has yet to be configured.
@@ -193,18 +194,22 @@ func encodePrefix(s string) string {
 	return mime.QEncoding.Encode("utf-8", s+" ") + " "
 }
 
-// externalField marks mail from outside. It is ours: a message that brings one along loses
-// it.
+// externalField marks mail from outside.
 const externalField = "X-External"
+
+// Owns is the mark, where the settings want it.
+func (p *Plugin) Owns() []string {
+	if p.incoming && p.header {
+		return []string{externalField}
+	}
+	return nil
+}
 
 // Filter marks a message for the recipients whom it concerns.
 func (p *Plugin) Filter(ctx context.Context, m *mail.Message) (*sdk.Verdict, error) {
 	v := sdk.Continue()
 	if p.incoming != (m.Envelope.Origin != mail.Submitted) {
 		return v, nil
-	}
-	if p.incoming && p.header && m.Header.Has(externalField) {
-		v.RemoveHeader(-1, externalField) // forged
 	}
 	if m.Body.Size == 0 || !m.Header.Separated() || !written(m.Header) {
 		return v.Note("skipped", "no header or no body"), nil

@@ -101,9 +101,15 @@ func TestWhichMail(t *testing.T) {
 			t.Errorf("%+v", e)
 		}
 	}
-	// A forged mark goes in any case.
-	if got, _ := run(t, configured(t, "mail = \"incoming\"\ndomains = [\"x.example\"]\nheader = true"), mail.Incoming, "X-External: no\r\nSubject: x\r\n\r\nbody"); got != "Subject: x\r\n\r\nbody" {
-		t.Errorf("%q", got)
+	// The mark is ours where it means something.
+	for settings, want := range map[string]string{
+		"mail = \"incoming\"\ndomains = [\"x.example\"]\nheader = true": "X-External",
+		"mail = \"incoming\"\ntext = \"T\"":                             "",
+		"mail = \"submitted\"\nheader = true":                           "",
+	} {
+		if got := strings.Join(configured(t, settings).Owns(), " "); got != want {
+			t.Errorf("%s: it owns %q", settings, got)
+		}
 	}
 }
 

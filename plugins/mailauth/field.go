@@ -101,17 +101,8 @@ func (f *facts) dmarcResults(d decision) []authres.Result {
 // so many who does not want to hide something.
 const maxRemoved = 100
 
-// removeForged removes results that claim to be ours (RFC 8601 §5), and all Received-SPF:
-// they do not say whose they are.
+// removeForged removes results that claim to be ours (RFC 8601 §5).
 func (p *Plugin) removeForged(h mail.Header) []sdk.Edit {
-	edits := p.forgedResults(h)
-	if h.Has("Received-SPF") {
-		edits = append(edits, sdk.Edit{Kind: sdk.HeaderRemove, Name: "Received-SPF", Index: -1})
-	}
-	return edits
-}
-
-func (p *Plugin) forgedResults(h mail.Header) []sdk.Edit {
 	var edits []sdk.Edit
 	for i, v := range h.Values(fieldName) {
 		if !authres.SameID(authres.ServID(v), p.id) {

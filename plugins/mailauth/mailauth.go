@@ -22,6 +22,7 @@ func Manifest() sdk.Manifest {
 		Origins: []mail.Origin{mail.Incoming, mail.Fetched},
 		Network: true,
 		Host:    sdk.MaySubmit,
+		Owns:    []string{"Received-SPF"}, // which does not say whose it is
 	}
 }
 

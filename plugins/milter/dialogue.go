@@ -169,7 +169,7 @@ func (d *dialogue) header() (final bool, err error) {
 	first := true
 	for _, f := range d.m.Header.Fields {
 		lower := strings.ToLower(f.Name)
-		if d.p.skip[lower] || lower == "received" && first && d.ours(f) {
+		if d.p.skip[lower] || d.p.own.OwnsField(f.Name) || lower == "received" && first && d.ours(f) {
 			d.hidden[lower]++
 			first = false
 			continue

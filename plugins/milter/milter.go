@@ -31,6 +31,9 @@ type Settings struct {
 	// Macros gives macros that the milter is sent other values, or adds some:
 	// {daemon_name = "ORIGINATING"}.
 	Macros map[string]string `toml:"macros"`
+	// Owns are names of header fields that only the milter may write; with a * at the end, all
+	// that begin so.
+	Owns []string `toml:"owns"`
 	// SkipHeaders are names of header fields that the milter is not shown.
 	SkipHeaders []string `toml:"skip_headers"`
 }
@@ -69,11 +72,13 @@ type Plugin struct {
 	hostname         string
 	macros           map[string]string // by name in its canonical form
 	skip             map[string]bool   // by name in lower case
+	own              sdk.Manifest      // which says what the milter owns
 }
 
 var (
 	_ sdk.Filter     = (*Plugin)(nil)
 	_ sdk.Configurer = (*Plugin)(nil)
+	_ sdk.Owner      = (*Plugin)(nil)
 )
 
 // New returns a plugin that has yet to be configured.
@@ -113,9 +118,12 @@ func (p *Plugin) Configure(_ context.Context, c sdk.Config) error {
 		}
 		p.skip[strings.ToLower(name)] = true
 	}
-	p.timeouts, p.hostname = s.Timeouts, c.Hostname
+	p.timeouts, p.hostname, p.own.Owns = s.Timeouts, c.Hostname, s.Owns
 	return errors.Join(faults...)
 }
+
+// Owns are the fields that the settings name.
+func (p *Plugin) Owns() []string { return p.own.Owns }
 
 // Filter replays the message to the milter.
 func (p *Plugin) Filter(ctx context.Context, m *mail.Message) (*sdk.Verdict, error) {

@@ -35,6 +35,9 @@ type Settings struct {
 	// Swallowed is what becomes of mail that the filter takes and does not bring back:
 	// "quarantine", "discard" or "tempfail". Default: "quarantine".
 	Swallowed string `toml:"swallowed"`
+	// Owns are names of header fields that only the filter may write; with a * at the end,
+	// all that begin so. Default: none.
+	Owns []string `toml:"owns"`
 }
 
 // Defaults are the settings where nothing else is said.
@@ -69,6 +72,7 @@ type Plugin struct {
 var (
 	_ sdk.Filter     = (*Plugin)(nil)
 	_ sdk.Configurer = (*Plugin)(nil)
+	_ sdk.Owner      = (*Plugin)(nil)
 )
 
 // New returns a plugin that has yet to be configured.
@@ -106,6 +110,9 @@ func (p *Plugin) Configure(_ context.Context, c sdk.Config) error {
 	return errors.Join(faults...)
 }
 
+// Owns are the fields that the settings name.
+func (p *Plugin) Owns() []string { return p.settings.Owns }
+
 // Filter hands the message over, waits for the filter's reply, and makes a verdict of that
 // and of what came back.
 func (p *Plugin) Filter(ctx context.Context, m *mail.Message) (*sdk.Verdict, error) {
@@ -115,6 +122,10 @@ func (p *Plugin) Filter(ctx context.Context, m *mail.Message) (*sdk.Verdict, err
 	case <-ctx.Done():
 		return nil, fmt.Errorf("%d messages are with the content filter already: %w", p.settings.Connections, ctx.Err())
 	}
+	// What it might find and leave would be taken for the sender's, and removed.
+	given, own := *m, sdk.Manifest{Owns: p.settings.Owns}
+	given.Header.RemoveIf(func(f mail.Field) bool { return own.OwnsField(f.Name) })
+	m = &given
 	recipients := make([]mail.Path, len(m.Envelope.Recipients))
 	for i, r := range m.Envelope.Recipients {
 		recipients[i] = r.Path

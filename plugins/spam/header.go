@@ -10,40 +10,8 @@ import (
 	"github.com/postern-mail/postern/sdk/mail"
 )
 
-// maxForged bounds how many names of forged fields are removed: the edits of a verdict are
-// limited, and who invents hundreds means none of those that are read.
-const maxForged = 200
-
-// forged lists the names of the fields of spam filters that a message brings (H-03), those
-// that people's filters read first.
-func forged(h mail.Header) []string {
-	var names, others []string
-	seen := make(map[string]bool)
-	for _, f := range h.Fields {
-		if len(f.Name) < len("x-spam") || !strings.EqualFold(f.Name[:len("x-spam")], "x-spam") {
-			continue
-		}
-		name := strings.ToLower(f.Name)
-		if seen[name] || len(name) > 255 {
-			continue
-		}
-		seen[name] = true
-		if slices.Contains([]string{"x-spam", "x-spam-flag", "x-spam-status", "x-spam-score", "x-spam-level"}, name) {
-			names = append(names, name)
-		} else if len(others) < maxForged && strings.HasPrefix(name, "x-spam") {
-			others = append(others, name)
-		}
-	}
-	return append(names, others...)
-}
-
-// edits are those that do not depend on the recipient: forged fields go, and the engine has
-// its way.
+// edits are those that do not depend on the recipient: the engine has its way.
 func edits(v *sdk.Verdict, h mail.Header, r *result) {
-	gone := forged(h)
-	for _, name := range gone {
-		v.RemoveHeader(-1, name)
-	}
 	// From the end, so that removing one does not move the others.
 	type place struct {
 		name  string
@@ -57,7 +25,7 @@ func edits(v *sdk.Verdict, h mail.Header, r *result) {
 		if rm.n < 0 {
 			p.index = count + rm.n
 		}
-		if !slices.Contains(gone, name) && p.index < count && (p.index >= 0 || rm.n == 0) && !slices.Contains(places, p) {
+		if p.index < count && (p.index >= 0 || rm.n == 0) && !slices.Contains(places, p) {
 			places = append(places, p)
 		}
 	}

@@ -22,6 +22,7 @@ func Manifest() sdk.Manifest {
 		Origins: []mail.Origin{mail.Incoming, mail.Fetched},
 		Network: true,
 		Host:    sdk.MayKeepState,
+		Owns:    []string{"X-Spam*"}, // those of other filters too: people's rules read them
 	}
 }
 
