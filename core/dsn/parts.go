@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
-	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -208,7 +207,7 @@ func (w *writer) typed(typ, addr string) string {
 	case w.utf8:
 		return " " + w.clean(addr)
 	case strings.EqualFold(typ, "utf-8"):
-		return " " + xtext8(addr)
+		return string(mail.AppendUTF8Xtext([]byte{' '}, addr))
 	}
 	return " " + printable(addr)
 }
@@ -244,23 +243,6 @@ func printable(s string) string {
 		} else {
 			b.WriteByte(c)
 		}
-	}
-	return b.String()
-}
-
-// xtext8 is utf-8-addr-xtext (RFC 6533 §3).
-func xtext8(s string) string {
-	var b strings.Builder
-	for _, r := range s {
-		if r > ' ' && r < 0x7f && r != '\\' && r != '+' && r != '=' {
-			b.WriteRune(r)
-			continue
-		}
-		h := strings.ToUpper(strconv.FormatInt(int64(r), 16))
-		if len(h)%2 == 1 {
-			h = "0" + h
-		}
-		b.WriteString(`\x{` + h + `}`)
 	}
 	return b.String()
 }

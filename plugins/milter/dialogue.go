@@ -257,14 +257,11 @@ func (d *dialogue) mailParameters() []string {
 	if e.UTF8 {
 		args = append(args, "SMTPUTF8")
 	}
-	switch e.Return {
-	case mail.ReturnFull:
-		args = append(args, "RET=FULL")
-	case mail.ReturnHeaders:
-		args = append(args, "RET=HDRS")
+	if ret := e.Return.String(); ret != "" {
+		args = append(args, "RET="+ret)
 	}
 	if e.EnvelopeID != "" {
-		args = append(args, "ENVID="+xtext(e.EnvelopeID))
+		args = append(args, string(mail.AppendXtext([]byte("ENVID="), e.EnvelopeID)))
 	}
 	return args
 }
@@ -272,35 +269,13 @@ func (d *dialogue) mailParameters() []string {
 // rcptParameters are the ESMTP parameters of RCPT.
 func rcptParameters(r *mail.Recipient) []string {
 	var args []string
-	var names []string
-	for _, n := range []struct {
-		bit  mail.Notify
-		name string
-	}{{mail.NotifyNever, "NEVER"}, {mail.NotifySuccess, "SUCCESS"}, {mail.NotifyFailure, "FAILURE"}, {mail.NotifyDelay, "DELAY"}} {
-		if r.Notify&n.bit != 0 {
-			names = append(names, n.name)
-		}
+	if notify := r.Notify.String(); notify != "" {
+		args = append(args, "NOTIFY="+notify)
 	}
-	if len(names) > 0 {
-		args = append(args, "NOTIFY="+strings.Join(names, ","))
-	}
-	if kind, addr, ok := strings.Cut(r.ORCPT, ";"); ok {
-		args = append(args, "ORCPT="+text(kind)+";"+xtext(addr))
+	if strings.Contains(r.ORCPT, ";") {
+		args = append(args, string(mail.AppendORCPT([]byte("ORCPT="), r.ORCPT)))
 	}
 	return args
-}
-
-// xtext encodes as RFC 3461 §4 does.
-func xtext(s string) string {
-	var b strings.Builder
-	for i := 0; i < len(s); i++ {
-		if c := s[i]; c <= ' ' || c > '~' || c == '+' || c == '=' {
-			fmt.Fprintf(&b, "+%02X", c)
-		} else {
-			b.WriteByte(c)
-		}
-	}
-	return b.String()
 }
 
 // text is s as a string of the protocol, which ends at the first NUL.

@@ -35,6 +35,7 @@ func TestReplay(t *testing.T) {
 		"Received: from other by mx.example.org (Postern)\r\nX-Secret: s\r\nSubject:  folded\r\n\t here \r\nTo:none\r\nX-Empty:\r\n\r\nbody\r\n", "bob@example.org", "\"b c\"@example.org")
 	m.Envelope.BodyType, m.Envelope.UTF8, m.Envelope.Return, m.Envelope.EnvelopeID = mail.Body8BitMIME, true, mail.ReturnHeaders, "a+b"
 	m.Envelope.Recipients[0].Notify, m.Envelope.Recipients[0].ORCPT = mail.NotifySuccess|mail.NotifyDelay, "rfc822;b=b@example.org"
+	m.Envelope.Recipients[1].ORCPT = "utf-8;ü@example.org"
 	m.Envelope.Client = mail.Client{Addr: netip.MustParseAddr("::ffff:192.0.2.7"), Port: 4711, Helo: "client.example.net", Host: "host.example.net", User: "alice@example.net",
 		TLS: "TLS1.3 TLS_AES_128_GCM_SHA256", Listener: "127.0.0.1:587", Mechanism: "SCRAM-SHA-256", PTR: "host.example.net", Connections: 3}
 	v := verdict(t, p, m)
@@ -46,7 +47,7 @@ func TestReplay(t *testing.T) {
 		"H client.example.net",
 		"M <alice@example.net>|SIZE=" + fmt.Sprint(m.Size()) + "|BODY=8BITMIME|SMTPUTF8|RET=HDRS|ENVID=a+2Bb",
 		"R <bob@example.org>|NOTIFY=SUCCESS,DELAY|ORCPT=rfc822;b+3Db@example.org",
-		`R <"b c"@example.org>`,
+		`R <"b c"@example.org>|ORCPT=utf-8;\x{FC}@example.org`,
 		"T ",
 		"L X-Top| 1",
 		"L Received| from other by mx.example.org (Postern)",

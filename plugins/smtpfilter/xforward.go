@@ -60,14 +60,11 @@ func forwarded(e *mail.Envelope) []string {
 	return out
 }
 
+// xtext is s, cut where it is long.
 func xtext(s string) string {
-	var b strings.Builder
-	for i := 0; i < len(s) && b.Len() < 250; i++ {
-		if c := s[i]; c < '!' || c > '~' || c == '+' || c == '=' {
-			fmt.Fprintf(&b, "+%02X", c)
-		} else {
-			b.WriteByte(c)
-		}
+	var b []byte
+	for i := 0; i < len(s) && len(b) < 250; i++ {
+		b = mail.AppendXtext(b, s[i:i+1])
 	}
-	return b.String()
+	return string(b)
 }

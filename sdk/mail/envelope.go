@@ -2,6 +2,7 @@ package mail
 
 import (
 	"net/netip"
+	"strings"
 )
 
 // Origin says how a message came to be in the queue. Plugins are selected by it.
@@ -98,6 +99,17 @@ const (
 	ReturnHeaders
 )
 
+// String is the value of RET, "" if none was said.
+func (r Return) String() string {
+	switch r {
+	case ReturnFull:
+		return "FULL"
+	case ReturnHeaders:
+		return "HDRS"
+	}
+	return ""
+}
+
 // Notify is the NOTIFY parameter of RCPT (RFC 3461 §4.1), a set; zero is "not said".
 // The numbers are stored.
 type Notify uint8
@@ -109,6 +121,20 @@ const (
 	NotifyFailure
 	NotifyDelay
 )
+
+// String is the value of NOTIFY, "" if none was said.
+func (n Notify) String() string {
+	if n&NotifyNever != 0 {
+		return "NEVER"
+	}
+	var words []string
+	for i, word := range []string{"SUCCESS", "FAILURE", "DELAY"} {
+		if n&(NotifySuccess<<i) != 0 {
+			words = append(words, word)
+		}
+	}
+	return strings.Join(words, ",")
+}
 
 // Recipient is one forward-path of an envelope.
 type Recipient struct {

@@ -77,7 +77,7 @@ func checkLocal(local string) error {
 		return errors.New("local part is not valid UTF-8")
 	}
 	for _, r := range local {
-		if r < ' ' || r >= 0x7f && r < 0xa0 || r == '\u2028' || r == '\u2029' {
+		if !printable(r) {
 			return errors.New("local part has a control character")
 		}
 	}
