@@ -32,19 +32,6 @@ func (d *DNS) LookupMX(ctx context.Context, domain string) ([]MX, error) {
 	return out, nil
 }
 
-// LookupTXT implements Resolver.
-func (d *DNS) LookupTXT(ctx context.Context, name string) ([]string, error) {
-	ans, err := d.Query(ctx, name, dns.TypeTXT)
-	if err != nil {
-		return nil, err
-	}
-	out := make([]string, 0, len(ans.Records))
-	for _, rr := range ans.Records {
-		out = append(out, strings.Join(rr.(*dns.TXT).Txt, ""))
-	}
-	return out, nil
-}
-
 // LookupAddrs implements Resolver. One family is enough: where the other one's question
 // failed, the answer is what there is.
 func (d *DNS) LookupAddrs(ctx context.Context, host string) ([]netip.Addr, error) {

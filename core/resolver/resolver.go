@@ -35,8 +35,6 @@ type Resolver interface {
 	// verified: leads back to the address. Of several names it is the first that does, else the
 	// first: anybody's word. ErrTemporary also says that none is verified and one may yet be.
 	LookupPTR(ctx context.Context, addr netip.Addr) (name string, verified bool, err error)
-	// LookupTXT returns the TXT records of a name, the strings of each record joined.
-	LookupTXT(ctx context.Context, name string) ([]string, error)
 }
 
 // The kinds of failure.

@@ -51,7 +51,7 @@ func TestDNSFailures(t *testing.T) {
 		"servfail.test":  {Err: resolver.ErrTemporary},
 		"null.test":      {MX: []string{"0 ."}, Addrs: []string{"192.0.2.1"}},
 		"implicit.test":  {Addrs: []string{"192.0.2.1"}},
-		"nothing.test":   {TXT: []string{"x"}},
+		"nothing.test":   {PTR: []string{"x"}},
 		"dangling.test":  {MX: []string{"10 gone.test"}, Addrs: []string{"192.0.2.1"}},
 		"trouble.test":   {MX: []string{"10 servfail.test"}, Addrs: []string{"192.0.2.1"}},
 		"half.test":      {MX: []string{"10 gone.test", "20 servfail.test"}},

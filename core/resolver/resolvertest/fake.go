@@ -1,7 +1,7 @@
 // Package resolvertest is a DNS for tests: a map literal.
 //
 //	resolvertest.Zones{
-//		"example.org":    {MX: []string{"10 mx.example.org"}, TXT: []string{"v=spf1 -all"}},
+//		"example.org":    {MX: []string{"10 mx.example.org"}},
 //		"mx.example.org": {Addrs: []string{"192.0.2.1", "2001:db8::1"}},
 //		"192.0.2.1":      {PTR: []string{"mx.example.org"}},
 //		"null.example":   {MX: []string{"0 ."}},
@@ -30,7 +30,6 @@ type Zones map[string]Records
 type Records struct {
 	MX    []string // "10 mx.example.org"
 	Addrs []string
-	TXT   []string
 	PTR   []string
 	Err   error
 }
@@ -100,9 +99,4 @@ func (z Zones) LookupPTR(ctx context.Context, addr netip.Addr) (name string, ver
 		err = &resolver.Error{Name: addr.String(), Type: "PTR", Kind: resolver.ErrNotFound}
 	}
 	return name, false, err
-}
-
-// LookupTXT implements resolver.Resolver.
-func (z Zones) LookupTXT(_ context.Context, name string) ([]string, error) {
-	return z.find(name, "TXT", func(r Records) []string { return r.TXT })
 }
