@@ -90,8 +90,9 @@ func splitReplyLine(line []byte) (code int, more bool, text []byte, ok bool) {
 }
 
 // add takes over one line's text, without the enhanced code that begins it (RFC 2034 §3).
-func (r *reply) add(i int, text []byte) {
-	if enhanced, rest, ok := cutEnhanced(text); ok && enhanced[0] == r.code/100 {
+func (r *reply) add(i int, line []byte) {
+	text := string(line)
+	if enhanced, rest, ok := mail.CutEnhanced(text); ok && enhanced[0] == r.code/100 {
 		if i == 0 {
 			r.enhanced = enhanced
 		}
@@ -101,27 +102,6 @@ func (r *reply) add(i int, text []byte) {
 		r.text = append(r.text, ' ')
 	}
 	r.text = append(r.text, text[:min(len(text), max(maxReplyText-len(r.text), 0))]...)
-}
-
-// cutEnhanced splits an enhanced status code (RFC 3463 §2) from the start of a text.
-func cutEnhanced(text []byte) (code [3]int, rest []byte, ok bool) {
-	field := 0
-	digits := 0
-	for i, c := range text {
-		switch {
-		case c >= '0' && c <= '9' && digits < 3:
-			code[field] = code[field]*10 + int(c-'0')
-			digits++
-		case c == '.' && digits > 0 && field < 2:
-			field++
-			digits = 0
-		case c == ' ' && field == 2 && digits > 0:
-			return code, text[i+1:], true
-		default:
-			return code, nil, false
-		}
-	}
-	return code, nil, field == 2 && digits > 0
 }
 
 // status is the reply as a status said by remote. A reply that is neither a success nor a
