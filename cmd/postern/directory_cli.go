@@ -117,7 +117,7 @@ func domainName(s string) (mail.Domain, error) {
 func joined(paths []mail.Path) string {
 	words := make([]string, len(paths))
 	for i, p := range paths {
-		words[i] = p.String()
+		words[i] = patternText(p)
 	}
 	return strings.Join(words, " ")
 }

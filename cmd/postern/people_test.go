@@ -376,6 +376,9 @@ func TestImportCommands(t *testing.T) {
 		!strings.Contains(out, "plain.test -> smtp://192.0.2.1:25 smtp://192.0.2.2:25, recipients directory (directory)") {
 		t.Error(out)
 	}
+	if out := g.must("account", "show", "alice@example.org"); !strings.Contains(out, " @new.test") {
+		t.Errorf("a catch-all that leads here:\n%s", out)
+	}
 	if out, code := g.run("domain", "add", "bad.test", "--deliver", "maildir", "--catch-all", "who@example.org"); code != 1 || !strings.Contains(out, "domain bad.test: who@example.org does not exist") {
 		t.Errorf("a catch-all that leads nowhere: exit code %d\n%s", code, out)
 	}
