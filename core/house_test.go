@@ -78,6 +78,11 @@ var rules = []rule{
 	{under("core/queue", "core/spool", "core/smtpd"), func(_, imp string) bool {
 		return strings.HasPrefix(imp, module) && under("sdk", "core/pluginhost", "core/pipeline", "plugins")(strings.TrimPrefix(imp, module)) && imp != module+"sdk/mail"
 	}, "queue, spool and sessions know no plugins: they declare the interfaces they consume"},
+	{under("core/smtpcmd"), func(_, imp string) bool {
+		return strings.HasPrefix(imp, module) && imp != module+"sdk/mail" || slices.Contains([]string{"context", "io", "net", "os", "sync", "time"}, imp)
+	}, "the grammar of commands is functions of their arguments"},
+	{under("core/smtpd/wire"), func(_, imp string) bool { return strings.HasPrefix(imp, module) },
+		"the wire carries octets, and knows neither commands nor mail"},
 	{func(p string) bool { return !under("cmd")(p) }, func(_, imp string) bool { return imp == module+"core/delivery" },
 		"delivery owns the loop; nobody re-enters it"},
 	{func(p string) bool { return !under("cmd")(p) }, func(_, imp string) bool { return strings.HasPrefix(imp, module+"cmd") },

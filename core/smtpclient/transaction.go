@@ -158,11 +158,11 @@ func (x *transaction) envelope() error {
 func (x *transaction) appendCommand(b []byte, k, total int) []byte {
 	switch k {
 	case 0:
-		return x.appendMail(b)
+		return x.mail().Append(b)
 	case total - 1:
 		return append(b, "DATA\r\n"...)
 	}
-	return x.appendRcpt(b, x.job.rcpt(x.rcpts[k-1]))
+	return x.rcpt(x.job.rcpt(x.rcpts[k-1])).Append(b)
 }
 
 // readReply reads the reply to the k-th command of the envelope and draws the conclusion.

@@ -5,8 +5,8 @@ import (
 	"encoding/base64"
 	"errors"
 	"strings"
-	"time"
 
+	"github.com/postern-mail/postern/core/smtpcmd"
 	"github.com/postern-mail/postern/sdk/mail"
 )
 
@@ -38,7 +38,7 @@ func (s *session) auth(arg string) feed {
 		if initial != "" {
 			initial = " " + initial
 		}
-		return feed{verbAuth, "AUTH " + mechanism + initial + "\r\n"}
+		return feed{smtpcmd.VerbAuth, "AUTH " + mechanism + initial + "\r\n"}
 	}
 	s.reply(st)
 	return feed{}
@@ -55,7 +55,7 @@ func (s *session) offers(mechanism string) bool {
 
 // saslResponse reads the line that answers a challenge.
 func (s *session) saslResponse() string {
-	line, err := s.w.line(authLineMax, time.Now().Add(s.w.timeouts.Command), true)
+	line, err := s.w.Response(s.server.opt.Timeouts.Command)
 	if err != nil {
 		s.lost(err)
 		return ""

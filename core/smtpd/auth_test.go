@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/postern-mail/postern/core/smtpd/wire"
 	"github.com/postern-mail/postern/sdk/mail"
 )
 
@@ -69,7 +70,7 @@ func TestC03AuthSyntax(t *testing.T) {
 	d.do("AUTH PLAIN "+plainResponse("joe", "sesame")+"\r\n", "503 5.5.1")
 
 	// A line of 12,288 octets is taken, a longer one is not (RFC 4954 §4).
-	for size, want := range map[int]string{authLineMax - 1: "501 5.5.2", authLineMax: "501 5.5.2", authLineMax + 1: "500 5.5.2", 1 << 20: "500 5.5.2"} {
+	for size, want := range map[int]string{wire.MaxAuth - 1: "501 5.5.2", wire.MaxAuth: "501 5.5.2", wire.MaxAuth + 1: "500 5.5.2", 1 << 20: "500 5.5.2"} {
 		for _, initial := range []bool{true, false} {
 			e := dial()
 			line := "AUTH PLAIN "

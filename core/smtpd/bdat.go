@@ -1,11 +1,10 @@
 package smtpd
 
 import (
-	"errors"
 	"fmt"
-	"strconv"
-	"strings"
 
+	"github.com/postern-mail/postern/core/smtpcmd"
+	"github.com/postern-mail/postern/core/smtpd/wire"
 	"github.com/postern-mail/postern/sdk/mail"
 )
 
@@ -15,7 +14,7 @@ const feedChunk = "BDAT\r\n"
 // bdat begins or continues a message in chunks (RFC 3030 §2). The octets of a chunk follow
 // its command whatever the answer is: they are taken, or the connection ends.
 func (s *session) bdat(arg string) feed {
-	c, err := parseChunk(arg)
+	c, err := smtpcmd.ParseBdat(arg)
 	if err != nil {
 		s.end(mail.Permanent(501, 5, 4, "Malformed BDAT: "+err.Error()))
 		return feed{}
@@ -25,45 +24,22 @@ func (s *session) bdat(arg string) feed {
 			s.dropChunk(c)
 			return feed{}
 		}
-		s.body = &body{s: s, chunked: true}
+		s.body, s.chunks = s.w.Chunks(&s.server.message, s.nextChunk), 0
 	}
-	b := s.body
-	if b.chunks++; b.chunks > s.server.opt.Limits.Chunks {
+	if s.chunks++; s.chunks > s.server.opt.Limits.Chunks {
 		s.end(mail.Permanent(554, 5, 0, "Too many chunks"))
 		return feed{}
 	}
-	b.chunk = c
-	if c.left > s.server.opt.Limits.MessageSize-b.size {
-		b.err = errTooLarge
+	s.body.Chunk(c.Size, c.Last)
+	if s.chunks == 1 {
+		return feed{smtpcmd.VerbData, "DATA\r\n"}
 	}
-	if b.chunks == 1 {
-		return feed{verbData, "DATA\r\n"}
-	}
-	return feed{verbBdat, feedChunk}
-}
-
-// parseChunk parses the argument of BDAT.
-func parseChunk(arg string) (chunk, error) {
-	size, last, _ := strings.Cut(arg, " ")
-	last = strings.TrimLeft(last, " ")
-	switch {
-	case size == "":
-		return chunk{}, errors.New("no size")
-	case last != "" && !strings.EqualFold(last, "LAST"):
-		return chunk{}, errors.New("only LAST may follow the size")
-	case strings.Trim(size, "0123456789") != "":
-		return chunk{}, errors.New("size is not a number")
-	}
-	n, err := strconv.ParseInt(size, 10, 64)
-	if err != nil {
-		return chunk{}, errors.New("size is too large")
-	}
-	return chunk{n, last != ""}, nil
+	return feed{smtpcmd.VerbBdat, feedChunk}
 }
 
 // dropChunk takes the octets of a chunk that was refused.
-func (s *session) dropChunk(c chunk) {
-	if err := s.skip(c.left); err != nil {
+func (s *session) dropChunk(c smtpcmd.Bdat) {
+	if err := s.w.Skip(c.Size, &s.server.message); err != nil {
 		s.lost(err)
 		s.linger = true
 	}
@@ -71,14 +47,14 @@ func (s *session) dropChunk(c chunk) {
 
 // nextChunk acknowledges the chunk that was read and waits for the next. Any command but
 // another BDAT, or one that has no effect, ends the message.
-func (s *session) nextChunk(b *body) error {
-	s.line(fmt.Sprintf("250 2.0.0 Ok, %d octets so far", b.size))
+func (s *session) nextChunk() error {
+	s.w.Reply(fmt.Sprintf("250 2.0.0 Ok, %d octets so far", s.body.Size()))
 	f := s.command()
 	switch {
 	case f.text == feedChunk:
-		return b.err
+		return nil
 	case f.text != "" && !s.ended:
 		s.queued = f
 	}
-	return errAborted
+	return wire.ErrAborted
 }

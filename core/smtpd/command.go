@@ -1,129 +1,48 @@
 package smtpd
 
 import (
-	"strings"
-	"unicode/utf8"
+	"bytes"
 
+	"github.com/postern-mail/postern/core/smtpcmd"
 	"github.com/postern-mail/postern/sdk/mail"
 )
-
-type verb uint8
-
-const (
-	verbUnknown verb = iota
-	verbHelo
-	verbEhlo // LHLO as well
-	verbMail
-	verbRcpt
-	verbData
-	verbBdat
-	verbRset
-	verbQuit
-	verbAuth
-	verbStartTLS
-	verbNoop
-	verbVrfy
-	verbUnimplemented
-	verbForeign // another protocol's
-)
-
-// verbOf knows the verbs of RFC 5321 §4.1.1 and its extensions, and those of other
-// protocols that are led here to make us say or do something (cross-protocol attacks).
-func verbOf(word []byte, lmtp bool) verb {
-	var upper [8]byte
-	if len(word) > len(upper) {
-		return verbUnknown
-	}
-	for i, c := range word {
-		if c >= 'a' && c <= 'z' {
-			c -= 'a' - 'A'
-		}
-		upper[i] = c
-	}
-	switch string(upper[:len(word)]) {
-	case "HELO":
-		return verbHelo
-	case "EHLO":
-		if lmtp {
-			return verbUnknown
-		}
-		return verbEhlo
-	case "LHLO":
-		if !lmtp {
-			return verbUnknown
-		}
-		return verbEhlo
-	case "MAIL":
-		return verbMail
-	case "RCPT":
-		return verbRcpt
-	case "DATA":
-		return verbData
-	case "BDAT":
-		return verbBdat
-	case "RSET":
-		return verbRset
-	case "QUIT":
-		return verbQuit
-	case "AUTH":
-		return verbAuth
-	case "STARTTLS":
-		return verbStartTLS
-	case "NOOP":
-		return verbNoop
-	case "VRFY":
-		return verbVrfy
-	case "EXPN", "HELP", "SEND", "SOML", "SAML", "TURN", "ETRN":
-		return verbUnimplemented
-	case "GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "CONNECT", "PATCH", "PROXY", "HOST:":
-		return verbForeign
-	}
-	return verbUnknown
-}
 
 // dispatch answers one command line, or returns it in the form in which go-smtp is to
 // answer it.
 func (s *session) dispatch(line []byte) feed {
-	s.verb = verbUnknown
-	if fault, ok := lineFault(line); !ok {
+	v, arg, fault := smtpcmd.Parse(line, s.server.opt.Role == LMTP)
+	s.verb = v
+	if refused(fault) {
 		s.reply(fault)
 		return feed{}
 	}
-	word, arg := line, ""
-	for i, c := range line {
-		if c == ' ' {
-			word, arg = line[:i], strings.Trim(string(line[i:]), " ")
-			break
-		}
-	}
-	v := verbOf(word, s.server.opt.Role == LMTP)
-	s.verb = v
 	switch v {
-	case verbHelo, verbEhlo:
+	case smtpcmd.VerbHelo, smtpcmd.VerbEhlo:
 		return s.hello(v, arg)
-	case verbMail:
+	case smtpcmd.VerbMail:
 		return s.mailFrom(arg)
-	case verbRcpt:
+	case smtpcmd.VerbRcpt:
 		return s.rcptTo(arg)
-	case verbData:
+	case smtpcmd.VerbData:
 		return s.data(arg)
-	case verbBdat:
+	case smtpcmd.VerbBdat:
 		return s.bdat(arg)
-	case verbAuth:
+	case smtpcmd.VerbAuth:
 		return s.auth(arg)
-	case verbRset, verbQuit:
+	case smtpcmd.VerbRset, smtpcmd.VerbQuit:
 		return s.plain(v, arg)
-	case verbStartTLS:
+	case smtpcmd.VerbStartTLS:
 		s.startTLS(arg)
-	case verbNoop:
+	case smtpcmd.VerbNoop:
 		s.junk++
-		s.line("250 2.0.0 Ok")
-	case verbVrfy:
+		s.w.Reply("250 2.0.0 Ok")
+	case smtpcmd.VerbVrfy:
 		s.junk++
-		s.line("252 2.5.0 Cannot verify, but will take mail for valid recipients")
-	case verbUnimplemented:
+		s.w.Reply("252 2.5.0 Cannot verify, but will take mail for valid recipients")
+	case smtpcmd.VerbUnimplemented:
 		s.reply(mail.Permanent(502, 5, 1, "Command not implemented"))
-	case verbForeign:
+	case smtpcmd.VerbForeign:
+		word, _, _ := bytes.Cut(line, []byte{' '})
 		s.log.Warn("not an SMTP client", "client", s.client.Addr, "verb", string(word))
 		s.end(mail.Permanent(554, 5, 0, "This is an SMTP server"))
 	default:
@@ -132,33 +51,14 @@ func (s *session) dispatch(line []byte) feed {
 	return feed{}
 }
 
-// lineFault refuses characters that no command has.
-func lineFault(line []byte) (mail.Status, bool) {
-	ascii := true
-	for _, c := range line {
-		switch {
-		case c == '\r':
-			return mail.Permanent(500, 5, 2, "Lines must end in CRLF"), false
-		case c < ' ' || c == 0x7f:
-			return mail.Permanent(501, 5, 2, "Control character in a command"), false
-		case c >= 0x80:
-			ascii = false
-		}
-	}
-	if !ascii && !utf8.Valid(line) {
-		return mail.Permanent(501, 5, 2, "Command is not valid UTF-8"), false
-	}
-	return mail.Status{}, true
-}
-
-func (s *session) hello(v verb, arg string) feed {
-	if v == verbHelo && s.server.opt.Role == LMTP {
+func (s *session) hello(v smtpcmd.Verb, arg string) feed {
+	if v == smtpcmd.VerbHelo && s.server.opt.Role == LMTP {
 		s.reply(mail.Permanent(500, 5, 2, "This is LMTP, use LHLO"))
 		return feed{}
 	}
-	name, _, _ := strings.Cut(arg, " ")
-	if !isHelo(name) {
-		s.reply(mail.Permanent(501, 5, 2, "A host name or address literal is needed"))
+	name, fault := smtpcmd.ParseHello(arg)
+	if refused(fault) {
+		s.reply(fault)
 		return feed{}
 	}
 	if s.greeted {
@@ -171,34 +71,20 @@ func (s *session) hello(v verb, arg string) feed {
 			return feed{}
 		}
 	}
-	s.greeted, s.extended = true, v == verbEhlo
-	if v == verbHelo {
+	s.greeted, s.extended = true, v == smtpcmd.VerbEhlo
+	if v == smtpcmd.VerbHelo {
 		return feed{v, "HELO client\r\n"}
 	}
 	return feed{v, "EHLO client\r\n"}
 }
 
-// isHelo accepts more than host names, because many honest clients send something else,
-// but nothing that could end a comment or a quoted string in a Received field.
-func isHelo(name string) bool {
-	if name == "" || len(name) > 255 {
-		return false
-	}
-	for i := 0; i < len(name); i++ {
-		if c := name[i]; c <= ' ' || c >= 0x7f || strings.IndexByte(`()<>"\,;`, c) >= 0 {
-			return false
-		}
-	}
-	return true
-}
-
 // plain is for RSET and QUIT.
-func (s *session) plain(v verb, arg string) feed {
+func (s *session) plain(v smtpcmd.Verb, arg string) feed {
 	if arg != "" {
 		s.reply(mail.Permanent(501, 5, 4, "No parameters here"))
 		return feed{}
 	}
-	if v == verbQuit {
+	if v == smtpcmd.VerbQuit {
 		return feed{v, "QUIT\r\n"}
 	}
 	s.junk++
@@ -229,13 +115,16 @@ func (s *session) mailFrom(arg string) feed {
 		s.reply(mail.Permanent(503, 5, 1, "A transaction is under way"))
 		return feed{}
 	}
-	a, st := s.parseMail(arg)
+	m, st := smtpcmd.ParseMail(arg, s.extensions())
+	if !refused(st) && m.Size > s.server.opt.Limits.MessageSize {
+		st = mail.Permanent(552, 3, 4, "Message is too large") // RFC 1870 §6.1
+	}
 	if refused(st) {
 		s.reply(st)
 		return feed{}
 	}
-	s.mail = a
-	return feed{verbMail, "MAIL FROM:<>\r\n"}
+	s.mail = m
+	return feed{smtpcmd.VerbMail, "MAIL FROM:<>\r\n"}
 }
 
 func (s *session) rcptTo(arg string) feed {
@@ -246,7 +135,7 @@ func (s *session) rcptTo(arg string) feed {
 		s.reply(mail.Permanent(503, 5, 1, "MAIL first"))
 		return feed{}
 	}
-	a, st := s.parseRcpt(arg)
+	r, st := smtpcmd.ParseRcpt(arg, s.server.opt.Hostname, s.env.UTF8, s.extensions())
 	if !refused(st) && len(s.env.Recipients) >= s.server.opt.Limits.Recipients {
 		st = mail.Temporary(452, 5, 3, "Too many recipients") // RFC 5321 §4.5.3.1.10
 	}
@@ -255,8 +144,8 @@ func (s *session) rcptTo(arg string) feed {
 		s.reply(st)
 		return feed{}
 	}
-	s.rcpt = a
-	return feed{verbRcpt, "RCPT TO:<recipient@client>\r\n"}
+	s.rcpt = r
+	return feed{smtpcmd.VerbRcpt, "RCPT TO:<recipient@client>\r\n"}
 }
 
 // mayData reports whether a message may follow, and answers if not.
@@ -278,7 +167,7 @@ func (s *session) mayData() bool {
 func (s *session) data(arg string) feed {
 	// RFC 2920 §3.1: DATA is the last of its group. Whoever sends a message without
 	// waiting for 354 does not look at replies, and may have had it led here by others.
-	if s.body == nil && s.w.unread() {
+	if s.body == nil && s.w.Unread() {
 		s.log.Warn("client does not wait for replies", "client", s.client.Addr)
 		s.end(mail.Permanent(554, 5, 0, "Improper command pipelining"))
 		return feed{}
@@ -289,9 +178,8 @@ func (s *session) data(arg string) feed {
 	case s.body != nil:
 		s.reply(mail.Permanent(503, 5, 1, "BDAT is under way"))
 	case s.mayData():
-		s.body = &body{s: s}
-		s.body.dec.dots = true
-		return feed{verbData, "DATA\r\n"}
+		s.body = s.w.Data(&s.server.message)
+		return feed{smtpcmd.VerbData, "DATA\r\n"}
 	}
 	return feed{}
 }
@@ -306,19 +194,19 @@ func (s *session) startTLS(arg string) {
 		s.reply(mail.Permanent(502, 5, 1, "Command not implemented"))
 	case s.body != nil:
 		s.reply(mail.Permanent(503, 5, 1, "BDAT is under way"))
-	case s.w.r < s.w.w:
+	case s.w.Buffered():
 		// RFC 3207 §4.2: what came in the clear must not be read as if it came inside TLS.
 		s.log.Warn("commands after STARTTLS in the clear", "client", s.client.Addr)
 		s.ended = true
 	default:
-		s.line("220 2.0.0 Ready to start TLS")
-		conn, err := s.w.startTLS(s.ctx, s.server.opt.TLSConfig)
+		s.w.Reply("220 2.0.0 Ready to start TLS")
+		state, err := s.w.StartTLS(s.ctx, s.server.opt.TLSConfig)
 		if err != nil {
 			s.log.Info("TLS handshake failed", "client", s.client.Addr, "error", err.Error())
 			s.ended = true
 			return
 		}
-		s.secured(conn)
+		s.secured(state)
 	}
 }
 

@@ -4,10 +4,11 @@
 // sees the socket: between them stands a connection of our own that owns the socket, the
 // TLS layer and the input, hands go-smtp one checked command at a time in a canonical
 // form, and writes the replies. Everything that a stranger can get wrong on purpose is
-// therefore judged here: line ends (RFC 5321 §2.3.8: only CRLF; a bare CR, bare LF or NUL
-// in a message is refused and ends the connection, with no exemption for anybody),
-// lengths, addresses, parameters, BDAT arithmetic, pipelining (RFC 2920), STARTTLS
-// (RFC 3207), pace. go-smtp is told of BDAT as if it were DATA, so a message is always
+// therefore judged on our side: line ends, lengths, pace and BDAT arithmetic by
+// [github.com/postern-mail/postern/core/smtpd/wire] (a bare CR, bare LF or NUL in a message is
+// refused and ends the connection, with no exemption for anybody), addresses and parameters by
+// [github.com/postern-mail/postern/core/smtpcmd], pipelining (RFC 2920), STARTTLS (RFC 3207),
+// limits and order here. go-smtp is told of BDAT as if it were DATA, so a message is always
 // read by the goroutine of its session.
 //
 // Promises:

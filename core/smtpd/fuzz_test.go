@@ -109,37 +109,3 @@ func (l *pipeListener) Close() error {
 }
 
 func (l *pipeListener) Addr() net.Addr { return &net.UnixAddr{} }
-
-// FuzzDecoder: whatever comes in, what goes out has CRLF line ends only, and is the same
-// however it is cut.
-func FuzzDecoder(f *testing.F) {
-	for name, v := range variants {
-		f.Add([]byte("a"+v+"b\r\n.\r\n"), uint8(len(name)))
-	}
-	f.Fuzz(func(t *testing.T, input []byte, room uint8) {
-		decode := func(room int) (string, error, bool) {
-			d := decoder{dots: true}
-			buf := make([]byte, room)
-			var out []byte
-			for in := input; ; {
-				n, used, err := d.decode(buf, in[:min(len(in), room)])
-				out = append(out, buf[:n]...)
-				in = in[used:]
-				if err != nil || d.done || len(in) == 0 {
-					return string(out), err, d.done
-				}
-				if n == 0 && used == 0 {
-					t.Fatal("no progress")
-				}
-			}
-		}
-		whole, err, done := decode(len(input) + 1)
-		cut, err2, done2 := decode(int(room) + 1)
-		if (err == nil) != (err2 == nil) || done != done2 || err == nil && whole != cut { // which fault comes first may differ
-			t.Fatalf("%q %v %v, in pieces %q %v %v", whole, err, done, cut, err2, done2)
-		}
-		if done && strings.ContainsAny(strings.ReplaceAll(whole, "\r\n", ""), "\r\n\x00") {
-			t.Fatalf("%q", whole)
-		}
-	})
-}

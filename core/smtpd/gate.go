@@ -2,13 +2,10 @@ package smtpd
 
 import (
 	"context"
-	"errors"
 	"net"
 	"net/netip"
 	"sync"
 	"time"
-
-	"github.com/pires/go-proxyproto"
 
 	"github.com/postern-mail/postern/sdk/mail"
 )
@@ -121,7 +118,7 @@ func (g *gate) drain() {
 	g.mu.Lock()
 	g.draining = true
 	g.mu.Unlock()
-	g.each(func(s *session) { s.w.drain() })
+	g.each(func(s *session) { s.w.Drain() })
 }
 
 // clientAddr is the address of a peer, unmapped (::ffff:192.0.2.1 is 192.0.2.1).
@@ -196,7 +193,7 @@ func (s *Server) admit(ss *session) {
 
 // identify finds out who the client is, from a PROXY header where one is due.
 func (s *session) identify() error {
-	tcp, ok := s.w.raw.RemoteAddr().(*net.TCPAddr)
+	tcp, ok := s.w.RemoteAddr().(*net.TCPAddr)
 	if !ok {
 		s.local = true // a unix socket
 		return nil
@@ -205,18 +202,13 @@ func (s *session) identify() error {
 	if !contains(s.server.opt.ProxyFrom, s.client.Addr) {
 		return nil
 	}
-	p := proxyproto.NewConn(s.w.raw, proxyproto.WithPolicy(proxyproto.REQUIRE), proxyproto.SetReadHeaderTimeout(s.w.timeouts.Handshake))
-	header := p.ProxyHeader()
-	if header == nil {
-		return errors.New("no valid header within the time")
+	client, err := s.w.ReadProxy()
+	if err != nil {
+		return err
 	}
-	s.w.setRaw(p)
 	// A header without an address (health checks, PROXY UNKNOWN) names nobody: the proxy's
 	// own address, which may be a trusted one, must not stand in for the client's.
-	s.client.Addr, s.client.Port = netip.Addr{}, 0
-	if tcp, ok := header.SourceAddr.(*net.TCPAddr); ok && header.Command.IsProxy() {
-		s.client.Addr, s.client.Port = clientAddr(tcp.AddrPort())
-	}
+	s.client.Addr, s.client.Port = clientAddr(client)
 	return nil
 }
 
@@ -224,12 +216,12 @@ func (s *session) identify() error {
 // clients that do not wait for the banner.
 func (s *session) welcomed() bool {
 	if s.server.opt.TLS == TLSImplicit {
-		conn, err := s.w.startTLS(s.ctx, s.server.opt.TLSConfig)
+		state, err := s.w.StartTLS(s.ctx, s.server.opt.TLSConfig)
 		if err != nil {
 			s.log.Info("TLS handshake failed", "client", s.client.Addr, "error", err.Error())
 			return false
 		}
-		s.secured(conn)
+		s.secured(state)
 	}
 	if st := s.policy.Connect(s.ctx, &s.client); refused(st) {
 		s.log.Info("connection refused", "client", s.client.Addr, "status", st.Error())
@@ -237,12 +229,12 @@ func (s *session) welcomed() bool {
 		s.linger = false // it has said nothing yet
 		return false
 	}
-	if s.w.early(s.w.timeouts.Greet) {
+	if s.w.Early(s.server.opt.Timeouts.Greet) {
 		s.log.Info("client talks before the banner", "client", s.client.Addr)
 		s.end(mail.Permanent(554, 5, 0, "Client must wait for the banner"))
 		return false
 	}
-	return s.w.dead == nil
+	return s.w.Err() == nil
 }
 
 // backOff waits longer after each failure to accept, up to a second.

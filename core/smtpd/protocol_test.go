@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/postern-mail/postern/core/smtpd/wire"
 	"github.com/postern-mail/postern/sdk/mail"
 )
 
@@ -240,7 +241,7 @@ func TestP13EndlessLine(t *testing.T) {
 	go io.Copy(c.conn, io.LimitReader(zeros('x'), 50<<20)) // ends when the connection does
 	c.expect("500 5.5.2 Line too long")
 	c.closed()
-	for size, want := range map[int]string{lineMax - 1: "250", lineMax: "250", lineMax + 1: "500 5.5.2"} {
+	for size, want := range map[int]string{wire.MaxCommand - 1: "250", wire.MaxCommand: "250", wire.MaxCommand + 1: "500 5.5.2"} {
 		d := r.hi()
 		d.do("NOOP "+strings.Repeat("x", size-7)+"\r\n", want)
 	}

@@ -7,6 +7,7 @@ import (
 	"github.com/emersion/go-sasl"
 	"github.com/emersion/go-smtp"
 
+	"github.com/postern-mail/postern/core/smtpd/wire"
 	"github.com/postern-mail/postern/sdk/mail"
 )
 
@@ -18,12 +19,12 @@ func (b backend) Mail(string, *smtp.MailOptions) (err error) {
 	s := b.s
 	defer s.guard(&err)
 	e := s.envelope()
-	st := s.policy.Mail(s.ctx, &s.client, s.mail.reverse, s.mail.size)
+	st := s.policy.Mail(s.ctx, &s.client, s.mail.Reverse, s.mail.Size)
 	if p, ok := s.policy.(EnvelopePolicy); ok && !refused(st) {
-		st = p.Begin(s.ctx, e, s.mail.size)
+		st = p.Begin(s.ctx, e, s.mail.Size)
 	}
 	if refused(st) {
-		s.log.Info("sender refused", "client", s.client.Addr, "from", s.mail.reverse.String(), "status", st.Error())
+		s.log.Info("sender refused", "client", s.client.Addr, "from", s.mail.Reverse.String(), "status", st.Error())
 		return smtpError(st)
 	}
 	s.env = e
@@ -34,12 +35,12 @@ func (b backend) Mail(string, *smtp.MailOptions) (err error) {
 func (b backend) Rcpt(string, *smtp.RcptOptions) (err error) {
 	s := b.s
 	defer s.guard(&err)
-	if st := s.policy.Recipient(s.ctx, s.env, s.rcpt.path); refused(st) {
+	if st := s.policy.Recipient(s.ctx, s.env, s.rcpt.Forward); refused(st) {
 		s.refused++
-		s.log.Info("recipient refused", "client", s.client.Addr, "from", s.env.ReversePath.String(), "to", s.rcpt.path.String(), "status", st.Error())
+		s.log.Info("recipient refused", "client", s.client.Addr, "from", s.env.ReversePath.String(), "to", s.rcpt.Forward.String(), "status", st.Error())
 		return smtpError(st)
 	}
-	s.env.Recipients = append(s.env.Recipients, mail.Recipient{Path: s.rcpt.path, Notify: s.rcpt.notify, ORCPT: s.rcpt.orcpt})
+	s.env.Recipients = append(s.env.Recipients, mail.Recipient{Path: s.rcpt.Forward, Notify: s.rcpt.Notify, ORCPT: s.rcpt.ORCPT})
 	return nil
 }
 
@@ -48,11 +49,10 @@ func (b backend) Rcpt(string, *smtp.RcptOptions) (err error) {
 func (b backend) Data(io.Reader) (err error) {
 	s := b.s
 	defer s.guard(&err)
-	if s.w.flush() != nil {
+	if s.w.Flush() != nil {
 		s.aborted = true
 		return nil
 	}
-	s.w.enlarge()
 	n := len(s.env.Recipients)
 	s.env.Size = 0
 	statuses := s.receive(n)
@@ -81,17 +81,17 @@ func (s *session) receive(recipients int) []mail.Status {
 	defer cancel()
 	stop := context.AfterFunc(s.ctx, cancel)
 	defer stop()
-	body.onEnd = func() { stop() }
+	body.OnEnd(func() { stop() })
 
 	receipt, err := Receipt{}, error(nil)
-	if body.err == nil {
+	if body.Err() == nil {
 		receipt, err = s.server.opt.Intake.Receive(ctx, s.env, body)
 	}
-	fault := body.err
+	fault := body.Err()
 	if err == nil && fault == nil {
 		s.log.Error("message was not read to its end", "client", s.client.Addr)
 	}
-	if end := body.swallow(); end != nil {
+	if end := body.Skip(); end != nil {
 		// What comes next may be the rest of the message: no more commands.
 		if fault == nil && err == nil || end == fault {
 			fault = end
@@ -104,14 +104,14 @@ func (s *session) receive(recipients int) []mail.Status {
 // outcome folds how reading ended (fault) and what Intake said into the replies.
 func (s *session) outcome(receipt Receipt, err, fault error, recipients int) []mail.Status {
 	switch fault {
-	case errEnd, nil:
-	case errAborted:
+	case wire.ErrEnd, nil:
+	case wire.ErrAborted:
 		return nil
-	case errTooLarge:
+	case wire.ErrTooLarge:
 		return one(mail.Permanent(552, 3, 4, "Message is too large"))
-	case errDataLine:
+	case wire.ErrDataLine:
 		return one(mail.Permanent(554, 6, 0, "Message has a line that is too long"))
-	case errBareCRInData, errBareLFInData, errNULInData:
+	case wire.ErrBareCR, wire.ErrBareLF, wire.ErrNUL:
 		s.log.Info("message refused", "client", s.client.Addr, "from", s.env.ReversePath.String(), "reason", fault.Error())
 		return one(mail.Permanent(554, 6, 0, "Message refused: "+fault.Error()))
 	default:
@@ -143,13 +143,13 @@ func one(st mail.Status) []mail.Status { return []mail.Status{st} }
 func (s *session) envelope() *mail.Envelope {
 	m := &s.mail
 	e := &mail.Envelope{
-		Origin: mail.Incoming, ReversePath: m.reverse, BodyType: m.body, UTF8: m.utf8,
-		RequireTLS: m.requireTLS, Return: m.ret, EnvelopeID: m.envelopeID, Client: s.client, Size: m.size,
+		Origin: mail.Incoming, ReversePath: m.Reverse, BodyType: m.Body, UTF8: m.UTF8,
+		RequireTLS: m.RequireTLS, Return: m.Return, EnvelopeID: m.EnvelopeID, Client: s.client, Size: m.Size,
 	}
 	if s.client.Class != mail.Stranger || s.server.opt.Role == Submission {
 		e.Origin = mail.Submitted
 	}
-	e.Client.Protocol = s.protocol(m.utf8)
+	e.Client.Protocol = s.protocol(m.UTF8)
 	return e
 }
 

@@ -4,11 +4,9 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/postern-mail/postern/core/smtpcmd"
 	"github.com/postern-mail/postern/sdk/mail"
 )
-
-// maxReply is the greatest length of a reply line with its CRLF (RFC 5321 §4.5.3.1.5).
-const maxReply = 512
 
 // answer turns a reply of go-smtp into ours. Its texts may quote the client; ours do not.
 func (s *session) answer(p []byte) {
@@ -16,12 +14,12 @@ func (s *session) answer(p []byte) {
 	switch {
 	case code == 354:
 		s.expect = expectDot
-		if !s.body.chunked {
-			s.line("354 End data with <CR><LF>.<CR><LF>")
+		if !s.body.Chunked() {
+			s.w.Reply("354 End data with <CR><LF>.<CR><LF>")
 		}
 	case code == 334:
 		s.expect = expectResponse
-		s.line(string(trimEnd(p)))
+		s.w.Reply(string(trimEnd(p)))
 	case s.aborted:
 		s.aborted = false
 	case s.final != nil:
@@ -30,19 +28,19 @@ func (s *session) answer(p []byte) {
 		}
 		s.final = nil
 	case code == 220:
-		s.line("220 " + s.server.opt.Hostname + " " + s.server.protocol())
-	case code == 250 && (s.verb == verbHelo || s.verb == verbEhlo):
+		s.w.Reply("220 " + s.server.opt.Hostname + " " + s.server.protocol())
+	case code == 250 && (s.verb == smtpcmd.VerbHelo || s.verb == smtpcmd.VerbEhlo):
 		s.welcome()
-	case code == 250 && s.verb == verbMail:
-		s.line("250 2.1.0 Ok")
-	case code == 250 && s.verb == verbRcpt:
-		s.line("250 2.1.5 Ok")
+	case code == 250 && s.verb == smtpcmd.VerbMail:
+		s.w.Reply("250 2.1.0 Ok")
+	case code == 250 && s.verb == smtpcmd.VerbRcpt:
+		s.w.Reply("250 2.1.5 Ok")
 	case code == 250:
-		s.line("250 2.0.0 Ok")
+		s.w.Reply("250 2.0.0 Ok")
 	case code == 221:
-		s.line("221 2.0.0 Bye")
+		s.w.Reply("221 2.0.0 Bye")
 	case code == 235:
-		s.line("235 2.7.0 Authentication successful")
+		s.w.Reply("235 2.7.0 Authentication successful")
 	case s.badReply:
 		s.badReply = false
 		s.reply(mail.Permanent(501, 5, 2, "Invalid base64"))
@@ -50,41 +48,41 @@ func (s *session) answer(p []byte) {
 		s.reply(mail.Permanent(503, 5, 1, "Bad sequence of commands"))
 	default:
 		s.counted(code)
-		s.line(string(trimEnd(p)))
+		s.w.Reply(string(trimEnd(p)))
 	}
 }
 
 // welcome answers HELO, EHLO and LHLO.
 func (s *session) welcome() {
 	o := &s.server.opt
-	if s.verb == verbHelo {
-		s.line("250 " + o.Hostname)
+	if s.verb == smtpcmd.VerbHelo {
+		s.w.Reply("250 " + o.Hostname)
 		return
 	}
-	s.line("250-" + o.Hostname)
-	s.line("250-PIPELINING")
-	s.line("250-8BITMIME")
-	s.line("250-SMTPUTF8")
-	s.line("250-CHUNKING")
+	s.w.Reply("250-" + o.Hostname)
+	s.w.Reply("250-PIPELINING")
+	s.w.Reply("250-8BITMIME")
+	s.w.Reply("250-SMTPUTF8")
+	s.w.Reply("250-CHUNKING")
 	if s.startTLSOffered() {
-		s.line("250-STARTTLS")
+		s.w.Reply("250-STARTTLS")
 	}
 	if s.authOffered() {
 		auth := "250-AUTH"
 		for _, m := range o.Authenticator.Mechanisms() {
 			auth += " " + m
 		}
-		s.line(auth)
+		s.w.Reply(auth)
 	}
 	if o.DSN {
-		s.line("250-DSN")
+		s.w.Reply("250-DSN")
 	}
 	if s.requireTLSOffered() {
-		s.line("250-REQUIRETLS")
+		s.w.Reply("250-REQUIRETLS")
 	}
-	s.line("250-LIMITS RCPTMAX=" + strconv.Itoa(o.Limits.Recipients))
-	s.line("250-SIZE " + strconv.FormatInt(o.Limits.MessageSize, 10))
-	s.line("250 ENHANCEDSTATUSCODES")
+	s.w.Reply("250-LIMITS RCPTMAX=" + strconv.Itoa(o.Limits.Recipients))
+	s.w.Reply("250-SIZE " + strconv.FormatInt(o.Limits.MessageSize, 10))
+	s.w.Reply("250 ENHANCEDSTATUSCODES")
 }
 
 func (s *session) startTLSOffered() bool {
@@ -95,13 +93,19 @@ func (s *session) authOffered() bool { return s.secure && s.server.opt.Auth != A
 
 func (s *session) requireTLSOffered() bool { return s.secure && s.server.opt.RequireTLS }
 
+// extensions are those whose parameters are taken.
+func (s *session) extensions() smtpcmd.Extensions {
+	o := &s.server.opt
+	return smtpcmd.Extensions{DSN: o.DSN, Auth: o.Auth != AuthOff, RequireTLS: s.requireTLSOffered()}
+}
+
 // reply says a status.
 func (s *session) reply(st mail.Status) {
 	s.counted(st.Code)
 	if st.Code == 421 {
 		s.ended = true
 	}
-	s.line(strconv.Itoa(st.Code) + " " + st.EnhancedString() + " " + st.Text)
+	s.w.Reply(strconv.Itoa(st.Code) + " " + st.EnhancedString() + " " + st.Text)
 }
 
 // counted keeps count of errors, and slows down who makes many.
@@ -110,36 +114,15 @@ func (s *session) counted(code int) {
 		s.ended = true
 	}
 	// Whoever we relay for may have a list with bad addresses.
-	if code < 500 || s.verb == verbRcpt && s.client.Class != mail.Stranger {
+	if code < 500 || s.verb == smtpcmd.VerbRcpt && s.client.Class != mail.Stranger {
 		return
 	}
 	s.errors++
-	if delay := s.w.timeouts.Delay; delay > 0 && s.errors >= 3 {
+	if delay := s.server.opt.Timeouts.Delay; delay > 0 && s.errors >= 3 {
 		select {
 		case <-time.After(delay):
 		case <-s.ctx.Done():
 		}
-	}
-}
-
-// line appends one reply line to the output: printable, one line, at most 512 octets.
-func (s *session) line(text string) {
-	if s.w.dead != nil {
-		return
-	}
-	if len(text) > maxReply-2 {
-		text = text[:maxReply-2]
-	}
-	start := len(s.w.out)
-	s.w.out = append(s.w.out, text...)
-	for i, c := range s.w.out[start:] {
-		if c < ' ' || c >= 0x7f {
-			s.w.out[start+i] = '?' // a status may quote UTF-8; not every client can read it
-		}
-	}
-	s.w.out = append(s.w.out, '\r', '\n')
-	if len(s.w.out) > outMax {
-		s.w.flush()
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"log/slog"
 	"math/big"
 	"net"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -342,6 +343,8 @@ func eventually(t testing.TB, what string, f func() bool) {
 		}
 	}
 }
+
+func isTimeout(err error) bool { return errors.Is(err, os.ErrDeadlineExceeded) }
 
 // ctx is short for the many functions that do not use it.
 type ctx = context.Context

@@ -11,6 +11,7 @@ import (
 
 	"github.com/emersion/go-smtp"
 
+	"github.com/postern-mail/postern/core/smtpd/wire"
 	"github.com/postern-mail/postern/sdk/mail"
 )
 
@@ -18,7 +19,8 @@ import (
 type Server struct {
 	opt     Options
 	gate    *gate
-	buffers bodyBuffers
+	buffers wire.Buffers
+	message wire.Limits
 	smtp    *smtp.Server
 	start   sync.Once
 
@@ -37,13 +39,17 @@ func New(o Options) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{opt: o, gate: newGate(), listeners: make(map[net.Listener]struct{})}
+	s.message = wire.Limits{
+		Size: o.Limits.MessageSize, Line: o.Limits.DataLine, Refused: s.swallowMax(),
+		Pause: o.Timeouts.Data, Grace: o.Timeouts.Grace, Rate: o.Limits.MinRate,
+	}
 	s.stopping, s.stop = context.WithCancel(context.Background())
 	s.smtp = smtp.NewServer(smtp.BackendFunc(func(c *smtp.Conn) (smtp.Session, error) {
 		return backend{c.Conn().(*session)}, nil
 	}))
 	s.smtp.Domain = o.Hostname
-	s.smtp.MaxLineLength = 2 * authLineMax // the wire has its own limits
-	s.smtp.AllowInsecureAuth = true        // AUTH gets to go-smtp only inside TLS
+	s.smtp.MaxLineLength = 2 * wire.MaxAuth // the wire has its own limits
+	s.smtp.AllowInsecureAuth = true         // AUTH gets to go-smtp only inside TLS
 	s.smtp.ErrorLog = logger{o.Log}
 	return s, nil
 }
@@ -126,7 +132,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		err = ctx.Err()
 		s.gate.each(func(ss *session) {
 			ss.cancel()
-			ss.w.cut()
+			ss.w.Cut()
 		})
 		// Give those that only wait for their client the moment they need to notice.
 		select {
@@ -160,7 +166,9 @@ func (s *Server) Idle() bool {
 }
 
 func (s *Server) newSession(conn net.Conn) *session {
-	ss := &session{server: s, policy: s.opt.Policy, w: newWire(conn, &s.opt.Timeouts, &s.buffers), log: s.opt.Log}
+	t := &s.opt.Timeouts
+	w := wire.New(conn, wire.Timeouts{Session: t.Session, Handshake: t.Handshake, Write: t.Write, Linger: t.Linger}, &s.buffers)
+	ss := &session{server: s, policy: s.opt.Policy, w: w, log: s.opt.Log}
 	ss.ctx, ss.cancel = context.WithCancel(context.Background())
 	ss.client.Listener = s.opt.Name
 	if p, ok := s.opt.Policy.(SessionPolicy); ok {

@@ -11,6 +11,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/postern-mail/postern/core/smtpcmd"
+	"github.com/postern-mail/postern/core/smtpd/wire"
 	"github.com/postern-mail/postern/sdk/mail"
 )
 
@@ -19,7 +21,7 @@ import (
 type session struct {
 	server *Server
 	policy Policy
-	w      *wire
+	w      *wire.Conn
 	log    *slog.Logger
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -34,16 +36,17 @@ type session struct {
 
 	// The transaction: nil outside of one.
 	env     *mail.Envelope
-	refused int   // recipients
-	body    *body // the message, from DATA or the first BDAT on
+	refused int        // recipients
+	body    *wire.Body // the message, from DATA or the first BDAT on
+	chunks  int        // of body
 
 	// What go-smtp is at.
 	unit     string // what it has still to read
 	expect   expectation
-	verb     verb          // the command that it is answering
+	verb     smtpcmd.Verb  // the command that it is answering
 	queued   feed          // a command that ended a series of BDAT
-	rcpt     pathArgument  // parsed, for RCPT
-	mail     mailArgument  // parsed, for MAIL
+	rcpt     smtpcmd.Rcpt  // parsed, for RCPT
+	mail     smtpcmd.Mail  // parsed, for MAIL
 	final    []mail.Status // the replies to a message, instead of go-smtp's
 	aborted  bool          // there is no reply to this message
 	badReply bool          // the SASL response was not base64
@@ -63,7 +66,7 @@ const (
 
 // feed is a command for go-smtp, with its line end.
 type feed struct {
-	verb verb
+	verb smtpcmd.Verb
 	text string
 }
 
@@ -116,7 +119,7 @@ func (s *session) command() feed {
 			s.end(mail.Temporary(421, 7, 0, "Too many errors, closing connection"))
 			break
 		}
-		line, err := s.w.line(lineMax, time.Now().Add(s.w.timeouts.Command), s.env == nil && s.body == nil)
+		line, err := s.w.Command(s.server.opt.Timeouts.Command, s.env == nil && s.body == nil)
 		if err != nil {
 			s.lost(err)
 			break
@@ -130,16 +133,16 @@ func (s *session) command() feed {
 
 // lost ends the session because there is no next line or no more of a message.
 func (s *session) lost(err error) {
-	switch {
-	case err == errLongLine:
+	switch err {
+	case wire.ErrLongCommand:
 		s.end(mail.Permanent(500, 5, 2, "Line too long"))
-	case err == errBareLF:
+	case wire.ErrCommandLF:
 		s.end(mail.Permanent(500, 5, 2, "Lines must end in CRLF"))
-	case err == errBinary:
+	case wire.ErrBinary:
 		s.end(mail.Permanent(500, 5, 2, "This is an SMTP server"))
-	case err == errDraining:
+	case wire.ErrDraining:
 		s.end(mail.Temporary(421, 3, 2, "Shutting down, try again later"))
-	case err == errSlow || isTimeout(err):
+	case wire.ErrSlow:
 		s.end(mail.Temporary(421, 4, 2, "Timeout, closing connection"))
 	}
 	s.ended = true
@@ -160,39 +163,18 @@ func (s *session) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// skip takes n octets that belong to a refused chunk.
-func (s *session) skip(n int64) error {
-	if n > s.server.swallowMax() {
-		return errEndless
-	}
-	b := body{s: s}
-	for n > 0 {
-		if s.w.r == s.w.w {
-			if err := b.fill(); err != nil {
-				return err
-			}
-		}
-		k := min(n, int64(s.w.w-s.w.r))
-		s.w.consume(int(k))
-		b.taken += k
-		n -= k
-	}
-	return nil
-}
-
 // reset ends the transaction.
 func (s *session) reset() {
 	s.env, s.refused = nil, 0
 	if s.body != nil {
+		s.body.Release()
 		s.body = nil
-		s.w.shrink()
 	}
 }
 
 // secured notes that TLS has begun: everything the client said before is forgotten
 // (RFC 3207 §4.2).
-func (s *session) secured(c *tls.Conn) {
-	state := c.ConnectionState()
+func (s *session) secured(state tls.ConnectionState) {
 	s.secure, s.greeted, s.extended = true, false, false
 	s.client.Helo = ""
 	s.client.TLS = strings.Replace(tls.VersionName(state.Version), " ", "", 1) + " " + tls.CipherSuiteName(state.CipherSuite)
@@ -215,7 +197,7 @@ func (s *session) Close() error {
 		if s.linger {
 			linger = s.server.swallowMax()
 		}
-		err = s.w.close(linger)
+		err = s.w.Close(linger)
 		s.server.gate.leave(s)
 	})
 	return err
@@ -223,8 +205,8 @@ func (s *session) Close() error {
 
 // The rest of net.Conn. Deadlines are the wire's matter.
 
-func (s *session) LocalAddr() net.Addr              { return s.w.raw.LocalAddr() }
-func (s *session) RemoteAddr() net.Addr             { return s.w.raw.RemoteAddr() }
+func (s *session) LocalAddr() net.Addr              { return s.w.LocalAddr() }
+func (s *session) RemoteAddr() net.Addr             { return s.w.RemoteAddr() }
 func (s *session) SetDeadline(time.Time) error      { return nil }
 func (s *session) SetReadDeadline(time.Time) error  { return nil }
 func (s *session) SetWriteDeadline(time.Time) error { return nil }

@@ -270,49 +270,6 @@ func TestS22Replies(t *testing.T) {
 	c.do("XYZZY \x1b]0;a\r\n", "501 5.5.2")
 }
 
-// TestDecoder checks the decoder for every way to cut its input and output.
-func TestDecoder(t *testing.T) {
-	for _, c := range []struct {
-		in, out string
-		done    bool
-		err     error
-	}{
-		{"a\r\n.\r\n", "a\r\n", true, nil},
-		{".\r\nx", "", true, nil},
-		{"..\r\n.a.\r\n.\r\n", ".\r\na.\r\n", true, nil},
-		{"a\r\n", "a\r\n", false, nil},
-		{"a\nb", "", false, errBareLFInData},
-		{".\nb", "", false, errBareLFInData},
-		{"a\rb", "a\r", false, errBareCRInData},
-		{".\rb", "", false, errBareCRInData},
-		{"\r\r\n", "\r", false, errBareCRInData},
-		{"a\x00", "", false, errNULInData},
-		{".\x00\r\n", "", false, errNULInData},
-	} {
-		for step := 1; step <= len(c.in); step++ {
-			for room := 1; room <= 4; room++ {
-				d := decoder{dots: true}
-				var out []byte
-				var err error
-				in, end := c.in, min(step, len(c.in))
-				for err == nil && !d.done && end > 0 {
-					buf := make([]byte, room)
-					var n, used int
-					n, used, err = d.decode(buf, []byte(in[:end]))
-					out = append(out, buf[:n]...)
-					in = in[used:]
-					if end = end - used; end == 0 {
-						end = min(step, len(in))
-					}
-				}
-				if err != c.err || d.done != c.done || err == nil && string(out) != c.out {
-					t.Fatalf("%q, %d octets at a time into %d: %q %v %v", c.in, step, room, out, d.done, err)
-				}
-			}
-		}
-	}
-}
-
 // TestBodyReader: the reader is a well-behaved one.
 func TestBodyReader(t *testing.T) {
 	data := strings.Repeat("..0123456789\r\n", 500)
