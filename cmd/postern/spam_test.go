@@ -28,7 +28,7 @@ func TestSpam(t *testing.T) {
 		reply      string
 	}{
 		"rspamd": {
-			func(t *testing.T) string { return fmt.Sprintf("url = %q", peertest.StartRspamd(t).URL) },
+			func(t *testing.T) string { return fmt.Sprintf("url = %q\nreject = 20", peertest.StartRspamd(t).URL) },
 			"X-Test-Score: 7\r\nSubject: x\r\n", "X-Test-Score: 10\r\nSubject: x\r\n", "5.7.1 Gtube pattern",
 		},
 		"spamassassin": {

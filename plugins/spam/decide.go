@@ -3,6 +3,7 @@ package spam
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/postern-mail/postern/sdk"
@@ -14,16 +15,27 @@ type policy struct {
 	tag, quarantine, reject threshold
 }
 
-// reached says whether a threshold is: by the score, or because the engine asks for at
-// least that much.
-func (t threshold) reached(r *result, atLeast action) bool {
+// rule is what decided a fate; "": nothing did.
+type rule string
+
+const (
+	byAction rule = "action" // the engine asks for at least that much
+	byScore  rule = "score"  // the score has reached the threshold
+)
+
+// reached says by which rule a threshold is. A score of our own adds to the engine's action:
+// engines force actions whatever the score. It stands in for a verdict that is nothing but
+// another score.
+func (t threshold) reached(r *result, atLeast action) rule {
 	switch {
 	case t.off:
-		return false
-	case t.own:
-		return r.score >= t.score
+		return ""
+	case r.action >= atLeast && !(t.own && r.scoreOnly):
+		return byAction
+	case t.own && r.score >= t.score:
+		return byScore
 	}
-	return r.action >= atLeast
+	return ""
 }
 
 // fate is what becomes of a message for a recipient.
@@ -38,22 +50,31 @@ const (
 	refused
 )
 
-// decide applies a policy. Wait says that a sender that the engine wants greylisted has not
-// waited yet.
-func (p policy) decide(r *result, wait bool) fate {
-	switch {
-	case p.reject.reached(r, rejecting):
-		return refused
-	case r.action == discarding && !p.reject.off:
-		return discarded
-	case p.quarantine.reached(r, quarantining):
-		return held
-	case r.action == softReject, wait:
-		return deferred
-	case p.tag.reached(r, addHeader):
-		return tagged
+// ruling is a fate and what decided it.
+type ruling struct {
+	fate fate
+	by   rule
+}
+
+// decide applies a policy, the severest first. Wait says that a sender that the engine wants
+// greylisted has not waited yet.
+func (p policy) decide(r *result, wait bool) ruling {
+	if by := p.reject.reached(r, rejecting); by != "" {
+		return ruling{refused, by}
 	}
-	return pass
+	if r.action == discarding && !p.reject.off {
+		return ruling{discarded, byAction}
+	}
+	if by := p.quarantine.reached(r, quarantining); by != "" {
+		return ruling{held, by}
+	}
+	if r.action == softReject || wait {
+		return ruling{deferred, byAction}
+	}
+	if by := p.tag.reached(r, addHeader); by != "" {
+		return ruling{tagged, by}
+	}
+	return ruling{}
 }
 
 // required is the score that mail is compared with in X-Spam-Status.
@@ -66,7 +87,7 @@ func (p policy) required(r *result) float64 {
 
 // group is the recipients with the same fate, by index in the envelope.
 type group struct {
-	fate       fate
+	ruling
 	required   float64
 	recipients []int
 }
@@ -81,17 +102,17 @@ next:
 		if !ok {
 			pol = p.policy
 		}
-		f, required := pol.decide(r, wait), pol.required(r)
-		if (f == held || f == tagged) && sdk.Allowed(m, i) {
-			f = pass
+		d, required := pol.decide(r, wait), pol.required(r)
+		if (d.fate == held || d.fate == tagged) && sdk.Allowed(m, i) {
+			d = ruling{}
 		}
 		for j := range all {
-			if all[j].fate == f && all[j].required == required {
+			if all[j].ruling == d && all[j].required == required {
 				all[j].recipients = append(all[j].recipients, i)
 				continue next
 			}
 		}
-		all = append(all, group{f, required, []int{i}})
+		all = append(all, group{d, required, []int{i}})
 	}
 	return all
 }
@@ -108,9 +129,12 @@ func (p *Plugin) verdict(ctx context.Context, m *mail.Message, r *result) *sdk.V
 		v.Note("greylist", note)
 	}
 	all := p.groups(m, r, wait)
+	if by := decided(all); by != "" {
+		v.Note("decided", by)
+	}
 	edits(v, m.Header, r)
 	for i, g := range all {
-		o := outcome(g.fate, r)
+		o := outcome(g.ruling, r)
 		if i == 0 {
 			v.Outcome = o
 		} else {
@@ -133,22 +157,36 @@ func (p *Plugin) verdict(ctx context.Context, m *mail.Message, r *result) *sdk.V
 	return v
 }
 
+// decided names what decided, each rule once: recipients differ.
+func decided(all []group) string {
+	var rules []string
+	for _, by := range []rule{byAction, byScore} {
+		if slices.ContainsFunc(all, func(g group) bool { return g.by == by }) {
+			rules = append(rules, string(by))
+		}
+	}
+	return strings.Join(rules, " ")
+}
+
 // maxNote is the length of a note, in bytes.
 const maxNote = 3 << 10
 
 func clip(s string, n int) string { return s[:min(len(s), n)] }
 
-// outcome is what a fate is called in the contract. The engine's text is a reply where it
-// has one; [mail.Permanent] and [mail.Temporary] keep it to one line.
-func outcome(f fate, r *result) sdk.Outcome {
+// outcome is what a fate is called in the contract. The engine's text is the reply where it
+// has one for what it asked for; [mail.Permanent] and [mail.Temporary] keep it to one line.
+func outcome(d ruling, r *result) sdk.Outcome {
 	text := func(usual string) string {
-		if strings.TrimSpace(r.text) == "" {
+		if d.by != byAction || strings.TrimSpace(r.text) == "" {
 			return usual
 		}
 		return r.text
 	}
 	reason := fmt.Sprintf("spam, score %s of %s", decimal(r.score), decimal(r.required))
-	switch f {
+	if d.by == byAction {
+		reason += ", action " + r.action.String()
+	}
+	switch d.fate {
 	case refused:
 		return sdk.Outcome{Action: sdk.ActionReject, Status: mail.Permanent(554, 7, 1, text("Message is spam"))}
 	case discarded:

@@ -23,6 +23,7 @@ func TestRspamd(t *testing.T) {
 	t.Parallel()
 	e := peertest.StartRspamd(t) // once: it takes seconds
 	t.Run("actions", func(t *testing.T) { actions(t, e) })
+	t.Run("scores", func(t *testing.T) { scores(t, e) })
 	t.Run("facts", func(t *testing.T) { facts(t, e) })
 	t.Run("oversize", func(t *testing.T) { oversize(t, e) })
 }
@@ -61,6 +62,29 @@ func actions(t *testing.T, e *peertest.Rspamd) {
 	m := message("X-Test-Milter: 1\r\nX-Remove-Me: 1\r\nX-Remove-Me: 2\r\n" + text)
 	if got := show(t, v, m, 0); strings.Contains(got, "X-Remove-Me") || !strings.Contains(got, "X-Rspamd-Test: yes\r\n") {
 		t.Errorf("fields of rspamd: %q", got)
+	}
+}
+
+// scores: with thresholds of our own rspamd's actions are done, too.
+func scores(t *testing.T, e *peertest.Rspamd) {
+	for _, tc := range []struct{ settings, fields, body, want, decided string }{
+		{"quarantine = 10", "X-Test-Action: quarantine\r\n", "", "quarantine", "action"},
+		{"quarantine = 10", "X-Test-Action: reject\r\n", "", "reject", "action"},
+		{"quarantine = 10\nreject = 20", "", peertest.GTUBE, "reject", "action"},
+		{"quarantine = 10\nreject = 'off'", "", peertest.GTUBE, "quarantine", "action"},
+		{"quarantine = 10", "X-Test-Score: 10\r\n", "", "quarantine", "score"}, // rewrite subject
+		{"reject = 10", "X-Test-Score: 10\r\n", "", "reject", "score"},
+		{"quarantine = 10\nreject = 20", "X-Test-Action: soft reject\r\n", "", "tempfail", "action"},
+		{"quarantine = 10", "", "", "continue", ""},
+	} {
+		p := plugin(t, fmt.Sprintf("url = %q\n%s", e.URL, tc.settings))
+		v, err := sdktest.Filter(t, p, Manifest(), message(tc.fields+text+tc.body+"\r\n"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if v.Action.String() != tc.want || v.Notes["decided"] != tc.decided {
+			t.Errorf("%s, %s%s: %s, notes %v scores %v", tc.settings, tc.fields, tc.body, v.Action, v.Notes, v.Scores)
+		}
 	}
 }
 

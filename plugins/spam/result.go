@@ -31,14 +31,15 @@ func (a action) String() string { return actionNames()[a] }
 
 // result is what an engine said about a message.
 type result struct {
-	action   action
-	score    float64
-	required float64 // the score that the engine compares with
-	symbols  []string
-	subject  string // instead of the message's own, if the action is rewriteSubject
-	text     string // for the reply, "" if the engine has none
-	add      []headerField
-	remove   []removal
+	action    action
+	scoreOnly bool // the action says no more than that the score has reached the required one
+	score     float64
+	required  float64 // the score that the engine compares with
+	symbols   []string
+	subject   string // instead of the message's own, if the action is rewriteSubject
+	text      string // for the reply, "" if the engine has none
+	add       []headerField
+	remove    []removal
 }
 
 type headerField struct {

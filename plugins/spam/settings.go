@@ -29,8 +29,8 @@ type Settings struct {
 	// User whose preferences spamd uses. Default: "".
 	User string `toml:"user"`
 
-	// Tag, Quarantine and Reject are the scores from which that happens, or "off"; where
-	// nothing is said the engine decides. Default: "engine".
+	// Tag, Quarantine and Reject say when that happens: when the engine asks for it
+	// ("engine"), also from a score on (a number), or never ("off"). Default: "engine".
 	Tag        threshold `toml:"tag"`
 	Quarantine threshold `toml:"quarantine"`
 	Reject     threshold `toml:"reject"`
@@ -64,11 +64,11 @@ func Defaults() Settings {
 	}
 }
 
-// threshold is a score, "off", or left to the engine.
+// threshold is a score besides what the engine asks for, "off", or the engine alone.
 type threshold struct {
 	said  bool
 	off   bool
-	own   bool // score counts
+	own   bool // score counts, too
 	score float64
 }
 

@@ -118,15 +118,15 @@ func TestActions(t *testing.T) {
 		{"reject", 20, "", "", "reject 554 5.7.1 Message is spam\n" + original},
 		{"reject", 20, `,"messages":{"smtp_message":"Gtube pattern"}`, "", "reject 554 5.7.1 Gtube pattern\n" + original},
 		{"reject", 20, `,"messages":[]`, "", "reject 554 5.7.1 Message is spam\n" + original},
-		{"reject", 20, "", "reject = 'off'\nheaders = false", "quarantine spam, score 20.0 of 15.0\nX-Spam-Flag: YES\r\n" + original},
-		{"reject", 20, "", "reject = 21\nquarantine = 'off'\nheaders = false", "continue\nX-Spam-Flag: YES\r\n" + original},
+		{"reject", 20, "", "reject = 'off'\nheaders = false", "quarantine spam, score 20.0 of 15.0, action reject\nX-Spam-Flag: YES\r\n" + original},
+		{"reject", 20, "", "reject = 21\nquarantine = 'off'", "reject 554 5.7.1 Message is spam\n" + original},
 		{"reject", 20, "", "reject = 'off'\nquarantine = 'off'\ntag = 'off'\nheaders = false", "continue\n" + original},
-		{"quarantine", 9, "", "headers = false", "quarantine spam, score 9.0 of 15.0\nX-Spam-Flag: YES\r\n" + original},
-		{"discard", 9, "", "", "discard spam, score 9.0 of 15.0\n" + original},
-		{"discard", 9, "", "reject = 'off'\nheaders = false", "quarantine spam, score 9.0 of 15.0\nX-Spam-Flag: YES\r\n" + original},
+		{"quarantine", 9, "", "headers = false", "quarantine spam, score 9.0 of 15.0, action quarantine\nX-Spam-Flag: YES\r\n" + original},
+		{"discard", 9, "", "", "discard spam, score 9.0 of 15.0, action discard\n" + original},
+		{"discard", 9, "", "reject = 'off'\nheaders = false", "quarantine spam, score 9.0 of 15.0, action discard\nX-Spam-Flag: YES\r\n" + original},
 		{"no action", 4.9, "", "tag = 5\nheaders = false", "continue\n" + original},
 		{"no action", 5, "", "tag = 5", "continue\nX-Spam-Flag: YES\r\nX-Spam-Score: 5.0\r\nX-Spam-Level: *****\r\nX-Spam-Status: Yes, score=5.0 required=5.0\r\n\ttests=A,B\r\n" + original},
-		{"add header", 5, "", "tag = 5.01\nheaders = false", "continue\n" + original},
+		{"add header", 5, "", "tag = 5.01\nheaders = false", "continue\nX-Spam-Flag: YES\r\n" + original},
 		{"no action", 9.99, "", "quarantine = 10\nheaders = false", "continue\n" + original},
 		{"no action", 10, "", "quarantine = 10\nheaders = false", "quarantine spam, score 10.0 of 15.0\nX-Spam-Flag: YES\r\n" + original},
 		{"no action", 10, "", "reject = 10", "reject 554 5.7.1 Message is spam\n" + original},
@@ -191,7 +191,7 @@ reject = 10
 		"continue\nX-Spam-Flag: YES\r\n" + score + "Yes, score=7.0" + tail,
 		"reject 554 5.7.1 Message is spam\n" + original,
 		"quarantine spam, score 7.0 of 15.0\nX-Spam-Flag: YES\r\n" + score + "Yes, score=7.0" + tail,
-		"continue\n" + score + "No, score=7.0 required=8.0\r\n\ttests=A,B\r\n" + original,
+		"continue\nX-Spam-Flag: YES\r\n" + score + "Yes, score=7.0 required=8.0\r\n\ttests=A,B\r\n" + original,
 		"continue\n" + score + "No, score=7.0" + tail,
 		"continue\nX-Spam-Flag: YES\r\n" + score + "Yes, score=7.0" + tail,
 	} {
@@ -401,10 +401,10 @@ func TestAllowedSender(t *testing.T) {
 		action, policy string
 		want           [2]string // allowed, and not
 	}{
-		{"quarantine", "", [2]string{"continue\n" + original, "quarantine spam, score 9.0 of 15.0\nX-Spam-Flag: YES\r\n" + original}},
+		{"quarantine", "", [2]string{"continue\n" + original, "quarantine spam, score 9.0 of 15.0, action quarantine\nX-Spam-Flag: YES\r\n" + original}},
 		{"add header", "", [2]string{"continue\n" + original, "continue\nX-Spam-Flag: YES\r\n" + original}},
 		{"reject", "", [2]string{"reject 554 5.7.1 Message is spam\n" + original, "reject 554 5.7.1 Message is spam\n" + original}},
-		{"discard", "", [2]string{"discard spam, score 9.0 of 15.0\n" + original, "discard spam, score 9.0 of 15.0\n" + original}},
+		{"discard", "", [2]string{"discard spam, score 9.0 of 15.0, action discard\n" + original, "discard spam, score 9.0 of 15.0, action discard\n" + original}},
 		{"soft reject", "", [2]string{"tempfail 451 4.7.1 Try again later\n" + original, "tempfail 451 4.7.1 Try again later\n" + original}},
 	} {
 		p := plugin(t, says(t, judged(tc.action, 9, ""))+"headers = false\n"+tc.policy)

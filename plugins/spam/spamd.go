@@ -118,7 +118,7 @@ func parseSpamd(b []byte) (*result, error) {
 			if v == nil || r != nil {
 				return nil, fmt.Errorf("it says %.100q", line)
 			}
-			r = &result{score: number(v[2]), required: number(v[3])}
+			r = &result{scoreOnly: true, score: number(v[2]), required: number(v[3])}
 			if v[1] == "True" {
 				r.action = addHeader
 			}
