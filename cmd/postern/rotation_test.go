@@ -14,6 +14,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/postern-mail/postern/core/smtpclient/smtptest"
+	"github.com/postern-mail/postern/sdk/sdktest/peertest"
 )
 
 // textServer is a DNS server whose texts the test changes while it runs.
@@ -118,7 +119,7 @@ check_interval = "1s"
 		zone.publish(r.Name, r.Value)
 	}
 	g := startIn(t, dir, config)
-	folder := privateDir(t)
+	folder := peertest.PrivateFolder(t)
 	send := func(selectors ...string) {
 		t.Helper()
 		n := len(sink.Messages())

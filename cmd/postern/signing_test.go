@@ -14,6 +14,7 @@ import (
 	"github.com/emersion/go-msgauth/dkim"
 
 	"github.com/postern-mail/postern/core/smtpclient/smtptest"
+	"github.com/postern-mail/postern/sdk/sdktest/peertest"
 )
 
 // signing is a configuration that signs for example.org with RSA and for example.com with
@@ -70,7 +71,7 @@ func TestDKIMVerifies(t *testing.T) {
 	dir, records := signing(t, config)
 	g := startIn(t, dir, config)
 	var files, rsa []string
-	folder := privateDir(t)
+	folder := peertest.PrivateFolder(t)
 	for domain, algorithm := range map[string]string{"example.org": "rsa-sha256", "example.com": "ed25519-sha256"} {
 		for name, form := range signable {
 			n := len(sink.Messages())
@@ -130,25 +131,6 @@ func verified(t testing.TB, name string, m []byte, domain, algorithm string, rec
 	if !bytes.Contains(m, []byte("a="+algorithm+";")) {
 		t.Errorf("%s: not signed with %s: %.300s", name, algorithm, m)
 	}
-}
-
-// privateDir is a folder none of whose parents is writable for everybody, which OpenDKIM
-// insists on.
-func privateDir(t testing.TB) string {
-	t.Helper()
-	parent := "/run"
-	if os.Getuid() != 0 {
-		var err error
-		if parent, err = os.UserCacheDir(); err != nil {
-			t.Fatal(err)
-		}
-	}
-	dir, err := os.MkdirTemp(parent, "postern-test")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	return dir
 }
 
 // openDKIM has OpenDKIM verify messages in files, with these records in place of DNS.

@@ -22,7 +22,7 @@ func StartOpenDKIM(t testing.TB, files map[string]string, options ...string) *Op
 	program := Program(t, "opendkim")
 	o := &OpenDKIM{}
 	o.Engine = launch(t, func(e *Engine) {
-		e.dir = privateFolder(t)
+		e.dir = PrivateFolder(t)
 		o.Address = port(t)
 		host, number, _ := net.SplitHostPort(o.Address)
 		config := filepath.Join(e.dir, "opendkim.conf")
@@ -41,9 +41,9 @@ func StartOpenDKIM(t testing.TB, files map[string]string, options ...string) *Op
 	return o
 }
 
-// privateFolder is a folder none of whose parents is writable for everybody, which opendkim
-// insists on.
-func privateFolder(t testing.TB) string {
+// PrivateFolder is a folder none of whose parents is writable for everybody, which opendkim
+// insists on. It ends with the test.
+func PrivateFolder(t testing.TB) string {
 	t.Helper()
 	parent := "/run"
 	if os.Getuid() != 0 {
