@@ -97,50 +97,7 @@ func claimsUs(f mail.Field, hostname string) bool {
 	if len(f.Name) > 10 && strings.EqualFold(f.Name[:10], "X-Postern-") {
 		return true
 	}
-	return strings.EqualFold(f.Name, "Authentication-Results") && strings.EqualFold(authservID(f.Value()), hostname)
-}
-
-// authservID cuts the authserv-id out of the value of an Authentication-Results field:
-// what stands before the first semicolon, without comments, version and quotes
-// (RFC 8601 §2.2).
-func authservID(v string) string {
-	for {
-		v = strings.TrimLeft(v, " \t")
-		if v == "" || v[0] != '(' {
-			break
-		}
-		depth, i := 0, 0
-		for ; i < len(v); i++ {
-			if v[i] == '\\' {
-				i++
-			} else if v[i] == '(' {
-				depth++
-			} else if v[i] == ')' {
-				if depth--; depth == 0 {
-					break
-				}
-			}
-		}
-		v = v[min(i+1, len(v)):]
-	}
-	if strings.HasPrefix(v, `"`) {
-		v = unquote(v[1:])
-	} else if i := strings.IndexAny(v, "; \t("); i >= 0 {
-		v = v[:i]
-	}
-	return strings.TrimSuffix(v, ".")
-}
-
-// unquote is the content of a quoted string (RFC 5322 §3.2.4) after its first quote.
-func unquote(s string) string {
-	var b strings.Builder
-	for i := 0; i < len(s) && s[i] != '"'; i++ {
-		if s[i] == '\\' && i+1 < len(s) {
-			i++
-		}
-		b.WriteByte(s[i])
-	}
-	return b.String()
+	return strings.EqualFold(f.Name, "Authentication-Results") && mail.ClaimsResults(f.Value(), hostname)
 }
 
 // received makes our trace field (RFC 5321 §4.4).

@@ -105,7 +105,7 @@ const maxRemoved = 100
 func (p *Plugin) removeForged(h mail.Header) []sdk.Edit {
 	var edits []sdk.Edit
 	for i, v := range h.Values(fieldName) {
-		if !authres.SameID(authres.ServID(v), p.id) {
+		if !mail.ClaimsResults(v, p.id) {
 			continue
 		}
 		if len(edits) == maxRemoved {

@@ -59,9 +59,8 @@ func ParseARC(value string) (Header, error) {
 	return p.header(Header{Instance: n})
 }
 
-// ServID returns the authserv-id of the value of an Authentication-Results field: also where
-// the rest of it is malformed, and however long the comments before it are: who reads it behind
-// us may read all of it. It is "" if there is none.
+// ServID returns the authserv-id of the value of an Authentication-Results field, also where
+// the rest of it is malformed. It is "" if there is none.
 func ServID(value string) string {
 	p := parser{s: value}
 	if p.skip() != nil {
