@@ -7,7 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/postern-mail/postern/cmd/postern/internal/builtin"
-	"github.com/postern-mail/postern/core/pluginhost"
+	"github.com/postern-mail/postern/core/pluginhost/child"
 	"github.com/postern-mail/postern/sdk"
 )
 
@@ -40,7 +40,7 @@ func pluginCommand(file *string) *cobra.Command {
 		Hidden: true,
 		Short:  "End plugins when the gateway has died; the gateway does this",
 		Args:   args(cobra.NoArgs),
-		RunE:   func(*cobra.Command, []string) error { return pluginhost.Guard(os.Stdin, os.Stdout) },
+		RunE:   func(*cobra.Command, []string) error { return child.Guard(os.Stdin, os.Stdout) },
 	})
 	return cmd
 }

@@ -26,9 +26,9 @@ func cpu(b *testing.B, pid int) time.Duration {
 		b.Fatal(err)
 	}
 	var ns int64
-	tasks, _ := readNames("/proc/" + strconv.Itoa(pid) + "/task")
-	for _, tid := range tasks {
-		s, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/task/" + tid + "/schedstat")
+	tasks, _ := os.ReadDir("/proc/" + strconv.Itoa(pid) + "/task")
+	for _, task := range tasks {
+		s, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/task/" + task.Name() + "/schedstat")
 		run, _, _ := strings.Cut(string(s), " ")
 		n, _ := strconv.ParseInt(run, 10, 64)
 		ns += n

@@ -6,39 +6,10 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/postern-mail/postern/sdk"
+	"github.com/postern-mail/postern/core/state"
 	"github.com/postern-mail/postern/sdk/mail"
 	"github.com/postern-mail/postern/sdk/wire"
 )
-
-// Filter is a filter plugin, whatever process it has at the moment.
-type Filter struct {
-	slot *slot
-	host *Host
-}
-
-// Mailbox is a mailbox plugin, whatever process it has at the moment.
-type Mailbox struct{ slot *slot }
-
-// Filter returns the filter of that name; false if no plugin of that name is configured, or it
-// is no filter.
-func (h *Host) Filter(name string) (*Filter, bool) {
-	sl := h.find(name)
-	if sl == nil || !sl.description().Filter {
-		return nil, false
-	}
-	return &Filter{sl, h}, true
-}
-
-// Mailbox returns the mailbox of that name; false if no plugin of that name is configured, or it
-// is no mailbox.
-func (h *Host) Mailbox(name string) (*Mailbox, bool) {
-	sl := h.find(name)
-	if sl == nil || !sl.description().Mailbox {
-		return nil, false
-	}
-	return &Mailbox{sl}, true
-}
 
 func (h *Host) find(name string) *slot {
 	h.mu.RLock()
@@ -57,101 +28,8 @@ func (sl *slot) description() wire.Description {
 	return s.last.desc
 }
 
-// Manifest is what the plugin declares.
-func (f *Filter) Manifest() sdk.Manifest { return f.slot.description().Manifest }
-
-// Filter asks the plugin about one version of a message. The verdict it returns keeps the
-// contract and the manifest. An error is a [*Failure], or that of ctx when the caller gave
-// up.
-func (f *Filter) Filter(ctx context.Context, m *mail.Message) (*sdk.Verdict, error) {
-	v, _, err := f.Rewrite(ctx, m, 0, nil)
-	return v, err
-}
-
-// Manifest is what the plugin declares.
-func (b *Mailbox) Manifest() sdk.Manifest { return b.slot.description().Manifest }
-
-// Deliver has the plugin store one message for one recipient. It may ask twice: the key sees
-// to it that the message is stored once. An error is the plugin's
-// [mail.Status] (not a success), a [*Failure], or that of ctx when the caller gave up.
-func (b *Mailbox) Deliver(ctx context.Context, d *sdk.Delivery) error {
-	var answer error
-	again := *d
-	err := b.slot.judged(ctx, d.Message.Envelope.Client, func(ctx context.Context, p *process) error {
-		if !p.desc.Mailbox {
-			return fail(b.slot.name, Error, errNotMailbox)
-		}
-		req, err := wire.DeliverRequest(&again)
-		if err != nil {
-			return fail(b.slot.name, Error, err)
-		}
-		again.Fresh = false // if there is a second time
-		resp, err := p.mailbox.Deliver(ctx, req)
-		if err != nil {
-			return err
-		}
-		var ok bool
-		if answer, ok = wire.Delivered(resp); !ok {
-			return garbage(b.slot.name, fmt.Errorf("its answer breaks the contract: %w", answer))
-		}
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	return answer
-}
-
-// Room asks whether a message of that size (0: not known) for the recipient would be taken
-// now. An error is the plugin's [mail.Status] why not, a [*Failure], or that of ctx; nil:
-// it would, or the plugin cannot tell.
-func (b *Mailbox) Room(ctx context.Context, recipient mail.Path, size int64) error {
-	if !b.slot.description().Room {
-		return nil
-	}
-	var answer error
-	err := b.slot.call(ctx, func(ctx context.Context, p *process) error {
-		if !p.desc.Room {
-			return nil
-		}
-		resp, err := p.mailbox.Room(ctx, wire.RoomRequest(recipient, size))
-		if err != nil {
-			return err
-		}
-		var ok bool
-		if answer, ok = wire.Roomy(resp); !ok {
-			return garbage(b.slot.name, fmt.Errorf("its answer breaks the contract: %w", answer))
-		}
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	return answer
-}
-
-// Folders lists the folders of a recipient's mailbox; nil: the plugin does not tell. An error is
-// a [*Failure], or that of ctx.
-func (b *Mailbox) Folders(ctx context.Context, recipient mail.Path) (*sdk.FolderList, error) {
-	if !b.slot.description().Folders {
-		return nil, nil
-	}
-	var list *sdk.FolderList
-	err := b.slot.call(ctx, func(ctx context.Context, p *process) error {
-		if !p.desc.Folders {
-			return nil
-		}
-		resp, err := p.mailbox.Folders(ctx, wire.FoldersRequest(recipient))
-		if err != nil {
-			return err
-		}
-		if list, err = wire.Folders(resp.GetList()); err != nil {
-			return garbage(b.slot.name, fmt.Errorf("its answer breaks the contract: %w", err))
-		}
-		return nil
-	})
-	return list, err
-}
+// question is one call to a process: it returns nil, a *Failure, or a gRPC error.
+type question func(context.Context, *process) error
 
 // call runs do with the process of the moment and a deadline. It returns nil, a *Failure,
 // or the caller's own error.
@@ -165,6 +43,24 @@ func (sl *slot) call(caller context.Context, do question) error {
 	ctx, cancel := s.limited(caller)
 	defer cancel()
 	return s.settle(p, s.perform(ctx, p, do))
+}
+
+// judged is call for a question that may be asked twice, about a message of that client. The
+// first process counts the call as in flight until the trial is over.
+func (sl *slot) judged(caller context.Context, client mail.Client, do question) error {
+	s, p, err := sl.enter(caller)
+	if err != nil {
+		return err
+	}
+	defer p.calls.leave()
+	s.calls.Add(1)
+	ctx, cancel := s.limited(caller)
+	defer cancel()
+	err = s.perform(ctx, p, do)
+	if f, ok := err.(*Failure); ok && f.died {
+		err = sl.try(ctx, s, p, f, state.ClientKey(client.Addr), do)
+	}
+	return s.settle(p, err)
 }
 
 // limited is ctx with the deadline of a call, and how to end it. A caller who waits no longer
@@ -195,9 +91,9 @@ func (s *supervisor) perform(caller context.Context, p *process, do question) er
 	}
 	if f.reason == Down {
 		select { // the connection may break before the end of the process is noticed
-		case <-p.run.dead:
-			f.died = !p.run.wasKilled()
-		case <-after(deathNotice):
+		case <-p.child.Dead():
+			f.died = !p.child.Killed()
+		case <-time.After(deathNotice):
 		case <-caller.Done():
 		}
 	}
@@ -226,11 +122,11 @@ func (s *supervisor) fault(p *process, f *Failure) {
 		return // logged
 	case Down:
 		select { // what it said last tells why
-		case <-p.run.exited:
+		case <-p.child.Exited():
 			if f.Stack == "" {
-				f.Stack = lastBytes(p.run.err.last(), maxStack)
+				f.Stack = lastBytes(p.child.Err.Last(), maxStack)
 			}
-		case <-after(100 * time.Millisecond):
+		case <-time.After(100 * time.Millisecond):
 		}
 		return // the death itself is logged
 	case Error:
@@ -286,7 +182,7 @@ func (sl *slot) enter(ctx context.Context) (*supervisor, *process, error) {
 			continue
 		}
 		if patience == nil {
-			patience = after(reviveWait)
+			patience = time.After(reviveWait)
 		}
 		if !s.await(ctx, patience) && sl.sup.Load() == s {
 			if errors.Is(ctx.Err(), context.Canceled) {

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -16,6 +15,7 @@ import (
 
 	"github.com/postern-mail/postern/core/confine"
 	"github.com/postern-mail/postern/sdk/mail"
+	"github.com/postern-mail/postern/sdk/proto"
 )
 
 // require skips loudly, or fails where everything has to run.
@@ -54,7 +54,7 @@ func TestG08Memory(t *testing.T) {
 	spec.Memory = 64 << 20
 	h, log := start(t, calm(), spec, use("box"))
 	f := filterOf(t, h, "filter")
-	box := pidOf(t, h, "box")
+	box, mark := pidOf(t, h, "box"), markOf(t, h, "filter")
 	if _, err := f.Filter(t.Context(), msg("eat 16")); err != nil {
 		t.Fatal(err)
 	}
@@ -68,15 +68,27 @@ func TestG08Memory(t *testing.T) {
 	if !strings.Contains(log.String(), `"memory_by":"cgroup v`) {
 		t.Error("the log does not say how memory is limited")
 	}
-	noGroupsLeft(t, h)
+	noGroupsLeft(t, h, mark)
+}
+
+// markOf is what the environments of all processes of a host have in common, as a plugin has it.
+func markOf(t *testing.T, h *Host, name string) string {
+	t.Helper()
+	env, err := os.ReadFile("/proc/" + itoa(pidOf(t, h, name)) + "/environ")
+	_, rest, ok := strings.Cut("\x00"+string(env), "\x00"+proto.EnvRun+"=")
+	mark, _, _ := strings.Cut(rest, ".")
+	if err != nil || !ok || len(mark) < 16 {
+		t.Fatalf("no mark: %v", err)
+	}
+	return mark
 }
 
 // noGroupsLeft closes the host and looks for its control groups.
-func noGroupsLeft(t *testing.T, h *Host) {
+func noGroupsLeft(t *testing.T, h *Host, mark string) {
 	t.Helper()
 	h.Close(t.Context())
-	left, _ := filepath.Glob("/sys/fs/cgroup/*/" + "postern-" + h.mark + "*")
-	more, _ := filepath.Glob("/sys/fs/cgroup/" + "postern-" + h.mark + "*")
+	left, _ := filepath.Glob("/sys/fs/cgroup/*/" + "postern-" + mark + "*")
+	more, _ := filepath.Glob("/sys/fs/cgroup/" + "postern-" + mark + "*")
 	if left = append(left, more...); len(left) > 0 {
 		t.Errorf("control groups are left: %v", left)
 	}
@@ -96,7 +108,12 @@ func TestG09ForkBomb(t *testing.T) {
 	if n := atoi(t, v.Notes["started"]); n < 2 || n > 60 {
 		t.Errorf("%d children were started", n)
 	}
-	dirs := h.supervisor("filter").cur.Load().run.cage.Groups
+	mark, pid := markOf(t, h, "filter"), pidOf(t, h, "filter")
+	groups, err := os.ReadFile(filepath.Join(h.opt.RunDir, "c"+itoa(pid)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	dirs := strings.Split(string(groups), "\n")
 	inside := func() int {
 		b, _ := os.ReadFile(filepath.Join(dirs[0], "cgroup.procs"))
 		return len(strings.Fields(string(b)))
@@ -111,34 +128,7 @@ func TestG09ForkBomb(t *testing.T) {
 	if inside() != 0 {
 		t.Error("some live on")
 	}
-	noGroupsLeft(t, h)
-}
-
-// The same when the host is killed: the guard ends what is in the groups.
-func TestG09G10GuardEndsGroups(t *testing.T) {
-	t.Parallel()
-	withGroups(t, confine.Limits{Processes: 60})
-	h, _ := start(t, calm())
-	c, err := confine.NewCage(confine.Limits{Processes: 20}, h.mark+".0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	child := exec.Command("sleep", "600")
-	if err := child.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer child.Process.Kill()
-	if err := c.Add(child.Process.Pid); err != nil {
-		t.Fatal(err)
-	}
-	h.guard.addCage(c.Groups)
-	h.guard.mu.Lock()
-	h.guard.in.Close() // as when the host dies
-	h.guard.mu.Unlock()
-	eventually(t, 5*time.Second, "the child is dead", func() bool { return gone(child.Process.Pid) })
-	child.Wait()
-	eventually(t, 5*time.Second, "the group is gone", func() bool { _, err := os.Stat(c.Groups[0]); return err != nil })
-	h.guard.removeCage(c.Groups)
+	noGroupsLeft(t, h, mark)
 }
 
 // G-15: with a user of its own a plugin reads the content of messages, and nothing else of
@@ -188,11 +178,11 @@ func TestG15User(t *testing.T) {
 	}
 	// G-17: nobody else gets at its socket.
 	p := h.supervisor("filter").cur.Load()
-	fi, err := os.Stat(p.run.socketDir)
+	fi, err := os.Stat(p.child.SocketDir())
 	if err != nil || fi.Mode().Perm() != 0o700 || fi.Sys().(*syscall.Stat_t).Uid != 64321 {
 		t.Errorf("socket directory: %v, %v", fi, err)
 	}
-	shared := filepath.Dir(p.run.socketDir)
+	shared := filepath.Dir(p.child.SocketDir())
 	h.Close(t.Context())
 	if _, err := os.Stat(shared); err == nil {
 		t.Errorf("%s is left", shared)
@@ -284,49 +274,5 @@ func TestG16Checksum(t *testing.T) {
 	spec.Command, spec.SHA256 = []string{script}, strings.ToUpper(hex.EncodeToString(sum[:]))
 	if err := h.Reload(t.Context(), []Spec{spec}); err != nil {
 		t.Error(err)
-	}
-}
-
-// G-12: what a previous host left in control groups is ended by the next, and nothing else
-// is taken for a group.
-func TestG12StaleGroups(t *testing.T) {
-	t.Parallel()
-	withGroups(t, confine.Limits{Processes: 60})
-	runDir := filepath.Join(t.TempDir(), "run")
-	d, err := openRunDir(runDir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c, err := confine.NewCage(confine.Limits{Processes: 20}, "stale"+itoa(os.Getpid()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	child := exec.Command("sleep", "600")
-	if err := child.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer child.Process.Kill()
-	if err := c.Add(child.Process.Pid); err != nil {
-		t.Fatal(err)
-	}
-	other := t.TempDir()
-	d.recordGroups(child.Process.Pid, append(c.Groups, other, "postern-relative", "/"))
-	d.close()
-	if d, err = openRunDir(runDir); err != nil {
-		t.Fatal(err)
-	}
-	defer d.close()
-	if !gone(child.Process.Pid) {
-		t.Error("the process lives")
-	}
-	child.Wait()
-	if _, err := os.Stat(c.Groups[0]); err == nil {
-		t.Error("the group is left")
-	}
-	if _, err := os.Stat(other); err != nil {
-		t.Error("a directory that is no group was removed")
-	}
-	if names, _ := readNames(runDir); len(names) != 1 {
-		t.Errorf("left in the run directory: %v", names)
 	}
 }

@@ -13,19 +13,22 @@
 //   - A plugin that dies costs no message its answer but the one that kills it, which is
 //     found out and named; see suspects.go.
 //   - A process that dies or hangs is replaced, with back-off; see supervisor.go.
-//   - No plugin outlives the host, however the host ends. Three things see to that: the
-//     kernel (the death signal of a thread that lives as long as the host), the SDK (a pipe
-//     that is closed), and a guard, a process of its own that kills whole process groups
-//     (see guard.go). What a previous host still left behind is ended at the next start,
-//     found by pid and start time or by a random mark in its environment, never by name.
-//   - A plugin gets no environment but its own, no standard input, a socket directory that
-//     only its user can enter, and as much of the log as its share. What else it may do its
-//     Spec says, and core/confine sees to it; the network it has if its manifest asks for it.
+//   - No plugin outlives the host, however the host ends; see the package child. What a plugin
+//     may do its Spec says; the network it has if its manifest asks for it.
 //
-// On disk there is RunDir, which nobody else may use meanwhile: "lock", one file "p<pid>"
-// per process (its pid, start time, boot and mark), and socket directories; and
-// DraftDir with what plugins write at the moment. Nothing in them is worth keeping when the
-// host is down.
+// It puts together what knows nothing of it:
+//
+//	child        a process: confined, watched by the kernel and a guard, ended with all it started
+//	hostservice  what a process may ask of the gateway
+//	pluginlog    what it says, in the gateway's log
+//	draft        the files in which it writes new bodies
+//
+// The rest is here: launch.go connects and configures a process, supervisor.go keeps one running,
+// call.go asks it, suspects.go finds out which message it died of, and each kind of plugin has a
+// file (filter.go, gate.go, mailbox.go and so on).
+//
+// On disk there is RunDir (see child), and DraftDir with what plugins write at the moment.
+// Nothing in them is worth keeping when the host is down.
 //
 // The package knows nothing of queues, SMTP or what a verdict leads to. All methods are
 // safe for concurrent use.

@@ -8,6 +8,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/postern-mail/postern/core/pluginhost/pluginlog"
 	"github.com/postern-mail/postern/sdk/proto"
 )
 
@@ -57,11 +58,19 @@ func garbage(plugin string, err error) *Failure {
 	return &Failure{Plugin: plugin, Err: err, reason: Error, garbage: true}
 }
 
+// ownFault is what went wrong on the gateway's side: no fault of the plugin, so that
+// nothing that is configured about the plugin's faults applies.
+type ownFault struct{ err error }
+
+func (o *ownFault) Error() string { return "pluginhost: " + o.err.Error() }
+func (o *ownFault) Unwrap() error { return o.err }
+
+// Reason is "gateway".
+func (o *ownFault) Reason() string { return "gateway" }
+
 var (
-	errDown       = errors.New("it is not running")
-	errUnknown    = errors.New("it is not configured")
-	errNotAFilter = errors.New("it is no filter")
-	errNotMailbox = errors.New("it is no mailbox")
+	errDown    = errors.New("it is not running")
+	errUnknown = errors.New("it is not configured")
 )
 
 // connClosing is what gRPC says of calls on a connection that we have closed, as is done when the process has ended:
@@ -75,7 +84,7 @@ func classify(caller context.Context, plugin string, dead bool, err error) error
 		return fmt.Errorf("plugin %s: %w", plugin, context.Cause(caller))
 	}
 	st := status.Convert(err)
-	text := errors.New(printable(st.Message()))
+	text := errors.New(pluginlog.Printable(st.Message()))
 	switch code := st.Code(); {
 	case dead || code == codes.Unavailable || code == codes.Canceled && st.Message() == connClosing:
 		return fail(plugin, Down, errors.New("it died during the call"))

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/postern-mail/postern/core/confine"
+	"github.com/postern-mail/postern/core/pluginhost/child"
 	"github.com/postern-mail/postern/sdk"
 	"github.com/postern-mail/postern/sdk/mail"
 )
@@ -29,7 +30,7 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 2 && os.Args[1] == "plugin" {
 		switch {
 		case os.Args[2] == "guard":
-			if err := Guard(os.Stdin, os.Stdout); err != nil {
+			if err := child.Guard(os.Stdin, os.Stdout); err != nil {
 				os.Exit(1)
 			}
 			os.Exit(0)

@@ -2,7 +2,6 @@ package pluginhost
 
 import (
 	"bufio"
-	"crypto/rand"
 	"errors"
 	"net"
 	"os"
@@ -14,7 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/postern-mail/postern/core/confine"
 	"github.com/postern-mail/postern/sdk/proto"
 )
 
@@ -84,86 +82,10 @@ func TestG10G11NoOrphans(t *testing.T) {
 				t.Fatal(err)
 			}
 			h.Close(t.Context())
-			if names, _ := readNames(runDir); len(names) != 1 {
+			if names, _ := os.ReadDir(runDir); len(names) != 1 {
 				t.Errorf("left in the run directory: %v", names)
 			}
 		})
-	}
-}
-
-// What outlived everything else is ended by the next host, by pid and start time; a
-// process that merely has the pid is left alone.
-func TestG12StalePlugin(t *testing.T) {
-	t.Parallel()
-	runDir := filepath.Join(t.TempDir(), "run")
-	d, err := openRunDir(runDir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	stale := sleeper(t)
-	other := sleeper(t)
-	ours, err := confine.Find(stale.Process.Pid)
-	if err != nil {
-		t.Fatal(err)
-	}
-	theirs, err := confine.Find(other.Process.Pid)
-	if err != nil {
-		t.Fatal(err)
-	}
-	d.record(ours.PID, ours.Start, "0123456789abcdef.1.")
-	d.record(theirs.PID, theirs.Start-1, "0123456789abcdef.2.")
-	d.close()
-	begun := time.Now()
-	d, err = openRunDir(runDir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer d.close()
-	if !gone(ours.PID) {
-		t.Error("the stale plugin lives")
-	}
-	if gone(theirs.PID) {
-		t.Error("a process that is not ours was killed")
-	}
-	if d := time.Since(begun); d > time.Second {
-		t.Errorf("took %v", d)
-	}
-}
-
-func sleeper(t *testing.T) *exec.Cmd {
-	t.Helper()
-	cmd := exec.Command("/proc/self/exe", "plugin", "child")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
-	return cmd
-}
-
-// The guard is replaced when it dies, and the new one knows the groups.
-func TestGuardIsReplaced(t *testing.T) {
-	t.Parallel()
-	h, _ := start(t, fastTiming(), use("filter"))
-	pid := func() int {
-		h.guard.mu.Lock()
-		defer h.guard.mu.Unlock()
-		if h.guard.in == nil {
-			return 0
-		}
-		return h.guard.cmd.Process.Pid
-	}
-	first := pid()
-	syscall.Kill(first, syscall.SIGKILL)
-	eventually(t, 5*time.Second, "another guard", func() bool { p := pid(); return p != 0 && p != first })
-	h.guard.mu.Lock()
-	n := len(h.guard.groups)
-	h.guard.mu.Unlock()
-	if n != 1 {
-		t.Errorf("the guard knows %d groups", n)
-	}
-	if _, err := os.Stat("/proc/" + itoa(pid())); err != nil {
-		t.Error(err)
 	}
 }
 
@@ -211,30 +133,11 @@ func TestPluginEndsWithThePipe(t *testing.T) {
 	eventually(t, 2*time.Second, "end", func() bool { return gone(cmd.Process.Pid) })
 }
 
-// the parent's pid,
+// and the parent's pid. The third one, the death signal, is tested where it is set.
 func TestPluginEndsWithTheParent(t *testing.T) {
 	t.Parallel()
 	cmd, _, _ := serveAlone(t, proto.CookieKey+"="+proto.CookieValue, proto.EnvParentPID+"=1")
 	eventually(t, 5*time.Second, "end", func() bool { return gone(cmd.Process.Pid) })
-}
-
-// and the death signal of the thread that forked.
-func TestChildEndsWithTheForker(t *testing.T) {
-	t.Parallel()
-	f := newForker()
-	cmd := exec.Command("/proc/self/exe", "plugin", "child")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	var err error
-	f.do(func() { err = cmd.Start() })
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
-	if gone(cmd.Process.Pid) {
-		t.Fatal("the child is not there")
-	}
-	f.close()
-	eventually(t, 2*time.Second, "end", func() bool { return gone(cmd.Process.Pid) })
 }
 
 // A plugin that somebody starts by hand says what to do with it.
@@ -257,31 +160,4 @@ func TestG13VersionsOfTheContract(t *testing.T) {
 			t.Errorf("%s: the handshake is %q", versions, hello)
 		}
 	}
-}
-
-// A child that outlived its plugin and left its group is found by its mark.
-func TestG12StaleChild(t *testing.T) {
-	t.Parallel()
-	runDir := filepath.Join(t.TempDir(), "run")
-	d, err := openRunDir(runDir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	mark := rand.Text() + ".1."
-	cmd := exec.Command("/proc/self/exe", "plugin", "child")
-	cmd.Env = []string{markEnv(mark)}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
-	// The environment is to be seen only when the program runs.
-	eventually(t, 2*time.Second, "program", func() bool { return confine.Marked(cmd.Process.Pid, markEnv(mark)) })
-	d.record(1<<22+1, 1, mark) // a plugin that is no more
-	d.close()
-	if d, err = openRunDir(runDir); err != nil {
-		t.Fatal(err)
-	}
-	defer d.close()
-	eventually(t, 2*time.Second, "end", func() bool { return gone(cmd.Process.Pid) })
 }

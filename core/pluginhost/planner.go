@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 
+	"github.com/postern-mail/postern/core/pluginhost/draft"
 	"github.com/postern-mail/postern/sdk"
 	"github.com/postern-mail/postern/sdk/mail"
 	"github.com/postern-mail/postern/sdk/proto"
@@ -50,13 +51,13 @@ func (p *Planner) Plan(ctx context.Context, m *mail.Message, max int64, keep fun
 		if err != nil {
 			return fail(p.slot.name, Error, err)
 		}
-		var draft *os.File
+		var file *os.File
 		if keep != nil && pr.desc.Manifest.May&sdk.MayReplaceBody != 0 {
-			if draft, own = p.host.draftFor(pr); own != nil {
+			if file, own = p.host.drafts.New(pr.spec.User); own != nil {
 				return nil
 			}
-			defer discard(draft)
-			req.Draft = draft.Name()
+			defer draft.Discard(file)
+			req.Draft = file.Name()
 		}
 		resp, err := proto.NewPlannerClient(pr.conn).Plan(ctx, req)
 		if err != nil {
@@ -66,7 +67,7 @@ func (p *Planner) Plan(ctx context.Context, m *mail.Message, max int64, keep fun
 			return fail(p.slot.name, Error, fmt.Errorf("its plan breaks the contract: %w", err))
 		}
 		var fault error
-		if bodies, fault, own = sections(plan, draft, max, keep); fault != nil {
+		if bodies, fault, own = sections(plan, file, max, keep); fault != nil {
 			return fail(p.slot.name, Error, fmt.Errorf("a new body breaks the contract: %w", fault))
 		}
 		return nil
@@ -81,7 +82,7 @@ func (p *Planner) Plan(ctx context.Context, m *mail.Message, max int64, keep fun
 }
 
 // sections keeps the bodies of a plan, each once. fault is of the plugin, err of keep.
-func sections(plan *sdk.Plan, draft *os.File, max int64, keep func(io.Reader) (mail.Body, error)) (bodies map[int]mail.Body, fault, err error) {
+func sections(plan *sdk.Plan, file *os.File, max int64, keep func(io.Reader) (mail.Body, error)) (bodies map[int]mail.Body, fault, err error) {
 	seen := make(map[sdk.Section]mail.Body)
 	for i, a := range plan.Actions {
 		s := a.NewBody
@@ -90,11 +91,11 @@ func sections(plan *sdk.Plan, draft *os.File, max int64, keep func(io.Reader) (m
 		}
 		body, ok := seen[s]
 		if !ok {
-			r := &strict{r: io.NewSectionReader(draft, s.Offset, s.Size), left: max}
+			r := draft.NewReader(io.NewSectionReader(file, s.Offset, s.Size), max)
 			body, err = keep(r)
 			switch {
-			case r.fault != nil:
-				return nil, r.fault, nil
+			case r.Fault() != nil:
+				return nil, r.Fault(), nil
 			case err != nil:
 				return nil, nil, err
 			case body.Size != s.Size:

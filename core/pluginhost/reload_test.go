@@ -176,7 +176,7 @@ func TestNoLeaks(t *testing.T) {
 	h.retire.Wait()
 	eventually(t, 5*time.Second, "goroutines end", func() bool { return runtime.NumGoroutine() <= goroutines })
 	eventually(t, 5*time.Second, "files are closed", func() bool { return openFiles(t) <= fds })
-	names, err := readNames(h.dir.path)
+	names, err := os.ReadDir(h.opt.RunDir)
 	if err != nil || len(names) != 3 { // lock, one process, one socket directory
 		t.Errorf("run directory has %v, %v", names, err)
 	}
@@ -184,7 +184,7 @@ func TestNoLeaks(t *testing.T) {
 
 func openFiles(t *testing.T) int {
 	t.Helper()
-	names, err := readNames("/proc/self/fd")
+	names, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -276,33 +276,6 @@ func TestG15FilesOfRoot(t *testing.T) {
 	}
 }
 
-// What ends plugins ends those with rules: the death signal of the thread that has them.
-func TestG10FilesAndDeath(t *testing.T) {
-	t.Parallel()
-	withLandlock(t, 1)
-	rules, err := confine.NewRules(true, false)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer rules.Close()
-	if err := errors.Join(rules.AllowSystem(), rules.AllowProgram([]string{"/proc/self/exe"}, nil)); err != nil {
-		t.Fatal(err)
-	}
-	f := newForker()
-	cmd := exec.Command("/proc/self/exe", "plugin", "child")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	f.do(func() { err = errors.Join(rules.Restrict(), cmd.Start()) })
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
-	if gone(cmd.Process.Pid) {
-		t.Fatal("the process is not there")
-	}
-	f.close()
-	eventually(t, 2*time.Second, "end", func() bool { return gone(cmd.Process.Pid) })
-}
-
 // Children of a plugin with rules have them too, and end with it.
 func TestG10FilesAndChildren(t *testing.T) {
 	t.Parallel()

@@ -1,9 +1,6 @@
 package pluginhost
 
-import (
-	"maps"
-	"time"
-)
+import "time"
 
 // Status is what is known of a plugin, for listing.
 type Status struct {
@@ -33,9 +30,7 @@ func (h *Host) Status() []Status {
 			if h.slots[name].disabled.Load() {
 				st.State, st.Reason = "disabled", errDisabled.Error()
 			}
-			h.countMu.Lock()
-			st.Counters = maps.Clone(h.counters[name])
-			h.countMu.Unlock()
+			st.Counters = h.counters.Of(name)
 			list = append(list, st)
 		}
 	}
@@ -58,7 +53,7 @@ func (s *supervisor) status() Status {
 		Owns:     s.last.desc.Manifest.Owns,
 	}
 	if p := s.cur.Load(); p != nil {
-		st.Pid, st.State, st.Reason = p.run.pid, "running", ""
+		st.Pid, st.State, st.Reason = p.child.Pid(), "running", ""
 	} else if s.open {
 		st.State = "breaker open"
 	}

@@ -114,7 +114,7 @@ func TestG18HundredSwaps(t *testing.T) {
 	close(stop)
 	wg.Wait()
 	h.retire.Wait()
-	if names, _ := os.ReadDir(h.dir.path); len(names) != 3 {
+	if names, _ := os.ReadDir(h.opt.RunDir); len(names) != 3 {
 		t.Errorf("left in the run directory: %v", names)
 	}
 }

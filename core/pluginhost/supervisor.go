@@ -48,8 +48,6 @@ const (
 	soonest     = 2 * time.Second // a restart within this is worth to be waited for
 )
 
-func after(d time.Duration) <-chan time.Time { return time.After(d) }
-
 // A supervisor keeps one plugin with one specification running.
 type supervisor struct {
 	host *Host
@@ -98,9 +96,9 @@ func (h *Host) supervise(p *process) *supervisor {
 		// One a second, in the long run.
 		complain: rate.NewLimiter(1, 20),
 	}
-	p.host.owner.Store(s)
+	p.owner.Store(s)
 	s.cur.Store(p)
-	s.log.Info("plugin started", "pid", p.run.pid, "version", p.desc.Manifest.Version)
+	s.log.Info("plugin started", "pid", p.child.Pid(), "version", p.desc.Manifest.Version)
 	go s.loop(ctx, p)
 	return s
 }
@@ -118,8 +116,8 @@ func (s *supervisor) loop(ctx context.Context, p *process) {
 			return // what becomes of the process is stop's business
 		}
 		delay := s.count(p, &back)
-		s.log.Error("plugin died", "pid", p.run.pid, "how", p.run.end(), "calls", p.answered.Load(), "next", delay)
-		s.down(p.run.how(), &back, delay)
+		s.log.Error("plugin died", "pid", p.child.Pid(), "how", p.child.End(), "calls", p.answered.Load(), "next", delay)
+		s.down(p.child.How(), &back, delay)
 		s.cur.Store(nil)
 		p.kill() // it is dead; this frees the rest
 		s.rest()
@@ -138,7 +136,7 @@ func (s *supervisor) watch(ctx context.Context, p *process, back *backoff) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-p.run.exited:
+		case <-p.child.Exited():
 			return
 		case <-s.pardons:
 			s.forgive(back)
@@ -151,15 +149,15 @@ func (s *supervisor) watch(ctx context.Context, p *process, back *backoff) {
 			return
 		}
 		if n := max(p.garbage.Load(), p.strays.Load()); n >= maxGarbage {
-			s.log.Error("plugin answers garbage and is restarted", "pid", p.run.pid, "answers", n)
+			s.log.Error("plugin answers garbage and is restarted", "pid", p.child.Pid(), "answers", n)
 			s.dismiss(ctx, p)
-			<-p.run.exited
+			<-p.child.Exited()
 			return
 		}
 		if s.alive(ctx, p) {
 			continue
 		}
-		<-p.run.exited
+		<-p.child.Exited()
 		return
 	}
 }
@@ -176,10 +174,10 @@ func (s *supervisor) alive(ctx context.Context, p *process) bool {
 		patience = 0
 	}
 	select {
-	case <-p.run.dead:
-	case <-after(patience):
-		s.log.Error("plugin hangs and is killed", "pid", p.run.pid)
-		p.run.Kill(ctx)
+	case <-p.child.Dead():
+	case <-time.After(patience):
+		s.log.Error("plugin hangs and is killed", "pid", p.child.Pid())
+		p.child.Kill(ctx)
 	}
 	return false
 }
@@ -189,12 +187,12 @@ func (s *supervisor) replaceBroken(ctx context.Context, p *process) {
 	select {
 	case <-ctx.Done():
 		return
-	case <-p.run.dead:
-	case <-after(outputGrace):
-		s.log.Error("plugin ended the stream of its calls and is restarted", "pid", p.run.pid)
+	case <-p.child.Dead():
+	case <-time.After(outputGrace):
+		s.log.Error("plugin ended the stream of its calls and is restarted", "pid", p.child.Pid())
 		s.dismiss(ctx, p)
 	}
-	<-p.run.exited
+	<-p.child.Exited()
 }
 
 // restart launches until there is a process again.
@@ -215,11 +213,11 @@ func (s *supervisor) restart(ctx context.Context, delay time.Duration, back *bac
 			s.last, s.reason = p, ""
 			s.restarts++
 			n := s.restarts
-			p.host.owner.Store(s)
+			p.owner.Store(s)
 			s.cur.Store(p)
 			s.turnTo(running)
 			s.mu.Unlock()
-			s.log.Info("plugin restarted", "pid", p.run.pid, "restarts", n)
+			s.log.Info("plugin restarted", "pid", p.child.Pid(), "restarts", n)
 			s.host.opt.Up(s.spec.Name)
 			return p
 		}
@@ -264,7 +262,7 @@ func (s *supervisor) dismiss(ctx context.Context, p *process) {
 	ctx, cancel := context.WithTimeout(ctx, s.host.timing.health)
 	defer cancel()
 	p.drain(ctx)
-	p.run.Kill(ctx)
+	p.child.Kill(ctx)
 }
 
 // down notes why there is no process, and says so when the breaker opens.
@@ -301,51 +299,5 @@ func (s *supervisor) stop(ctx context.Context) {
 	p.drain(ctx)
 	s.cur.Store(nil)
 	p.kill()
-	s.log.Info("plugin stopped", "pid", p.run.pid)
-}
-
-// backoff decides how long a plugin that died waits.
-type backoff struct {
-	timing timing
-	deaths int  // in a row
-	open   bool // the breaker
-}
-
-// died returns the delay after a death at that age and after so many calls.
-func (b *backoff) died(age time.Duration, answered int64) time.Duration {
-	if age >= b.timing.stable {
-		b.deaths, b.open = 0, false
-	}
-	b.deaths++
-	switch {
-	case b.deaths >= b.timing.breaker:
-		b.open = true
-		return b.timing.last
-	case answered == 0 && age < b.timing.young:
-		// It does not even survive its first call: structural, trying again does not help.
-		return b.timing.last
-	case b.deaths == 1:
-		return 0
-	}
-	return b.grown(b.deaths - 2)
-}
-
-// failed returns the delay after a start that did not succeed.
-func (b *backoff) failed() time.Duration {
-	b.deaths++
-	b.open = b.open || b.deaths >= b.timing.breaker
-	return b.grown(b.deaths - 1)
-}
-
-// pardon takes the last death back.
-func (b *backoff) pardon() {
-	b.deaths = max(b.deaths-1, 0)
-	b.open = b.open && b.deaths >= b.timing.breaker
-}
-
-func (b *backoff) grown(doublings int) time.Duration {
-	if doublings > 20 {
-		return b.timing.last
-	}
-	return min(b.timing.first<<doublings, b.timing.last)
+	s.log.Info("plugin stopped", "pid", p.child.Pid())
 }

@@ -7,8 +7,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/postern-mail/postern/core/state"
-	"github.com/postern-mail/postern/sdk/mail"
+	"github.com/postern-mail/postern/core/pluginhost/pluginlog"
 )
 
 // When a plugin dies, one of the calls in it may have been the cause, and nobody knows
@@ -34,27 +33,6 @@ const (
 	maxStack       = 8 << 10         // bytes of a [Failure]'s Stack
 	reviveWait     = 5 * time.Second // a call waits so long for a plugin that is about to be back
 )
-
-// question is one call to a process: it returns nil, a *Failure, or a gRPC error.
-type question func(context.Context, *process) error
-
-// judged is call for a question that may be asked twice, about a message of that client. The
-// first process counts the call as in flight until the trial is over.
-func (sl *slot) judged(caller context.Context, client mail.Client, do question) error {
-	s, p, err := sl.enter(caller)
-	if err != nil {
-		return err
-	}
-	defer p.calls.leave()
-	s.calls.Add(1)
-	ctx, cancel := s.limited(caller)
-	defer cancel()
-	err = s.perform(ctx, p, do)
-	if f, ok := err.(*Failure); ok && f.died {
-		err = sl.try(ctx, s, p, f, state.ClientKey(client.Addr), do)
-	}
-	return s.settle(p, err)
-}
 
 // try asks again for a suspect of the death of p, and returns what comes of it. Without a
 // trial that is f.
@@ -104,11 +82,11 @@ func (sl *slot) try(ctx context.Context, s *supervisor, p *process, f *Failure, 
 // convict decides about a message that q died of, alone, as p did before.
 func (s *supervisor) convict(first *supervisor, p, q *process, f *Failure, client netip.Addr) error {
 	select {
-	case <-q.run.exited:
-	case <-after(outputGrace + time.Second):
+	case <-q.child.Exited():
+	case <-time.After(outputGrace + time.Second):
 	}
-	how := q.run.end()
-	f.Stack = lastBytes(how+"\n"+q.run.err.last(), maxStack)
+	how := q.child.End()
+	f.Stack = lastBytes(how+"\n"+q.child.Err.Last(), maxStack)
 	if !s.proven.Load() || !s.blames(client) {
 		p.hopeless.Store(true) // the others need not try
 		s.log.Error("plugin dies of any message", "how", how)
@@ -136,7 +114,7 @@ func lastBytes(s string, n int) string {
 	if len(s) > n {
 		s = s[len(s)-n:]
 	}
-	return printable(s)
+	return pluginlog.Printable(s)
 }
 
 // answered notes that the plugin can answer.
@@ -188,66 +166,4 @@ func (s *supervisor) pardon(p *process) {
 	case s.pardons <- struct{}{}:
 	default: // so many wait that the next process starts at once anyway
 	}
-}
-
-// phase says whether it is worth to wait for a process.
-type phase uint8
-
-const (
-	running phase = iota
-	soon          // there will be one in a moment
-	down
-	stopped // for good
-)
-
-// turnTo changes the phase and wakes who waits. The caller holds mu.
-func (s *supervisor) turnTo(p phase) {
-	s.phase = p
-	close(s.turn)
-	s.turn = make(chan struct{})
-}
-
-// await waits for a process that is about to come, or for the end of the trials that decide
-// about it. It reports whether it is worth to look again.
-func (s *supervisor) await(ctx context.Context, patience <-chan time.Time) bool {
-	s.mu.Lock()
-	phase, turn, last := s.phase, s.turn, s.last
-	s.mu.Unlock()
-	var trials chan struct{}
-	switch phase {
-	case running:
-		if !last.isDead() && !last.calls.isClosed() {
-			return true // it has just come
-		}
-	case soon:
-	case down:
-		if !last.calls.busy() {
-			return false
-		}
-		trials = last.calls.idle
-	case stopped:
-		return false
-	}
-	select {
-	case <-turn:
-		return true
-	case <-trials:
-		return true
-	case <-patience:
-	case <-ctx.Done():
-	}
-	return false
-}
-
-// busy reports whether anybody is inside.
-func (g *gate) busy() bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.n > 0
-}
-
-func (g *gate) isClosed() bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.closed
 }

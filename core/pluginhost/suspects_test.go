@@ -15,6 +15,7 @@ import (
 	"github.com/postern-mail/postern/core/confine"
 	"github.com/postern-mail/postern/sdk"
 	"github.com/postern-mail/postern/sdk/mail"
+	"github.com/postern-mail/postern/sdk/proto"
 )
 
 // calm is fastTiming without hasty health checks: a busy machine is no hanging plugin.
@@ -111,7 +112,7 @@ func TestG01NobodyIsGuilty(t *testing.T) {
 	t.Parallel()
 	h, _ := start(t, calm(), use("filter"))
 	f := filterOf(t, h, "filter")
-	pid := pidOf(t, h, "filter")
+	pid, mark := pidOf(t, h, "filter"), markOf(t, h, "filter")
 	dead := filepath.Join(t.TempDir(), "dead")
 	var wg sync.WaitGroup
 	for range 8 {
@@ -138,7 +139,7 @@ func TestG01NobodyIsGuilty(t *testing.T) {
 	eventually(t, 5*time.Second, "one process is left", func() bool {
 		n := 0
 		for _, p := range confine.Processes() {
-			if p.Alive() && confine.Marked(p.PID, markEnv(h.mark)) {
+			if p.Alive() && confine.Marked(p.PID, proto.EnvRun+"="+mark) {
 				n++
 			}
 		}

@@ -6,7 +6,7 @@ import (
 	"net"
 	"time"
 
-	"github.com/postern-mail/postern/core/pluginhost"
+	"github.com/postern-mail/postern/core/pluginhost/hostservice"
 	"github.com/postern-mail/postern/core/reinject"
 	"github.com/postern-mail/postern/core/smtpd"
 	"github.com/postern-mail/postern/core/spool"
@@ -16,7 +16,7 @@ import (
 // takeBack opens the listeners of role reinjection, so that outside content filters can be
 // tried too. Beside a gateway that runs they are taken: what a filter brings back would come
 // there, where nobody waits for it.
-func (a *Aside) takeBack(content *spool.Spool) pluginhost.Reinjections {
+func (a *Aside) takeBack(content *spool.Spool) hostservice.Reinjections {
 	c := a.config
 	desk := reinject.New(reinject.Options{Spool: content, Log: a.log}, reinjectLimits(c))
 	for _, l := range c.Listeners {
@@ -52,6 +52,6 @@ func (a *Aside) closeBacks() {
 type taken struct{ why error }
 
 // Await fails.
-func (n taken) Await(string, []mail.Path) (pluginhost.Awaited, error) {
+func (n taken) Await(string, []mail.Path) (hostservice.Awaited, error) {
 	return nil, errors.New("what a content filter brings back cannot be taken here, perhaps because a gateway runs: " + n.why.Error())
 }

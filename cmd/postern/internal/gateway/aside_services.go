@@ -5,7 +5,7 @@ import (
 	"io"
 	"time"
 
-	"github.com/postern-mail/postern/core/pluginhost"
+	"github.com/postern-mail/postern/core/pluginhost/hostservice"
 	"github.com/postern-mail/postern/core/queue"
 	"github.com/postern-mail/postern/sdk/mail"
 )
@@ -25,7 +25,7 @@ func newAsideServices(a *Aside) *asideServices {
 	return &asideServices{&g.services, int64(a.config.Limits.MessageSize)}
 }
 
-func (s *asideServices) forPlugins() pluginhost.Services {
+func (s *asideServices) forPlugins() hostservice.Services {
 	offered := s.services.forPlugins()
 	offered.Submitter, offered.Memory = s, s
 	return offered
@@ -39,7 +39,7 @@ func (s *asideServices) attach(dirs *directories) error {
 }
 
 // Submit reads the message and forgets it.
-func (s *asideServices) Submit(_ context.Context, m pluginhost.Submission) (string, error) {
+func (s *asideServices) Submit(_ context.Context, m hostservice.Submission) (string, error) {
 	n, err := io.Copy(io.Discard, io.LimitReader(m.Message, s.limit+1))
 	if err == nil && n > s.limit {
 		err = mail.Permanent(552, 3, 4, "Message is too large")

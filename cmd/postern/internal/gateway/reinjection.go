@@ -9,6 +9,7 @@ import (
 
 	"github.com/postern-mail/postern/core/config"
 	"github.com/postern-mail/postern/core/pluginhost"
+	"github.com/postern-mail/postern/core/pluginhost/hostservice"
 	"github.com/postern-mail/postern/core/reinject"
 	"github.com/postern-mail/postern/core/smtpd"
 	"github.com/postern-mail/postern/sdk"
@@ -62,7 +63,7 @@ func reinjectLimits(c *config.Config) reinject.Limits {
 type waits struct{ desk *reinject.Desk }
 
 // waits is nil where nothing can come back: in a trial.
-func (g *Gateway) waits() pluginhost.Reinjections {
+func (g *Gateway) waits() hostservice.Reinjections {
 	if g.desk == nil {
 		return nil
 	}
@@ -70,7 +71,7 @@ func (g *Gateway) waits() pluginhost.Reinjections {
 }
 
 // Await begins one.
-func (w waits) Await(_ string, recipients []mail.Path) (pluginhost.Awaited, error) {
+func (w waits) Await(_ string, recipients []mail.Path) (hostservice.Awaited, error) {
 	return w.desk.Await(recipients), nil
 }
 

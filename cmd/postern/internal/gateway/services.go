@@ -11,7 +11,7 @@ import (
 	"github.com/postern-mail/postern/core/directory"
 	"github.com/postern-mail/postern/core/expand"
 	"github.com/postern-mail/postern/core/intake"
-	"github.com/postern-mail/postern/core/pluginhost"
+	"github.com/postern-mail/postern/core/pluginhost/hostservice"
 	"github.com/postern-mail/postern/core/route"
 	"github.com/postern-mail/postern/core/state"
 	"github.com/postern-mail/postern/core/tlsconf"
@@ -36,13 +36,13 @@ const stateRoom = 8 << 20
 var errNotYet = errors.New("the gateway is still starting")
 
 // forPlugins are the services as the plugin host takes them.
-func (s *services) forPlugins() pluginhost.Services {
-	return pluginhost.Services{Submitter: s, Logins: s, Accounts: s, Data: s, Certificates: s, Memory: s, Folders: s, Reinjections: s.g.waits(),
+func (s *services) forPlugins() hostservice.Services {
+	return hostservice.Services{Submitter: s, Logins: s, Accounts: s, Data: s, Certificates: s, Memory: s, Folders: s, Reinjections: s.g.waits(),
 		State: state.NewFacts(stateRoom, s.g.clock)}
 }
 
 // Submit puts a plugin's message into the queue.
-func (s *services) Submit(ctx context.Context, m pluginhost.Submission) (string, error) {
+func (s *services) Submit(ctx context.Context, m hostservice.Submission) (string, error) {
 	in, c := s.intake.Load(), s.g.config.Load()
 	if in == nil || c == nil {
 		return "", errNotYet
@@ -60,7 +60,7 @@ func (s *services) Mechanisms() []string {
 }
 
 // Begin begins a SASL exchange.
-func (s *services) Begin(ctx context.Context, c *mail.Client, mechanism string) (pluginhost.Login, error) {
+func (s *services) Begin(ctx context.Context, c *mail.Client, mechanism string) (hostservice.Login, error) {
 	a := s.authenticator.Load()
 	if a == nil {
 		return nil, errNotYet

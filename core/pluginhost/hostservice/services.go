@@ -1,9 +1,8 @@
-package pluginhost
+package hostservice
 
 import (
 	"context"
 	"io"
-	"log/slog"
 	"time"
 
 	"github.com/postern-mail/postern/sdk"
@@ -142,30 +141,3 @@ const (
 	maxCounterName  = 64
 	longestLifetime = 10 * 365 * 24 * time.Hour
 )
-
-// counters are what plugins have counted, by plugin and name.
-type counters map[string]map[string]int64
-
-// count adds to a counter; false if there are too many.
-func (h *Host) count(plugin, name string, delta int64) bool {
-	h.countMu.Lock()
-	defer h.countMu.Unlock()
-	mine := h.counters[plugin]
-	if mine == nil {
-		if h.counters == nil {
-			h.counters = make(counters)
-		}
-		mine = make(map[string]int64)
-		h.counters[plugin] = mine
-	}
-	if _, ok := mine[name]; !ok && len(mine) >= maxCounters {
-		return false
-	}
-	mine[name] += delta
-	return true
-}
-
-// levelOf bounds what a plugin says: nothing it logs is more than an error.
-func levelOf(n int32) slog.Level {
-	return max(slog.LevelDebug, min(slog.Level(n), slog.LevelError))
-}

@@ -1,4 +1,4 @@
-package pluginhost
+package hostservice
 
 import (
 	"context"
@@ -6,19 +6,18 @@ import (
 	"crypto/subtle"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/time/rate"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
+	"github.com/postern-mail/postern/core/pluginhost/pluginlog"
 	"github.com/postern-mail/postern/sdk"
 	"github.com/postern-mail/postern/sdk/proto"
 	"github.com/postern-mail/postern/sdk/wire"
@@ -30,37 +29,59 @@ const (
 	submitTime  = 10 * time.Minute
 )
 
-// A hostServer serves one process of a plugin what it may ask of the gateway, on a socket
+// Options are what a server is built from.
+type Options struct {
+	Plugin   string // its name in the configuration
+	Services Services
+	Counters *Counters // of all plugins
+	Log      *pluginlog.Log
+	// Fault is told of each call that the plugin must not make.
+	Fault func(error)
+}
+
+// A Server serves one process of a plugin what it may ask of the gateway, on a socket
 // in the directory that only the plugin's user can enter, to who knows the token.
-type hostServer struct {
+type Server struct {
 	proto.UnimplementedHostServer
-	host    *Host
-	name    string // of the plugin
-	token   string
-	address string
-	log     *slog.Logger
-	limit   *rate.Limiter // of log lines, with the plugin's other output
-	server  *grpc.Server
-	rights  atomic.Uint32 // none before the manifest is known
-	owner   atomic.Pointer[supervisor]
-	submits chan struct{}
+	plugin   string
+	services Services
+	counters *Counters
+	log      *pluginlog.Log
+	fault    func(error)
+	token    string
+	address  string
+	server   *grpc.Server
+	rights   atomic.Uint32 // none before the manifest is known
+	submits  chan struct{}
 }
 
-func newHostServer(h *Host, name string, log *slog.Logger, limit *rate.Limiter) *hostServer {
-	return &hostServer{host: h, name: name, log: log, limit: limit, token: rand.Text(), submits: make(chan struct{}, maxSubmits)}
+var _ proto.HostServer = (*Server)(nil)
+
+// New returns a server that does not listen yet, and gives no rights.
+func New(opt Options) *Server {
+	return &Server{
+		plugin:   opt.Plugin,
+		services: opt.Services,
+		counters: opt.Counters,
+		log:      opt.Log,
+		fault:    opt.Fault,
+		token:    rand.Text(),
+		submits:  make(chan struct{}, maxSubmits),
+	}
 }
 
-// listen opens the socket in dir and serves until close.
-func (s *hostServer) listen(dir string) error {
+// Listen opens the socket in dir and serves until Close. It returns what the plugin needs in
+// its environment to find the server.
+func (s *Server) Listen(dir string) ([]string, error) {
 	s.address = filepath.Join(dir, "host")
 	l, err := net.Listen("unix", s.address)
 	if err != nil {
-		return fmt.Errorf("socket for the host's services: %w", err)
+		return nil, fmt.Errorf("socket for the host's services: %w", err)
 	}
 	// The directory says who gets this far, also where the plugin has a user of its own.
 	if err := os.Chmod(s.address, 0o666); err != nil {
 		l.Close()
-		return fmt.Errorf("socket for the host's services: %w", err)
+		return nil, fmt.Errorf("socket for the host's services: %w", err)
 	}
 	s.server = grpc.NewServer(
 		grpc.MaxRecvMsgSize(proto.MaxMessage),
@@ -72,22 +93,21 @@ func (s *hostServer) listen(dir string) error {
 	)
 	proto.RegisterHostServer(s.server, s)
 	go s.server.Serve(l)
-	return nil
+	return []string{proto.EnvHostAddress + "=" + s.address, proto.EnvHostToken + "=" + s.token}, nil
 }
 
-func (s *hostServer) close() {
+// Grant gives the process the rights that its manifest declares.
+func (s *Server) Grant(r sdk.HostRight) { s.rights.Store(uint32(r)) }
+
+// Close ends all calls.
+func (s *Server) Close() {
 	if s.server != nil {
 		s.server.Stop()
 	}
 }
 
-// env is what the plugin needs to find the server.
-func (s *hostServer) env() []string {
-	return []string{proto.EnvHostAddress + "=" + s.address, proto.EnvHostToken + "=" + s.token}
-}
-
 // permit checks token and right.
-func (s *hostServer) permit(ctx context.Context, method string) error {
+func (s *Server) permit(ctx context.Context, method string) error {
 	md, _ := metadata.FromIncomingContext(ctx)
 	token := md.Get(proto.HostTokenKey)
 	if len(token) != 1 || subtle.ConstantTimeCompare([]byte(token[0]), []byte(s.token)) != 1 {
@@ -105,17 +125,7 @@ func (s *hostServer) permit(ctx context.Context, method string) error {
 	return nil
 }
 
-// fault counts a call that the plugin must not make.
-func (s *hostServer) fault(err error) {
-	if o := s.owner.Load(); o != nil {
-		o.failed.Add(1)
-	}
-	if s.limit.AllowN(s.host.opt.Clock(), 1) {
-		s.log.Error("plugin failed", "reason", Error, "error", err)
-	}
-}
-
-func (s *hostServer) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
 	if err := s.permit(ctx, info.FullMethod); err != nil {
 		return nil, err
 	}
@@ -126,7 +136,7 @@ func (s *hostServer) unary(ctx context.Context, req any, info *grpc.UnaryServerI
 
 // stream runs the handler of a stream. When its time is over the stream ends, and with it
 // the handler's reads.
-func (s *hostServer) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+func (s *Server) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 	if err := s.permit(stream.Context(), info.FullMethod); err != nil {
 		return err
 	}
@@ -156,16 +166,14 @@ func (b *boundedStream) Context() context.Context { return b.ctx }
 
 // unavailable is the answer to a call that cannot be served now. The plugin learns no more
 // than that; the log does.
-func (s *hostServer) unavailable(what string, err error) error {
+func (s *Server) unavailable(what string, err error) error {
 	switch {
 	case errors.Is(err, context.Canceled):
 		return status.Error(codes.Canceled, "the call was cancelled")
 	case errors.Is(err, context.DeadlineExceeded):
 		return status.Error(codes.DeadlineExceeded, "the call took too long")
 	}
-	if s.limit.AllowN(s.host.opt.Clock(), 1) {
-		s.log.Error("service for a plugin failed", "service", what, "error", err)
-	}
+	s.log.Error("service for a plugin failed", "service", what, "error", err)
 	return status.Error(codes.Unavailable, "the gateway cannot answer now, try again later")
 }
 

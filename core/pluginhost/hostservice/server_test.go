@@ -1,47 +1,41 @@
-package pluginhost
+package hostservice
 
 import (
 	"bytes"
 	"context"
 	"errors"
 	"log/slog"
-	"path/filepath"
+	"os"
+	"sync/atomic"
 	"testing"
 	"time"
 
-	"golang.org/x/time/rate"
-
+	"github.com/postern-mail/postern/core/pluginhost/pluginlog"
 	"github.com/postern-mail/postern/core/state"
 	"github.com/postern-mail/postern/sdk"
 	"github.com/postern-mail/postern/sdk/mail"
 )
 
-// serveHost is a host server for a plugin that declares rights.
-func serveHost(t *testing.T, rights sdk.HostRight, services Services) (*hostServer, *supervisor) {
+// serveHost is a server for a plugin that declares rights, and how often it did what it must not.
+func serveHost(t *testing.T, rights sdk.HostRight, services Services) (*Server, *atomic.Int64) {
 	t.Helper()
-	h := &Host{opt: Options{Clock: time.Now, Services: services}}
-	s := newHostServer(h, "p", slog.New(slog.DiscardHandler), rate.NewLimiter(1, 1))
-	dir := shortDir(t)
-	if err := s.listen(dir); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(s.close)
-	s.grant(rights)
-	owner := &supervisor{}
-	s.owner.Store(owner)
-	return s, owner
-}
-
-func shortDir(t *testing.T) string {
-	dir, err := openRunDir(filepath.Join(t.TempDir(), "run"))
+	var denied atomic.Int64
+	log := pluginlog.New(slog.New(slog.DiscardHandler), "p", time.Now)
+	s := New(Options{Plugin: "p", Services: services, Counters: &Counters{}, Log: log, Fault: func(error) { denied.Add(1) }})
+	dir, err := os.MkdirTemp("", "host") // short enough for a socket
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(dir.close)
-	return dir.sockets
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	if _, err := s.Listen(dir); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	s.Grant(rights)
+	return s, &denied
 }
 
-func connectHost(t *testing.T, s *hostServer, token string) *sdk.Host {
+func connectHost(t *testing.T, s *Server, token string) *sdk.Host {
 	t.Helper()
 	h, err := sdk.ConnectHost(s.address, token)
 	if err != nil {
@@ -53,12 +47,12 @@ func connectHost(t *testing.T, s *hostServer, token string) *sdk.Host {
 
 // G-17: who finds the socket but does not know the token gets nothing, and is counted.
 func TestG17HostNeedsToken(t *testing.T) {
-	s, owner := serveHost(t, ^sdk.HostRight(0), Services{State: state.NewFacts(1<<20, time.Now)})
+	s, denied := serveHost(t, ^sdk.HostRight(0), Services{State: state.NewFacts(1<<20, time.Now)})
 	for i, token := range []string{"", "x", s.token[1:], s.token + "x"} {
 		if err := connectHost(t, s, token).SetState(t.Context(), "k", []byte("v"), 0); err == nil {
 			t.Errorf("token %q is good enough", token)
 		}
-		if n := owner.failed.Load(); n != int64(i+1) {
+		if n := denied.Load(); n != int64(i+1) {
 			t.Errorf("%d faults are counted after %d calls", n, i+1)
 		}
 	}

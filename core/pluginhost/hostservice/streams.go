@@ -1,4 +1,4 @@
-package pluginhost
+package hostservice
 
 import (
 	"bytes"
@@ -8,7 +8,6 @@ import (
 
 	"google.golang.org/grpc"
 
-	"github.com/postern-mail/postern/sdk"
 	"github.com/postern-mail/postern/sdk/mail"
 	"github.com/postern-mail/postern/sdk/proto"
 	"github.com/postern-mail/postern/sdk/wire"
@@ -17,9 +16,9 @@ import (
 // The calls that are streams.
 
 // Submit implements proto.HostServer.
-func (s *hostServer) Submit(stream grpc.ClientStreamingServer[proto.SubmitRequest, proto.SubmitResponse]) error {
+func (s *Server) Submit(stream grpc.ClientStreamingServer[proto.SubmitRequest, proto.SubmitResponse]) error {
 	ctx := stream.Context()
-	if s.host.opt.Services.Submitter == nil {
+	if s.services.Submitter == nil {
 		return s.unavailable("submit", errNoService)
 	}
 	select { // each may hold content on disk
@@ -39,10 +38,10 @@ func (s *hostServer) Submit(stream grpc.ClientStreamingServer[proto.SubmitReques
 	if err != nil {
 		return err
 	}
-	sub.Plugin = s.name
+	sub.Plugin = s.plugin
 	body := &pieces{recv: stream.Recv, rest: first.Body}
 	sub.Message = io.MultiReader(bytes.NewReader(headerBlock(first.Submission.Header)), body)
-	id, err := s.host.opt.Services.Submitter.Submit(ctx, sub)
+	id, err := s.services.Submitter.Submit(ctx, sub)
 	if body.err != nil && body.err != io.EOF {
 		return body.err // the plugin went away, or broke the contract
 	}
@@ -120,16 +119,16 @@ func (p *pieces) Read(b []byte) (int, error) {
 }
 
 // Mechanisms implements proto.HostServer.
-func (s *hostServer) Mechanisms(context.Context, *proto.MechanismsRequest) (*proto.MechanismsResponse, error) {
-	if s.host.opt.Services.Logins == nil {
+func (s *Server) Mechanisms(context.Context, *proto.MechanismsRequest) (*proto.MechanismsResponse, error) {
+	if s.services.Logins == nil {
 		return nil, s.unavailable("authenticate", errNoService)
 	}
-	return &proto.MechanismsResponse{Names: s.host.opt.Services.Logins.Mechanisms()}, nil
+	return &proto.MechanismsResponse{Names: s.services.Logins.Mechanisms()}, nil
 }
 
 // Authenticate implements proto.HostServer.
-func (s *hostServer) Authenticate(stream grpc.BidiStreamingServer[proto.AuthenticateRequest, proto.AuthenticateResponse]) error {
-	if s.host.opt.Services.Logins == nil {
+func (s *Server) Authenticate(stream grpc.BidiStreamingServer[proto.AuthenticateRequest, proto.AuthenticateResponse]) error {
+	if s.services.Logins == nil {
 		return s.unavailable("authenticate", errNoService)
 	}
 	r, err := stream.Recv()
@@ -146,8 +145,8 @@ func (s *hostServer) Authenticate(stream grpc.BidiStreamingServer[proto.Authenti
 	case c.TLS == "":
 		return stream.Send(refusedLogin(mail.Permanent(538, 7, 11, "Encryption required for authentication")))
 	}
-	c.Listener = s.name
-	login, err := s.host.opt.Services.Logins.Begin(stream.Context(), &c, r.Login.Mechanism)
+	c.Listener = s.plugin
+	login, err := s.services.Logins.Begin(stream.Context(), &c, r.Login.Mechanism)
 	if err != nil {
 		return stream.Send(refusedLogin(mail.StatusOf(err)))
 	}
@@ -155,7 +154,7 @@ func (s *hostServer) Authenticate(stream grpc.BidiStreamingServer[proto.Authenti
 }
 
 // converse runs an exchange whose first request is r.
-func (s *hostServer) converse(stream grpc.BidiStreamingServer[proto.AuthenticateRequest, proto.AuthenticateResponse], login Login, r *proto.AuthenticateRequest) error {
+func (s *Server) converse(stream grpc.BidiStreamingServer[proto.AuthenticateRequest, proto.AuthenticateResponse], login Login, r *proto.AuthenticateRequest) error {
 	const maxSteps = 16
 	for range maxSteps {
 		if len(r.Response) > maxResponse {
@@ -190,8 +189,3 @@ func (s *hostServer) converse(stream grpc.BidiStreamingServer[proto.Authenticate
 func refusedLogin(st mail.Status) *proto.AuthenticateResponse {
 	return &proto.AuthenticateResponse{Status: wire.Status(st)}
 }
-
-var _ proto.HostServer = (*hostServer)(nil)
-
-// grant gives the process the rights that its manifest declares.
-func (s *hostServer) grant(r sdk.HostRight) { s.rights.Store(uint32(r)) }

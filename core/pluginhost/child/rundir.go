@@ -1,4 +1,4 @@
-package pluginhost
+package child
 
 import (
 	"fmt"
@@ -150,18 +150,19 @@ func (d *runDir) recordPath(pid int) string { return filepath.Join(d.path, "p"+s
 
 // reap ends the plugins of a previous host and removes its files.
 func (d *runDir) reap() {
-	names, _ := readNames(d.path)
+	entries, _ := os.ReadDir(d.path)
 	var pids []confine.Process
-	for _, name := range names {
+	for _, e := range entries {
+		name := e.Name()
 		file := filepath.Join(d.path, name)
 		switch {
 		case strings.HasPrefix(name, socketDirPrefix):
 			os.RemoveAll(file)
 		case name == "sockets" || name == "sockets.shared":
 			removeTemp(file)
-		case len(name) > 1 && name[0] == 'c' && name[1] >= '0' && name[1] <= '9':
+		case numbered(name, 'c'):
 			reapGroups(file)
-		case len(name) > 1 && name[0] == 'p' && name[1] >= '0' && name[1] <= '9':
+		case numbered(name, 'p'):
 			if p, ok := d.reapRecorded(file); ok {
 				pids = append(pids, p)
 			}
@@ -177,6 +178,11 @@ func (d *runDir) reap() {
 			time.Sleep(5 * time.Millisecond)
 		}
 	}
+}
+
+// numbered reports whether a file is one of those with a pid in their names.
+func numbered(name string, kind byte) bool {
+	return len(name) > 1 && name[0] == kind && name[1] >= '0' && name[1] <= '9'
 }
 
 func (d *runDir) reapRecorded(file string) (confine.Process, bool) {
@@ -223,13 +229,4 @@ func (d *runDir) close() {
 		os.Remove(filepath.Join(d.path, "sockets.shared"))
 	}
 	d.lock.Close()
-}
-
-func readNames(dir string) ([]string, error) {
-	d, err := os.Open(dir)
-	if err != nil {
-		return nil, err
-	}
-	defer d.Close()
-	return d.Readdirnames(-1)
 }

@@ -1,4 +1,4 @@
-package pluginhost
+package hostservice
 
 import (
 	"context"
@@ -40,15 +40,15 @@ func lifetime(seconds int64) (time.Duration, error) {
 }
 
 // Lookup implements proto.HostServer.
-func (s *hostServer) Lookup(ctx context.Context, r *proto.LookupRequest) (*proto.LookupResponse, error) {
+func (s *Server) Lookup(ctx context.Context, r *proto.LookupRequest) (*proto.LookupResponse, error) {
 	p, err := checkedPath(r.Address)
 	if err != nil {
 		return nil, err
 	}
-	if s.host.opt.Services.Accounts == nil {
+	if s.services.Accounts == nil {
 		return nil, s.unavailable("lookup", errNoService)
 	}
-	a, err := s.host.opt.Services.Accounts.Lookup(ctx, p)
+	a, err := s.services.Accounts.Lookup(ctx, p)
 	if err != nil {
 		return nil, s.unavailable("lookup", err)
 	}
@@ -56,12 +56,12 @@ func (s *hostServer) Lookup(ctx context.Context, r *proto.LookupRequest) (*proto
 }
 
 // GetData implements proto.HostServer.
-func (s *hostServer) GetData(ctx context.Context, r *proto.GetDataRequest) (*proto.GetDataResponse, error) {
+func (s *Server) GetData(ctx context.Context, r *proto.GetDataRequest) (*proto.GetDataResponse, error) {
 	account, err := s.account(r.Account, r.Key)
 	if err != nil {
 		return nil, err
 	}
-	d, err := s.host.opt.Services.Data.GetData(ctx, s.name, account, r.Key)
+	d, err := s.services.Data.GetData(ctx, s.plugin, account, r.Key)
 	if err != nil {
 		return nil, s.unavailable("data", err)
 	}
@@ -69,19 +69,19 @@ func (s *hostServer) GetData(ctx context.Context, r *proto.GetDataRequest) (*pro
 }
 
 // account checks what every call about data names.
-func (s *hostServer) account(p *proto.Path, key string) (mail.Path, error) {
+func (s *Server) account(p *proto.Path, key string) (mail.Path, error) {
 	account, err := checkedPath(p)
 	if err == nil {
 		err = checkedKey(key)
 	}
-	if err == nil && s.host.opt.Services.Data == nil {
+	if err == nil && s.services.Data == nil {
 		err = s.unavailable("data", errNoService)
 	}
 	return account, err
 }
 
 // PutData implements proto.HostServer.
-func (s *hostServer) PutData(ctx context.Context, r *proto.PutDataRequest) (*proto.PutDataResponse, error) {
+func (s *Server) PutData(ctx context.Context, r *proto.PutDataRequest) (*proto.PutDataResponse, error) {
 	account, err := s.account(r.Account, r.Key)
 	if err != nil {
 		return nil, err
@@ -101,7 +101,7 @@ func (s *hostServer) PutData(ctx context.Context, r *proto.PutDataRequest) (*pro
 	} else if version < 0 {
 		return nil, invalid("a version is negative")
 	}
-	now, err := s.host.opt.Services.Data.PutData(ctx, s.name, account, r.Key, value, version)
+	now, err := s.services.Data.PutData(ctx, s.plugin, account, r.Key, value, version)
 	var st mail.Status
 	switch {
 	case errors.Is(err, sdk.ErrConflict):
@@ -115,7 +115,7 @@ func (s *hostServer) PutData(ctx context.Context, r *proto.PutDataRequest) (*pro
 }
 
 // ListData implements proto.HostServer.
-func (s *hostServer) ListData(ctx context.Context, r *proto.ListDataRequest) (*proto.ListDataResponse, error) {
+func (s *Server) ListData(ctx context.Context, r *proto.ListDataRequest) (*proto.ListDataResponse, error) {
 	account, err := wire.Path(r.Account)
 	if err != nil {
 		return nil, invalid("the address is malformed")
@@ -130,10 +130,10 @@ func (s *hostServer) ListData(ctx context.Context, r *proto.ListDataRequest) (*p
 		}
 		after.Key = r.After.Key
 	}
-	if s.host.opt.Services.Data == nil {
+	if s.services.Data == nil {
 		return nil, s.unavailable("data", errNoService)
 	}
-	list, err := s.host.opt.Services.Data.ListData(ctx, s.name, account, r.Prefix, after, maxDataList+1)
+	list, err := s.services.Data.ListData(ctx, s.plugin, account, r.Prefix, after, maxDataList+1)
 	if err != nil {
 		return nil, s.unavailable("data", err)
 	}
@@ -145,11 +145,11 @@ func (s *hostServer) ListData(ctx context.Context, r *proto.ListDataRequest) (*p
 }
 
 // Certificate implements proto.HostServer.
-func (s *hostServer) Certificate(context.Context, *proto.CertificateRequest) (*proto.CertificateResponse, error) {
-	if s.host.opt.Services.Certificates == nil {
+func (s *Server) Certificate(context.Context, *proto.CertificateRequest) (*proto.CertificateResponse, error) {
+	if s.services.Certificates == nil {
 		return nil, s.unavailable("certificate", errNoService)
 	}
-	certificate, key, err := s.host.opt.Services.Certificates.PEM()
+	certificate, key, err := s.services.Certificates.PEM()
 	if err != nil {
 		return nil, s.unavailable("certificate", err)
 	}
@@ -157,28 +157,28 @@ func (s *hostServer) Certificate(context.Context, *proto.CertificateRequest) (*p
 }
 
 // state checks what every call about state has.
-func (s *hostServer) state(key string) (State, error) {
+func (s *Server) state(key string) (State, error) {
 	if err := checkedKey(key); err != nil {
 		return nil, err
 	}
-	if s.host.opt.Services.State == nil {
+	if s.services.State == nil {
 		return nil, s.unavailable("state", errNoService)
 	}
-	return s.host.opt.Services.State, nil
+	return s.services.State, nil
 }
 
 // GetState implements proto.HostServer.
-func (s *hostServer) GetState(_ context.Context, r *proto.GetStateRequest) (*proto.GetStateResponse, error) {
+func (s *Server) GetState(_ context.Context, r *proto.GetStateRequest) (*proto.GetStateResponse, error) {
 	state, err := s.state(r.Key)
 	if err != nil {
 		return nil, err
 	}
-	v, ok := state.Get(s.name, r.Key)
+	v, ok := state.Get(s.plugin, r.Key)
 	return &proto.GetStateResponse{Value: v, Found: ok}, nil
 }
 
 // PutState implements proto.HostServer.
-func (s *hostServer) PutState(_ context.Context, r *proto.PutStateRequest) (*proto.PutStateResponse, error) {
+func (s *Server) PutState(_ context.Context, r *proto.PutStateRequest) (*proto.PutStateResponse, error) {
 	state, err := s.state(r.Key)
 	if err != nil {
 		return nil, err
@@ -191,14 +191,14 @@ func (s *hostServer) PutState(_ context.Context, r *proto.PutStateRequest) (*pro
 		return nil, err
 	}
 	if r.Compare {
-		return &proto.PutStateResponse{Done: state.CompareAndSwap(s.name, r.Key, r.Old, r.Value, life)}, nil
+		return &proto.PutStateResponse{Done: state.CompareAndSwap(s.plugin, r.Key, r.Old, r.Value, life)}, nil
 	}
-	state.Put(s.name, r.Key, r.Value, life)
+	state.Put(s.plugin, r.Key, r.Value, life)
 	return &proto.PutStateResponse{Done: true}, nil
 }
 
 // CountState implements proto.HostServer.
-func (s *hostServer) CountState(_ context.Context, r *proto.CountStateRequest) (*proto.CountStateResponse, error) {
+func (s *Server) CountState(_ context.Context, r *proto.CountStateRequest) (*proto.CountStateResponse, error) {
 	state, err := s.state(r.Key)
 	if err != nil {
 		return nil, err
@@ -207,32 +207,24 @@ func (s *hostServer) CountState(_ context.Context, r *proto.CountStateRequest) (
 	if err != nil {
 		return nil, err
 	}
-	return &proto.CountStateResponse{Sum: state.Count(s.name, r.Key, r.Delta, life)}, nil
+	return &proto.CountStateResponse{Sum: state.Count(s.plugin, r.Key, r.Delta, life)}, nil
 }
 
-// Log implements proto.HostServer. The fields are a group of their own: a plugin cannot say
-// what only the gateway says.
-func (s *hostServer) Log(ctx context.Context, r *proto.LogRequest) (*proto.LogResponse, error) {
+// Log implements proto.HostServer.
+func (s *Server) Log(ctx context.Context, r *proto.LogRequest) (*proto.LogResponse, error) {
 	if len(r.Fields) > maxLogFields || len(r.Message) > maxLogText {
 		return nil, invalid("a line has at most %d fields and a short message", maxLogFields)
 	}
-	if !s.limit.AllowN(s.host.opt.Clock(), 1) {
-		return &proto.LogResponse{}, nil
-	}
-	args := make([]any, 0, len(r.Fields))
-	for k, v := range r.Fields {
-		args = append(args, slog.String(printable(k[:min(len(k), 64)]), printable(v[:min(len(v), maxLogText)])))
-	}
-	s.log.Log(ctx, levelOf(r.Level), "plugin says", "text", printable(r.Message), slog.Group("fields", args...))
+	s.log.Say(ctx, slog.Level(r.Level), r.Message, r.Fields)
 	return &proto.LogResponse{}, nil
 }
 
 // Count implements proto.HostServer.
-func (s *hostServer) Count(_ context.Context, r *proto.CountRequest) (*proto.CountResponse, error) {
+func (s *Server) Count(_ context.Context, r *proto.CountRequest) (*proto.CountResponse, error) {
 	if !isCounter(r.Name) {
 		return nil, invalid("the name of a counter has 1 to %d lower case letters, digits and underscores", maxCounterName)
 	}
-	if !s.host.count(s.name, r.Name, r.Delta) {
+	if !s.counters.add(s.plugin, r.Name, r.Delta) {
 		return nil, invalid("a plugin has at most %d counters", maxCounters)
 	}
 	return &proto.CountResponse{}, nil
@@ -248,15 +240,15 @@ func isCounter(s string) bool {
 }
 
 // Folders implements proto.HostServer.
-func (s *hostServer) Folders(ctx context.Context, r *proto.FoldersRequest) (*proto.MailboxFoldersResponse, error) {
+func (s *Server) Folders(ctx context.Context, r *proto.FoldersRequest) (*proto.MailboxFoldersResponse, error) {
 	recipient, err := checkedPath(r.Recipient)
 	if err != nil {
 		return nil, err
 	}
-	if s.host.opt.Services.Folders == nil {
+	if s.services.Folders == nil {
 		return nil, s.unavailable("folders", errNoService)
 	}
-	list, err := s.host.opt.Services.Folders.Folders(ctx, s.name, recipient)
+	list, err := s.services.Folders.Folders(ctx, s.plugin, recipient)
 	var st mail.Status
 	switch {
 	case errors.As(err, &st) && st.Permanent():
@@ -268,7 +260,7 @@ func (s *hostServer) Folders(ctx context.Context, r *proto.FoldersRequest) (*pro
 }
 
 // Remembered implements proto.HostServer.
-func (s *hostServer) Remembered(ctx context.Context, r *proto.RememberedRequest) (*proto.RememberedResponse, error) {
+func (s *Server) Remembered(ctx context.Context, r *proto.RememberedRequest) (*proto.RememberedResponse, error) {
 	recipient, err := checkedPath(r.Recipient)
 	if err == nil {
 		err = checkedKey(r.Key)
@@ -276,10 +268,10 @@ func (s *hostServer) Remembered(ctx context.Context, r *proto.RememberedRequest)
 	if err != nil {
 		return nil, err
 	}
-	if s.host.opt.Services.Memory == nil {
+	if s.services.Memory == nil {
 		return nil, s.unavailable("remembered", errNoService)
 	}
-	yes, err := s.host.opt.Services.Memory.Remembered(ctx, s.name, recipient, r.Key)
+	yes, err := s.services.Memory.Remembered(ctx, s.plugin, recipient, r.Key)
 	if err != nil {
 		return nil, s.unavailable("remembered", err)
 	}

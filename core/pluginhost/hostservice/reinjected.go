@@ -1,4 +1,4 @@
-package pluginhost
+package hostservice
 
 import (
 	"google.golang.org/grpc"
@@ -9,8 +9,8 @@ import (
 )
 
 // Reinjected implements proto.HostServer.
-func (s *hostServer) Reinjected(stream grpc.BidiStreamingServer[proto.ReinjectedRequest, proto.ReinjectedResponse]) error {
-	if s.host.opt.Services.Reinjections == nil {
+func (s *Server) Reinjected(stream grpc.BidiStreamingServer[proto.ReinjectedRequest, proto.ReinjectedResponse]) error {
+	if s.services.Reinjections == nil {
 		return s.unavailable("reinjected", errNoService)
 	}
 	first, err := stream.Recv()
@@ -26,7 +26,7 @@ func (s *hostServer) Reinjected(stream grpc.BidiStreamingServer[proto.Reinjected
 			return err
 		}
 	}
-	wait, err := s.host.opt.Services.Reinjections.Await(s.name, recipients)
+	wait, err := s.services.Reinjections.Await(s.plugin, recipients)
 	if err != nil {
 		return s.unavailable("reinjected", err)
 	}

@@ -1,4 +1,4 @@
-package pluginhost
+package hostservice
 
 import (
 	"errors"
@@ -94,7 +94,7 @@ func TestReinjected(t *testing.T) {
 func TestReinjectedEnds(t *testing.T) {
 	b := []mail.Path{mail.MustPath("b@x.test")}
 	r := newRoom()
-	s, owner := serveHost(t, sdk.MayTakeReinjected, Services{Reinjections: r})
+	s, denied := serveHost(t, sdk.MayTakeReinjected, Services{Reinjections: r})
 	h := connectHost(t, s, s.token)
 	wait, err := h.Reinjected(t.Context(), b)
 	if err != nil {
@@ -122,12 +122,12 @@ func TestReinjectedEnds(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if owner.failed.Load() != 0 {
+	if denied.Load() != 0 {
 		t.Error("counted as a fault")
 	}
 	// Without the right, and where nothing can come back.
-	s, owner = serveHost(t, ^sdk.MayTakeReinjected, Services{Reinjections: r})
-	if _, err := connectHost(t, s, s.token).Reinjected(t.Context(), b); !errors.Is(err, sdk.ErrNotPermitted) || owner.failed.Load() != 1 {
+	s, denied = serveHost(t, ^sdk.MayTakeReinjected, Services{Reinjections: r})
+	if _, err := connectHost(t, s, s.token).Reinjected(t.Context(), b); !errors.Is(err, sdk.ErrNotPermitted) || denied.Load() != 1 {
 		t.Errorf("without the right: %v", err)
 	}
 	s, _ = serveHost(t, sdk.MayTakeReinjected, Services{})
