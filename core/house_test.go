@@ -75,6 +75,14 @@ var rules = []rule{
 	{func(p string) bool { return !under("sdk", "core/pluginhost")(p) || under("sdk/mail")(p) }, func(_, imp string) bool {
 		return strings.HasPrefix(imp, "google.golang.org/grpc") || strings.HasPrefix(imp, "github.com/hashicorp/go-plugin")
 	}, "how plugins are called is the business of the SDK and the plugin host"},
+	{under("core/pluginhost/child", "core/pluginhost/draft", "core/pluginhost/pluginlog"), func(_, imp string) bool {
+		return strings.HasPrefix(imp, "google.golang.org/grpc") || strings.HasPrefix(imp, "github.com/hashicorp")
+	}, "processes, files and logs know nothing of calls"},
+	{under("core/pluginhost/hostservice"), func(_, imp string) bool { return strings.HasPrefix(imp, "github.com/hashicorp") },
+		"go-plugin starts processes, and serves nothing"},
+	{func(p string) bool { return strings.HasPrefix(p, "core/pluginhost/") }, func(_, imp string) bool {
+		return under("core/pluginhost")(strings.TrimPrefix(imp, module)) && imp != module+"core/pluginhost/pluginlog"
+	}, "the parts of the plugin host know neither it nor each other: it puts them together"},
 	{under("core/queue", "core/spool", "core/smtpd"), func(_, imp string) bool {
 		return strings.HasPrefix(imp, module) && under("sdk", "core/pluginhost", "core/pipeline", "plugins")(strings.TrimPrefix(imp, module)) && imp != module+"sdk/mail"
 	}, "queue, spool and sessions know no plugins: they declare the interfaces they consume"},
