@@ -363,9 +363,8 @@ func TestFailures(t *testing.T) {
 	defer d.Thaw()
 	ctx, cancel := contextWithTimeout(t, 300*time.Millisecond)
 	defer cancel()
-	begun := time.Now()
-	if err := p.Deliver(ctx, delivery("k3", ann, "x\r\n")); err == nil || time.Since(begun) > 20*time.Second {
-		t.Errorf("after %v: %v", time.Since(begun), err)
+	if err := p.Deliver(ctx, delivery("k3", ann, "x\r\n")); err == nil {
+		t.Error("a server that hangs has stored something")
 	}
 	if n := len(p.pool.slots); n != 0 {
 		t.Errorf("%d connections are in use", n)

@@ -94,7 +94,7 @@ func TestTrustedSealers(t *testing.T) {
 	}
 }
 
-// A chain of fifty sets whose keys cannot be had ends in time.
+// A chain of fifty sets whose keys cannot be had costs no more look-ups than are allowed.
 func TestM10LongChain(t *testing.T) {
 	z := zones()
 	wire := fmt.Sprintf(text, "none.test")
@@ -104,15 +104,11 @@ func TestM10LongChain(t *testing.T) {
 	p := newPlugin(t, z, "")
 	c := &counting{Resolver: p.resolver}
 	p.resolver = c
-	start := time.Now()
 	v, err := sdktest.Filter(t, p, Manifest(), message("ann@none.test", "192.0.2.1", wire))
 	if err != nil || v.Notes["arc"] == "fail" {
 		t.Errorf("%+v, %v", v, err)
 	}
 	if n := c.n.Load(); n > arcLookups+10 {
 		t.Errorf("%d look-ups", n)
-	}
-	if took := time.Since(start); took > 5*time.Second {
-		t.Errorf("took %s", took)
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/foxcpp/go-mockdns"
 
@@ -136,16 +135,12 @@ func TestM10Bounded(t *testing.T) {
 	}
 	wire := strings.Repeat("DKIM-Signature: v=1; a=rsa-sha256; d=bomb.test; s=s1; h=from; bh=x; b=y\r\n", 1000) +
 		"From: a@a.b.c.d.e.f.g.h.i.j.reject.test, b@a.b.c.d.e.f.g.h.i.j.bomb.test\r\n\r\nbody\r\n"
-	start := time.Now()
 	v, err := sdktest.Filter(t, p, Manifest(), message("eve@bomb.test", "192.0.2.1", wire))
 	if err != nil || v.Action != sdk.ActionReject || v.Notes["spf"] != "permerror" {
 		t.Errorf("%+v, %v", v, err)
 	}
 	if n := c.n.Load(); n > spfLookups+5+2*9 {
 		t.Errorf("%d look-ups", n)
-	}
-	if took := time.Since(start); took > 5*time.Second {
-		t.Errorf("took %s", took)
 	}
 	if n := len(results(t, v).Results); n > 12 {
 		t.Errorf("%d results", n)

@@ -27,10 +27,14 @@ type fake struct {
 	done chan struct{}
 }
 
-// answers gives what to send for a command; nil sends nothing. hangUp closes the connection.
+// answers gives what to send for a command; nil sends nothing. hangUp closes the connection,
+// and forEver sends progress until it is closed.
 type answers func(code byte, data []byte) []byte
 
-const hangUp = "\xffhang up"
+const (
+	hangUp  = "\xffhang up"
+	forEver = "\xfffor ever"
+)
 
 // optneg is an answer to the negotiation.
 func optneg(version, actions, protocol uint32, more ...byte) []byte {
@@ -128,6 +132,11 @@ func (f *fake) serve(c net.Conn, a answers) {
 		out := a(data[0], data[1:])
 		if string(out) == hangUp {
 			return
+		}
+		for string(out) == forEver {
+			if _, err := c.Write(packet('p', "")); err != nil {
+				return
+			}
 		}
 		if len(out) > 0 {
 			if _, err := c.Write(out); err != nil {

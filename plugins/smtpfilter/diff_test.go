@@ -5,7 +5,6 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/postern-mail/postern/sdk"
 	"github.com/postern-mail/postern/sdk/mail"
@@ -90,19 +89,17 @@ func TestDifferencesOfAnything(t *testing.T) {
 	}
 }
 
-// A header is at most a megabyte; no order of its fields takes long.
+// No order of the fields takes long: these are so many that n² steps would not end in the time
+// of a test.
 func TestDifferencesLinear(t *testing.T) {
+	const n = 300_000
 	var was, is []string
-	for i := range 60_000 {
-		was = append(was, fmt.Sprintf("A:%d", i%1000))
-		is = append(is, fmt.Sprintf("A:%d", (i*7919)%1000))
+	for i := range n {
+		was = append(was, fmt.Sprintf("A:%d", i))
+		is = append(is, fmt.Sprintf("A:%d", i*7919%n))
 	}
-	begin := time.Now()
 	if _, err := differences(header(was...), header(is...)); err == nil {
 		t.Error("more edits than a verdict may have")
-	}
-	if d := time.Since(begin); d > 5*time.Second {
-		t.Errorf("it took %v", d)
 	}
 	if _, err := differences(header("A: 1"), header("A: 1", "B: "+strings.Repeat("x", maxValue+1))); err == nil {
 		t.Error("a field that is too large")

@@ -193,11 +193,12 @@ type failing struct{ err error }
 
 func (f failing) LookupTXT(context.Context, string) ([]string, error) { return nil, f.err }
 
-// M-10, H-01: hostile headers cost time linear in their size, and ask for no keys.
+// M-10, H-01: hostile headers cost time linear in their size, and ask for no keys. They are larger
+// than any header may be, so that n² steps would not end in the time of a test.
 func TestM10Hostile(t *testing.T) {
 	r := newRig(t, "ed25519")
-	const mib = 1 << 20
-	big := r.seal(t, "X-Folds: a\r\n"+strings.Repeat(" x\r\n", mib/16)+plain, None)
+	const n = 8 << 20
+	big := r.seal(t, "X-Folds: a\r\n"+strings.Repeat(" x\r\n", n/16)+plain, None)
 	for i := 2; i <= 50; i++ {
 		big = r.seal(t, big, Pass)
 	}
@@ -206,15 +207,14 @@ func TestM10Hostile(t *testing.T) {
 		want CV
 	}{
 		"50 sets, a long header": {big, Pass},
-		"seals":                  {strings.Repeat("ARC-Seal: i=1; cv=none\r\n", mib/24) + plain, Fail},
-		"message signatures":     {strings.Repeat("ARC-Message-Signature: i=1\r\n", mib/28) + plain, Fail},
-		"results":                {strings.Repeat("ARC-Authentication-Results: i=1;\r\n", mib/34) + plain, Fail},
-		"a long seal":            {"ARC-Seal: i=1; x=" + strings.Repeat("x", mib) + "\r\n" + plain, Fail},
+		"seals":                  {strings.Repeat("ARC-Seal: i=1; cv=none\r\n", n/24) + plain, Fail},
+		"message signatures":     {strings.Repeat("ARC-Message-Signature: i=1\r\n", n/28) + plain, Fail},
+		"results":                {strings.Repeat("ARC-Authentication-Results: i=1;\r\n", n/34) + plain, Fail},
+		"a long seal":            {"ARC-Seal: i=1; x=" + strings.Repeat("x", n) + "\r\n" + plain, Fail},
 	} {
-		start := time.Now()
 		got := validate(t, r.dns, c.wire)
-		if d := time.Since(start); d > 15*time.Second || got.State != c.want || len(got.Reason) > 100 {
-			t.Errorf("%s: %s after %s: %.200s", name, got.State, d, got.Reason)
+		if got.State != c.want || len(got.Reason) > 100 {
+			t.Errorf("%s: %s: %.200s", name, got.State, got.Reason)
 		}
 	}
 }

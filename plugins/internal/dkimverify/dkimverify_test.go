@@ -273,31 +273,28 @@ func TestOrder(t *testing.T) {
 	}
 }
 
-// M-10, H-01: hostile messages cost time linear in their size.
+// M-10, H-01: hostile messages cost time linear in their size. They are larger than any header
+// may be, so that n² steps would not end in the time of a test.
 func TestM10LinearTime(t *testing.T) {
 	s := newSigner(t, "ed25519")
-	const mib = 1 << 20
+	const n = 2 << 20
 	for name, wire := range map[string]string{
-		"folds":          "References: <a@b>\r\n" + strings.Repeat(" x\r\n", mib/4) + plain,
-		"many fields":    strings.Repeat("a:\r\n", mib/4) + plain,
-		"many Froms":     strings.Repeat("From: a\r\n", mib/9) + plain,
-		"blanks":         plain + strings.Repeat(" ", 2*mib),
-		"blanks, text":   plain + strings.Repeat(" \tx", mib/2),
-		"line ends":      plain + strings.Repeat("\r\n", mib) + "x",
-		"CRs":            plain + strings.Repeat("\r", 2*mib),
-		"double spaces":  plain + strings.Repeat("a  ", mib/2),
-		"a b before tab": plain + strings.Repeat("a b", mib/2) + "\t",
+		"folds":          "References: <a@b>\r\n" + strings.Repeat(" x\r\n", n/4) + plain,
+		"many fields":    strings.Repeat("a:\r\n", n/4) + plain,
+		"many Froms":     strings.Repeat("From: a\r\n", n/9) + plain,
+		"blanks":         plain + strings.Repeat(" ", 2*n),
+		"blanks, text":   plain + strings.Repeat(" \tx", n/2),
+		"line ends":      plain + strings.Repeat("\r\n", n) + "x",
+		"CRs":            plain + strings.Repeat("\r", 2*n),
+		"double spaces":  plain + strings.Repeat("a  ", n/2),
+		"a b before tab": plain + strings.Repeat("a b", n/2) + "\t",
 	} {
 		var signed string
 		for i := range 8 {
 			s.options.Selector = fmt.Sprint("s", i)
 			signed += strings.TrimSuffix(own(t, s, "d=example.org; n="+fmt.Sprint(i)+";", wire), wire)
 		}
-		start := time.Now()
 		rs := verify(t, Options{Resolver: s.zone()}, signed+wire)
-		if d := time.Since(start); d > 15*time.Second {
-			t.Errorf("%s: took %s", name, d)
-		}
 		if want := name == "many Froms"; len(rs) != 8 || (rs[7].Value != Pass) != want {
 			t.Errorf("%s: %+v", name, rs)
 		}

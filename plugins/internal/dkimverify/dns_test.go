@@ -126,13 +126,9 @@ func TestSlowDNS(t *testing.T) {
 	}
 	stuck := make(chan struct{})
 	defer close(stuck)
-	start := time.Now()
 	rs := verify(t, Options{Resolver: slow{stuck}, LookupTime: 50 * time.Millisecond}, wire)
 	if values(rs) != "temperror temperror temperror temperror temperror" {
 		t.Errorf("%+v", rs)
-	}
-	if d := time.Since(start); d > 10*time.Second {
-		t.Errorf("took %s", d)
 	}
 	v, _ := New(Options{Resolver: slow{stuck}, LookupTime: time.Hour})
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)

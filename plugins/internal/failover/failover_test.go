@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -48,8 +49,9 @@ func TestOrder(t *testing.T) {
 }
 
 // A server that hangs leaves the others their time, and the caller some for the answer.
-func TestShare(t *testing.T) {
-	t.Parallel()
+func TestShare(t *testing.T) { synctest.Test(t, testShare) }
+
+func testShare(t *testing.T) {
 	s := New([]string{"slow", "good"}, time.Now)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()

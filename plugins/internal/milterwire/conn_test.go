@@ -6,9 +6,11 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"runtime"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/emersion/go-milter"
@@ -108,6 +110,32 @@ func TestMemory(t *testing.T) {
 	if took := (after.TotalAlloc - before.TotalAlloc) / 200; took > 200<<10 {
 		t.Errorf("a liar takes %d KB", took>>10)
 	}
+}
+
+// A milter that reads slowly, but does, is given its time with each piece, and one that stops
+// no more than that.
+func TestSlowReader(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ours, theirs := net.Pipe()
+		defer theirs.Close()
+		c := New(ours)
+		c.Begin(Content, time.Second)
+		piece := make([]byte, 64<<10)
+		go func() {
+			for range 20 {
+				time.Sleep(time.Second - 1)
+				io.ReadFull(theirs, piece)
+			}
+		}()
+		for range 20 {
+			if _, err := c.Write(frame('B', piece[5:])); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := c.Write(frame('B', piece)); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("a milter that does not read any more: %v", err)
+		}
+	})
 }
 
 // Close says goodbye, Abandon says nothing.

