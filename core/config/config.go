@@ -381,7 +381,8 @@ type Queue struct {
 	// JournalLifetime is the same for journal reports, which are to be in an archive without a gap.
 	// Default: "30d"
 	JournalLifetime Duration `toml:"journal_lifetime"`
-	// DelayWarning is when the sender is told that the message still waits. "0s": never.
+	// DelayWarning is when the sender is told that the message still waits, ten times an hour at
+	// most. "0s": never.
 	// Default: "4h"
 	DelayWarning Duration `toml:"delay_warning"`
 	// Concurrency is how many deliveries run at a time. Copies, journal reports and reports of

@@ -185,7 +185,7 @@ func (d *Delivery) outcome(rules Rules, l queue.Lease, said func(number int) res
 		}
 		b.Results = append(b.Results, queue.Result{ID: l.Entry.ID, Recipient: n, Record: r})
 	}
-	reports, reported := d.Intake.Reports(l.Entry, notices)
+	reports, reported := d.Intake.Reports(l.Entry, d.rationed(l.Entry, notices))
 	b.Add = append(b.Add, reports...)
 	return b, append(events, reported...)
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/postern-mail/postern/core/queue"
 	"github.com/postern-mail/postern/core/route"
 	"github.com/postern-mail/postern/core/smtpclient"
+	"github.com/postern-mail/postern/core/state"
 	"github.com/postern-mail/postern/core/trace"
 	"github.com/postern-mail/postern/sdk/mail"
 )
@@ -87,10 +88,11 @@ type Delivery struct {
 	rules Rules
 
 	destinations destinations
-	slots        slots         // attempts under way
-	freed        chan struct{} // an attempt ended, or rules changed
-	unpark       chan struct{} // parked mail is due
-	quit         chan struct{} // closed when attempts have to end
+	warned       *state.Rate[mail.Path] // senders, of delays
+	slots        slots                  // attempts under way
+	freed        chan struct{}          // an attempt ended, or rules changed
+	unpark       chan struct{}          // parked mail is due
+	quit         chan struct{}          // closed when attempts have to end
 	work         sync.WaitGroup
 }
 
@@ -110,7 +112,7 @@ func New(o Options, r Rules) *Delivery {
 		o.Convictions = &pipeline.Convictions{}
 	}
 	return &Delivery{Options: o, rules: r, freed: make(chan struct{}, 1), unpark: make(chan struct{}, 1), quit: make(chan struct{}),
-		destinations: destinations{m: make(map[lane]*destination)}}
+		destinations: destinations{m: make(map[lane]*destination)}, warned: state.NewRate[mail.Path](warnedSenders)}
 }
 
 // Reload makes r the rules of attempts that begin from now on.

@@ -28,7 +28,7 @@ type Notice struct {
 // A copy made by a plugin has a reverse-path of its own and is reported there, never to
 // the sender of the message. The events are to be recorded once the batch is durable.
 func (in *Intake) Reports(e *queue.Entry, notices []Notice) ([]queue.Add, []trace.Event) {
-	if e.Envelope.ReversePath.IsZero() && slices.ContainsFunc(notices, func(n Notice) bool { return n.Action == dsn.Failed }) {
+	if e.Envelope.ReversePath.IsZero() && slices.ContainsFunc(notices, func(n Notice) bool { return n.Action == dsn.Failed || n.Action == dsn.Expired }) {
 		in.Log.Info("no report for a null reverse-path", "id", e.ID.String())
 	}
 	var adds []queue.Add

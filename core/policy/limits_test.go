@@ -143,12 +143,12 @@ func TestReloadKeepsCounts(t *testing.T) {
 
 // TestBoundedMemory: an attack from everywhere is forgotten, not kept.
 func TestBoundedMemory(t *testing.T) {
-	l := newRate()
+	l := newCounters().messages
 	now := time.Unix(1_800_000_000, 0)
 	for i := range trackedClients + 1000 {
-		l.take(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), 10, time.Minute, now)
+		within(l, netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), 10, time.Minute, now)
 	}
-	if n := l.clients.Len(); n != trackedClients {
+	if n := l.Len(); n != trackedClients {
 		t.Errorf("%d clients are remembered", n)
 	}
 }

@@ -194,7 +194,7 @@ func (p *Policy) Mail(ctx context.Context, c *mail.Client, reverse mail.Path, si
 	if s := p.bound(ctx, c, reverse); !s.IsZero() {
 		return s
 	}
-	if !p.counters.messages.take(state.ClientKey(c.Addr), limits.MessagesPerMinute, time.Minute, p.Clock()) {
+	if !within(p.counters.messages, state.ClientKey(c.Addr), limits.MessagesPerMinute, time.Minute, p.Clock()) {
 		return mail.Temporary(450, 7, 1, "Too many messages, try again later")
 	}
 	return mail.Status{}
@@ -238,7 +238,7 @@ func (p *Policy) Recipient(ctx context.Context, e *mail.Envelope, rcpt mail.Path
 	if s := p.rewritten(ctx, e, rcpt); !s.IsZero() {
 		return s
 	}
-	if !p.counters.recipients.take(state.ClientKey(e.Client.Addr), limits.RecipientsPerHour, time.Hour, p.Clock()) {
+	if !within(p.counters.recipients, state.ClientKey(e.Client.Addr), limits.RecipientsPerHour, time.Hour, p.Clock()) {
 		return mail.Temporary(450, 7, 1, "Too many recipients, try again later")
 	}
 	return mail.Status{}
