@@ -10,8 +10,11 @@ import (
 	"github.com/postern-mail/postern/sdk/mail"
 )
 
-// maxAuthors bounds the addresses in From: for each the directory is asked.
-const maxAuthors = 100
+// Limits on From.
+const (
+	maxFrom    = 64 << 10 // bytes of all fields: net/mail has had parsers that take more than linear time
+	maxAuthors = 100      // addresses: for each the directory is asked
+)
 
 // Author is asked when a message is there: with SenderLogin nobody who logged in writes, in From, in the
 // name of another account of ours. Readers see that address, and the gateway signs it. Names at other
@@ -20,12 +23,16 @@ func (p *Policy) Author(ctx context.Context, c *mail.Client, h mail.Header) mail
 	if c.User == "" || !p.SenderLogin {
 		return mail.Status{}
 	}
-	left := maxAuthors
+	room, left := maxFrom, maxAuthors
 	for _, f := range h.Fields {
 		if !strings.EqualFold(f.Name, "From") {
 			continue
 		}
-		all := authors(f.Value())
+		value := f.Value()
+		if room -= len(value); room < 0 {
+			return mail.Permanent(550, 7, 1, "From is too long")
+		}
+		all := authors(value)
 		if left -= len(all); left < 0 {
 			return mail.Permanent(550, 7, 1, "There are too many addresses in From")
 		}

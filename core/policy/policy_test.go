@@ -247,6 +247,8 @@ func TestA25Author(t *testing.T) {
 		{"not an address", "From: bob@gw.example", true, "451 4.3.0"},
 		{"alice@gw.example", "From: alice@gw.example" + strings.Repeat(", alice@gw.example", maxAuthors-1), true, ""},
 		{"alice@gw.example", "From: a@ext.example\r\nFrom: alice@gw.example" + strings.Repeat(", alice@gw.example", maxAuthors-1), true, "550 5.7.1"},
+		{"alice@gw.example", "From: " + strings.Repeat("(", maxFrom+1), true, "550 5.7.1"}, // M-04
+		{"alice@gw.example", "From: alice@gw.example, " + strings.Repeat("(", maxFrom-100), true, ""},
 	} {
 		r := newRig(t, func(o *Options) { o.SenderLogin = c.bound })
 		client, _ := r.connect(stranger)

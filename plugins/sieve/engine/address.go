@@ -163,9 +163,10 @@ func parseAddresses(s string) []address {
 type addressParser struct {
 	s      string
 	pos    int
-	broken bool // a comment or a quoted string has no end
-	route  bool // an address had an obsolete route
-	inside bool // of angle brackets, where there are no others
+	broken bool   // a comment or a quoted string has no end
+	absent string // characters that do not follow any more
+	route  bool   // an address had an obsolete route
+	inside bool   // of angle brackets, where there are no others
 }
 
 // list reads addresses and groups up to the end.
@@ -260,7 +261,7 @@ func (p *addressParser) angle() (a address, group, ok bool) {
 		return a, false, false
 	}
 	if p.s[p.pos] == '@' {
-		n := strings.IndexByte(p.s[p.pos:], ':')
+		n := p.find(':')
 		if n < 0 {
 			return a, false, false
 		}
@@ -283,7 +284,7 @@ func (p *addressParser) domain() (string, bool) {
 	for p.space() && p.pos < len(p.s) {
 		switch dotted := b.Len() == 0 || strings.HasSuffix(b.String(), "."); {
 		case p.s[p.pos] == '[' && b.Len() == 0:
-			n := strings.IndexByte(p.s[p.pos:], ']')
+			n := p.find(']')
 			if n < 0 {
 				return "", false
 			}
@@ -304,6 +305,18 @@ func (p *addressParser) domain() (string, bool) {
 		}
 	}
 	return b.String(), b.Len() > 0 && !strings.HasSuffix(b.String(), ".")
+}
+
+// find returns how far ahead a character is, -1 where there is none; what is not there is looked for once.
+func (p *addressParser) find(c byte) int {
+	if strings.IndexByte(p.absent, c) >= 0 {
+		return -1
+	}
+	n := strings.IndexByte(p.s[p.pos:], c)
+	if n < 0 {
+		p.absent += string(c)
+	}
+	return n
 }
 
 // space passes over white space and comments; false if a comment has no end.
