@@ -19,6 +19,15 @@ type sample struct {
 	m    *mail.Message
 }
 
+// heavy says that there is much of what engines are asked about one by one.
+func (s sample) heavy() bool {
+	fields := 0
+	for range s.m.Header.Fields {
+		fields++
+	}
+	return fields > 100 || len(s.m.Envelope.Recipients) > 100
+}
+
 const largeBody = 5 << 20
 
 // corpus is what the world sends, and what the gateway may make of it. Large bodies are

@@ -55,6 +55,7 @@ func TestSuiteFinds(t *testing.T) {
 		{"always error", "no body", "no idea"},
 		{"always nothing", "no body", "neither a verdict nor an error"},
 		{"always deaf", "plain message", "no answer before the deadline"},
+		{"always crowd", "32 calls at once", "no answer before the deadline"},
 		{"always stop", "plain message", "no answer before the deadline"},
 		{"always orphan", "gateway is dead", "processes behind"},
 		{"always ask", "asks the gateway only", "Host/Count, to which its manifest does not declare the right"},

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -19,7 +20,8 @@ import (
 
 // plugin does with a message what its X-Do field says: a word, and an argument to some.
 type plugin struct {
-	always string // what it does with messages that have no X-Do field
+	always string       // what it does with messages that have no X-Do field
+	crowd  atomic.Int32 // calls that are there
 	cfg    struct {
 		// Dir is where it leaves a file pid.N for each process that it starts.
 		Dir string `toml:"dir"`
@@ -73,6 +75,13 @@ func (p *plugin) do(ctx context.Context, m *mail.Message) (*sdk.Verdict, error) 
 	case "hang": // until the deadline
 		<-ctx.Done()
 		return nil, ctx.Err()
+	case "crowd": // hangs when another call is there
+		defer p.crowd.Add(-1)
+		if p.crowd.Add(1) > 1 {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}
+		time.Sleep(5 * time.Millisecond) // long enough for another
 	case "deaf": // for ever
 		select {}
 	case "stop": // does not even answer health checks
