@@ -103,7 +103,8 @@ func TestARC(t *testing.T) {
 	}
 }
 
-// A plugin that changes mail after it was sealed is refused.
+// A plugin that changes mail after it was sealed is refused, and one that seals what nobody has
+// authenticated.
 func TestARCOrder(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -115,5 +116,19 @@ func TestARCOrder(t *testing.T) {
 	postern(t, "", "dkim", "keygen", "example.org", "--selector", "arc", "--config", file)
 	if out, code := postern(t, "", "check", "--config", file); code != 1 || !strings.Contains(out, "list arc last") {
 		t.Errorf("order: exit code %d\n%s", code, out)
+	}
+	const mailauth, seal = "[[plugin]]\nname = \"mailauth\"\n", "[[plugin]]\nname = \"arc\"\n[plugin.settings]\ndomain = \"example.org\"\n"
+	for name, tt := range map[string]struct{ plugins, fault string }{
+		"mailauth":         {mailauth + seal, ""},
+		"no mailauth":      {seal, "FAULT  order of plugins: plugin arc seals what plugin mailauth finds out, and mailauth is not before it: list mailauth before arc, or name the plugin that authenticates in results_from"},
+		"another name":     {"[[plugin]]\nname = \"auth\"\nuse = \"mailauth\"\n" + seal, "plugin mailauth finds out"},
+		"named":            {"[[plugin]]\nname = \"auth\"\nuse = \"mailauth\"\n" + seal + "results_from = \"auth\"\n", ""},
+		"named, not there": {mailauth + seal + "results_from = \"auth\"\n", "list auth before arc"},
+		"under a name":     {strings.Replace(seal, "\"arc\"", "\"seal\"\nuse = \"arc\"", 1), "list mailauth before seal"},
+	} {
+		out, code := postern(t, "", "check", "--config", write(t, dir, forwarding("example.org", "smtp://192.0.2.1:25")+tt.plugins))
+		if (code != 0) != (tt.fault != "") || !strings.Contains(out, tt.fault) {
+			t.Errorf("%s: exit code %d\n%s", name, code, out)
+		}
 	}
 }

@@ -77,6 +77,13 @@ var (
 // New returns a plugin that has yet to be configured.
 func New() *Plugin { return &Plugin{now: time.Now} }
 
+// ResultsFrom is the name of the plugin that authenticates, as these settings have it.
+func ResultsFrom(settings []byte) (string, error) {
+	s := Defaults()
+	err := sdk.Config{Settings: settings}.Decode(&s)
+	return s.ResultsFrom, err
+}
+
 // Configure reads the key.
 func (p *Plugin) Configure(_ context.Context, c sdk.Config) error {
 	s := Defaults()

@@ -22,7 +22,6 @@ import (
 	"github.com/postern-mail/postern/core/policy"
 	"github.com/postern-mail/postern/core/smtpclient"
 	"github.com/postern-mail/postern/core/tlsconf"
-	"github.com/postern-mail/postern/sdk"
 	"github.com/postern-mail/postern/sdk/mail"
 )
 
@@ -255,23 +254,4 @@ func describeFailure(o config.OnFailure) string {
 		}
 	}
 	return text
-}
-
-// checkOrder refuses an order in which a plugin changes a message that another has signed.
-func checkOrder(c *config.Config, host *pluginhost.Host) error {
-	signer := ""
-	for _, p := range c.Plugins {
-		f, ok := filterOf(p, host)
-		if !ok {
-			continue
-		}
-		m := f.Manifest()
-		if signer != "" && !m.Signs && m.May&(sdk.MayEditHeader|sdk.MayReplaceBody) != 0 {
-			return fmt.Errorf("plugin %s may change messages after plugin %s has signed them: list %s last", p.Name, signer, signer)
-		}
-		if m.Signs {
-			signer = p.Name
-		}
-	}
-	return nil
 }
