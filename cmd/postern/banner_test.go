@@ -101,6 +101,7 @@ func TestBannerSigned(t *testing.T) {
 	sink := smtptest.New(t, smtptest.Options{})
 	config := forwarding("elsewhere.test", "smtp://"+sink.Addr()) + disclaimer + withSigning
 	dir, records := signing(t, config)
+	config += published(t, records)
 	g := startIn(t, dir, config)
 	for i, tt := range []struct{ from, body string }{{"alice@example.org", "text\r\n\r\nExample Ltd\r\n"}, {"alice@example.com", "text\r\n"}} {
 		domain := tt.from[len("alice@"):]
@@ -118,7 +119,8 @@ func TestBannerSigned(t *testing.T) {
 func TestBannerOrder(t *testing.T) {
 	t.Parallel()
 	base := forwarding("elsewhere.test", "smtp://192.0.2.1:25")
-	dir, _ := signing(t, base+withSigning)
+	dir, records := signing(t, base+withSigning)
+	zone := published(t, records)
 	for name, tt := range map[string]struct {
 		config string
 		fault  bool
@@ -126,7 +128,7 @@ func TestBannerOrder(t *testing.T) {
 		"before": {base + disclaimer + withSigning, false},
 		"after":  {base + withSigning + disclaimer, true},
 	} {
-		out, code := postern(t, "", "check", "--config", write(t, dir, tt.config))
+		out, code := postern(t, "", "check", "--config", write(t, dir, tt.config+zone))
 		refused := strings.Contains(out, "plugin disclaimer may change messages after plugin dkim has signed them")
 		if refused != tt.fault || (code != 0) != tt.fault {
 			t.Errorf("%s: exit code %d\n%s", name, code, out)

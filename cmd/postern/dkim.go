@@ -16,7 +16,6 @@ import (
 	"github.com/postern-mail/postern/cmd/postern/internal/gateway"
 	"github.com/postern-mail/postern/cmd/postern/internal/terminal"
 	"github.com/postern-mail/postern/plugins/dkim"
-	"github.com/postern-mail/postern/sdk"
 	"github.com/postern-mail/postern/sdk/mail"
 )
 
@@ -76,7 +75,7 @@ func dkimKeygen(file *string) *cobra.Command {
 			if asJSON {
 				return terminal.JSON(out).Encode(map[string]string{"key_file": path, "name": record.Name, "value": record.Value})
 			}
-			fmt.Fprintf(out, "The key in %s %s. Publish this record, then name %s in the settings of the plugin that signs with it (dkim, or arc):\n\n%s\n", path, state, domain, record.Zone())
+			fmt.Fprintf(out, "The key in %s %s. Publish this record, and name %s in the settings of the plugin that signs with it (dkim, or arc).\nSigning begins when the DNS shows the record:\n\n%s\n", path, state, domain, record.Zone())
 			return nil
 		},
 	}
@@ -93,16 +92,11 @@ func keyring(file string, asOwner bool) (*dkim.Keyring, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, p := range c.Plugins {
-		if cmp.Or(p.Use, p.Name) != "dkim" || len(p.Command) > 0 {
-			continue
+	for ring, err := range gateway.Keyrings(c) {
+		if err == nil && asOwner {
+			err = gateway.BecomeOwner(c.DataDir)
 		}
-		if asOwner {
-			if err := gateway.BecomeOwner(c.DataDir); err != nil {
-				return nil, err
-			}
-		}
-		return dkim.Open(sdk.Config{Settings: p.Settings.TOML, Hostname: c.Hostname.String(), DataDir: c.DataDir, DNSServers: c.DNS.Servers})
+		return ring, err
 	}
 	return nil, errors.New("the plugin dkim is not configured; list it with the domains to sign for, as plugins/dkim/README.md shows")
 }
@@ -117,7 +111,7 @@ func dkimStatus(file *string, online bool) *cobra.Command {
 	}
 	if online {
 		cmd.Use, cmd.Short = "status [DOMAIN...]", "Tell which keys the DNS shows, and what to publish or remove"
-		cmd.Long = "Tell which keys the DNS shows, and what to publish or remove.\n\nExit code 1: mail is signed with a key that the DNS does not have."
+		cmd.Long = "Tell which keys the DNS shows, and what to publish or remove.\n\nExit code 1: mail leaves unsigned, or signed with a key that the DNS does not have."
 		cmd.Example = "  postern dkim status\n  postern dkim status example.org --json"
 	}
 	cmd.RunE = func(cmd *cobra.Command, a []string) error {
@@ -145,7 +139,7 @@ func dkimStatus(file *string, online bool) *cobra.Command {
 // printKeys lists keys, and what to do about them. It is an error if the DNS lacks one that
 // is in use.
 func printKeys(out io.Writer, keys []dkim.KeyStatus, asJSON bool) error {
-	faults := 0
+	faults, unsigned := 0, 0
 	e := terminal.JSON(out)
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	if !asJSON {
@@ -154,6 +148,9 @@ func printKeys(out io.Writer, keys []dkim.KeyStatus, asJSON bool) error {
 	for _, k := range keys {
 		if k.Fault() {
 			faults++
+			if k.Unsigned {
+				unsigned++
+			}
 		}
 		if asJSON {
 			if err := e.Encode(k); err != nil {
@@ -177,6 +174,9 @@ func printKeys(out io.Writer, keys []dkim.KeyStatus, asJSON bool) error {
 	if !asJSON {
 		advise(out, keys)
 	}
+	if unsigned > 0 {
+		return errors.New("mail leaves unsigned: the DNS does not have the key")
+	}
 	if faults > 0 {
 		return errors.New("mail is signed with a key that the DNS does not have: receivers will not find it valid")
 	}
@@ -186,6 +186,9 @@ func printKeys(out io.Writer, keys []dkim.KeyStatus, asJSON bool) error {
 // advise says what to publish and what to remove.
 func advise(out io.Writer, keys []dkim.KeyStatus) {
 	for _, k := range keys {
+		if k.Unsigned {
+			fmt.Fprintf(out, "\nMail of %s leaves unsigned until the DNS shows %s; signing then begins by itself.\n", k.Domain, k.Record.Name)
+		}
 		switch {
 		case k.State == "retired":
 			fmt.Fprintf(out, "\nNothing is signed with %s any more. Remove its record from the DNS.\n", k.Record.Name)
@@ -230,7 +233,10 @@ func dkimRotate(file *string) *cobra.Command {
 			}
 			for _, k := range keys {
 				fmt.Fprintf(out, "The next key for %s is in %s. Publish this record:\n\n%s\n\n", k.Domain, k.File, k.Record.Zone())
-				if k.DNS != "published" {
+				switch {
+				case k.Unsigned:
+					fmt.Fprintf(out, "The DNS does not show it yet (%s), nor a key before it: mail leaves unsigned until it does;\nsee: postern dkim status %s\n\n", k.DNS, k.Domain)
+				case k.DNS != "published":
 					fmt.Fprintf(out, "The DNS does not show it yet (%s). The gateway signs with the old key until it does;\nsee: postern dkim status %s\n\n", k.DNS, k.Domain)
 				}
 			}

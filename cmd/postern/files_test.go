@@ -116,6 +116,7 @@ files = {read = ["data/dkim"]}
 domains = ["example.org", "example.com"]
 `
 	dir, records := signing(t, config)
+	config += published(t, records)
 	if err := os.Mkdir(filepath.Join(dir, "data/mail"), 0o700); err != nil {
 		t.Fatal(err)
 	}

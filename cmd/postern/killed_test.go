@@ -60,7 +60,7 @@ func submitted(t *testing.T, sink *smtptest.Sink) victims {
 			"[[plugin]]\nname = \"banner\"\ntimeout = \"2s\"\n[plugin.settings]\nmail = \"submitted\"\nsubject_prefix = \"[OUT]\"\ntext = \"a disclaimer\"\n"+
 			"[[plugin]]\nname = \"bcc\"\ntimeout = \"2s\"\n[plugin.settings]\ncopies = {\"example.org\" = \"bcc@archive.test\"}\n"+
 			"[[plugin]]\nname = \"journal\"\ntimeout = \"2s\"\n[plugin.settings]\nto = \"journal@archive.test\"\n"+
-			"[[plugin]]\nname = \"dkim\"\ntimeout = \"2s\"\n[plugin.settings]\ndomains = [\"example.net\"]\nselector = \"s\"\n"),
+			"[[plugin]]\nname = \"dkim\"\ntimeout = \"2s\"\n[plugin.settings]\ndomains = [\"example.net\"]\nselector = \"s\"\n"+published(t, key)),
 		plugins: []string{"attachments", "sieve", "milter", "banner", "bcc", "journal", "dkim"},
 		ammunition: ammunition{compose: attaching, seen: func(h mail.Header, s *shot) bool {
 			verified(t, s.id, s.data, "example.net", "rsa-sha256", key)

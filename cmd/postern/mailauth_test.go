@@ -181,7 +181,7 @@ func TestMailauthOpenDKIM(t *testing.T) {
 		zones[name+"."] = mockdns.Zone{TXT: []string{value}}
 	}
 	verifies := start(t, strings.Replace(unrelayed(sink, dnsServer(t, zones), "[[plugin]]\nname = \"mailauth\"\n"), `name = "example.org"`, `name = "elsewhere.test"`, 1))
-	ours := startIn(t, dir, forwarding("elsewhere.test", "smtp://"+verifies.addr[0])+withSigning)
+	ours := startIn(t, dir, forwarding("elsewhere.test", "smtp://"+verifies.addr[0])+withSigning+published(t, records))
 	key, err := os.ReadFile(filepath.Join(dir, "data", "dkim", "example.org.postern.pem"))
 	if err != nil {
 		t.Fatal(err)

@@ -339,7 +339,7 @@ func TestMilterOpenDKIM(t *testing.T) {
 	}
 	verifier := peertest.StartOpenDKIM(t, map[string]string{"keys": keys.String()}, "Mode v", "TestPublicKeys $DIR/keys", "AlwaysAddARHeader yes", "AuthservID mx.example.org", "InternalHosts 192.0.2.1")
 	behind := start(t, strings.Replace(forwarding("elsewhere.test", "smtp://"+sink.Addr()), "127.0.0.0/8", "192.0.2.0/24", 1)+withMilter("opendkim", verifier.Address, ""))
-	front := startIn(t, dir, forwarding("elsewhere.test", "smtp://"+behind.addr[0])+withSigning)
+	front := startIn(t, dir, forwarding("elsewhere.test", "smtp://"+behind.addr[0])+withSigning+published(t, records))
 	key, err := os.ReadFile(filepath.Join(dir, "data", "dkim", "example.org.postern.pem"))
 	if err != nil {
 		t.Fatal(err)

@@ -163,13 +163,14 @@ func TestG22CheckPrintsFailurePolicies(t *testing.T) {
 	file := write(t, t.TempDir(), hostile(t, out, `on_failure = {default = "park", stranger = "reject", timeout = "accept"}`)+
 		"[[plugin]]\nname = \"bcc\"\n[plugin.settings]\ncopies = {\"example.org\" = \"c@example.net\"}\n"+
 		fmt.Sprintf("[[plugin]]\nname = \"antivirus\"\n[plugin.settings]\naddresses = [%q]\n", deadEnd(t))+
-		"[[plugin]]\nname = \"dkim\"\n[plugin.settings]\ndomains = [\"example.org\"]\n")
+		"[[plugin]]\nname = \"dkim\"\n[plugin.settings]\ndomains = [\"example.org\"]\n"+published(t, nil))
 	if out, code := postern(t, "", "dkim", "keygen", "example.org", "--config", file); code != 0 {
 		t.Fatal(out)
 	}
 	text, code := postern(t, "", "check", "--config", file)
 	for _, want := range []string{"plugin hostile starts; when it fails: park, stranger reject, timeout accept\n", "plugin bcc starts; when it fails: tempfail\n",
-		"plugin antivirus starts; when it fails: tempfail\n", "plugin dkim starts; when it fails: tempfail\n"} {
+		"plugin antivirus starts; when it fails: tempfail\n", "plugin dkim starts; when it fails: tempfail\n",
+		"warn   mail of example.org leaves unsigned until the DNS shows the key postern._domainkey.example.org: see postern dkim status\n"} {
 		if !strings.Contains(text, want) || code != 0 {
 			t.Errorf("code %d, check does not say %q:\n%s", code, want, text)
 		}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
@@ -63,9 +64,18 @@ func (s *textServer) publish(name, value string) {
 	s.texts[name] = value
 }
 
+// published is the configuration of a DNS that has these texts, and nothing else.
+func published(t testing.TB, texts map[string]string) string {
+	t.Helper()
+	s := newTextServer(t)
+	maps.Copy(s.texts, texts)
+	return fmt.Sprintf("[dns]\nservers = [%q]\nclient_names = false\n", s.addr)
+}
+
 // keyLine is a line of `dkim status --json`.
 type keyLine struct {
 	Domain, Selector, Algorithm, State, DNS string
+	Unsigned                                bool
 	Record                                  struct{ Name, Value string }
 }
 
@@ -183,6 +193,53 @@ check_interval = "1s"
 	}
 	if out, code := g.run("dkim", "rotate", "example.com"); code != 1 || !strings.Contains(out, "not in the settings") {
 		t.Errorf("rotate: exit code %d\n%s", code, out)
+	}
+}
+
+// A domain's first key: mail passes unsigned while the DNS does not have it, which everybody is
+// told; once it is there signing begins by itself.
+func TestDKIMFirstKey(t *testing.T) {
+	t.Parallel()
+	sink := smtptest.New(t, smtptest.Options{})
+	zone := newTextServer(t)
+	dir := t.TempDir()
+	config := forwarding("elsewhere.test", "smtp://"+sink.Addr()) + fmt.Sprintf("[dns]\nservers = [%q]\n", zone.addr) +
+		"[[plugin]]\nname = \"dkim\"\n[plugin.settings]\ndomains = [\"example.org\"]\ncheck_interval = \"1s\"\n"
+	file := write(t, dir, config)
+	if out, code := postern(t, "", "dkim", "keygen", "example.org", "--config", file); code != 0 || !strings.Contains(out, "Signing begins when the DNS shows the record") {
+		t.Errorf("keygen: exit code %d\n%s", code, out)
+	}
+	g := startIn(t, dir, config)
+	send := func() []byte {
+		t.Helper()
+		n := len(sink.Messages())
+		swaksOK(t, g.addr[0], "--from", "alice@example.org", "--to", "bob@elsewhere.test")
+		return sink.Wait(t, n+1, patience)[n].Data
+	}
+	if m := send(); bytes.Contains(m, []byte("DKIM-Signature")) {
+		t.Errorf("signed:\n%s", m)
+	}
+	name := "postern._domainkey.example.org"
+	g.log.wait(t, "plugin log", said("mail is not signed until the dns has the dkim key: publish what postern dkim status prints", name))
+	if out := g.must("check"); !strings.Contains(out, "warn   mail of example.org leaves unsigned until the DNS shows the key "+name) {
+		t.Errorf("check: %s", out)
+	}
+	if out, code := g.run("dkim", "status"); code != 1 || !strings.Contains(out, "Mail of example.org leaves unsigned until the DNS shows "+name) || !strings.Contains(out, "mail leaves unsigned: the DNS does not have the key") {
+		t.Errorf("status: exit code %d\n%s", code, out)
+	}
+	out, _ := g.run("dkim", "status", "--json")
+	keys := keyLines(t, out)
+	if len(keys) != 1 || keys[0].State != "waiting" || !keys[0].Unsigned {
+		t.Fatalf("%+v", keys)
+	}
+	if out := g.must("dkim", "list"); !strings.Contains(out, "waiting") {
+		t.Errorf("list: %s", out)
+	}
+	zone.publish(name, keys[0].Record.Value)
+	g.log.wait(t, "plugin log", said("the dns shows a dkim key", name))
+	verified(t, "message", send(), "example.org", "rsa-sha256", map[string]string{name: keys[0].Record.Value})
+	if out := g.must("check"); strings.Contains(out, "unsigned") {
+		t.Errorf("check: %s", out)
 	}
 }
 

@@ -69,6 +69,7 @@ func TestDKIMVerifies(t *testing.T) {
 	sink := smtptest.New(t, smtptest.Options{})
 	config := forwarding("elsewhere.test", "smtp://"+sink.Addr()) + withSigning
 	dir, records := signing(t, config)
+	config += published(t, records)
 	g := startIn(t, dir, config)
 	var files, rsa []string
 	folder := peertest.PrivateFolder(t)
@@ -170,6 +171,7 @@ func TestDKIMThroughPostfixAndDovecot(t *testing.T) {
 	p.start(t, "")
 	config := forwarding("elsewhere.test", "smtp://"+p.addr) + withSigning
 	dir, records := signing(t, config)
+	config += published(t, records)
 	g := startIn(t, dir, config)
 	inbox := d.login(t, "bob@elsewhere.test")
 	for _, name := range []string{"folded", "8-bit", "trailing spaces", "MIME"} {
@@ -198,6 +200,7 @@ func TestDKIMSignsOurs(t *testing.T) {
 	sink := smtptest.New(t, smtptest.Options{})
 	config := strings.Replace(withSubmission, "127.0.0.0/8", "192.0.2.0/24", 1) + fmt.Sprintf("[smarthost]\naddress = %q\n", sink.Addr()) + withSigning
 	dir, records := signing(t, config)
+	config += published(t, records)
 	g := startIn(t, dir, config)
 	g.account("alice@example.org")
 	swaksOK(t, g.addr[1], append(login("PLAIN", "alice@example.org", "secret of alice"), "--from", "alice@example.org", "--to", "bob@elsewhere.test")...)

@@ -310,8 +310,8 @@ name = "bcc"
 [plugin.settings]
 copies = {"example.org" = "archive@archive.test"}
 ` + withSigning
-	dir, _ := signing(t, config)
-	a := &attempt{t, dir, filepath.Join(dir, "postern.toml")}
+	dir, records := signing(t, config)
+	a := &attempt{t, dir, write(t, dir, config+published(t, records))}
 	if out, code := postern(t, "secret secret\n", "account", "add", "carol@local.test", "--password-stdin", "--config", a.file); code != 0 {
 		t.Fatal(out)
 	}
@@ -327,6 +327,12 @@ copies = {"example.org" = "archive@archive.test"}
 	}
 	if rec := r.header("Received"); len(rec) != 1 || !strings.Contains(rec[0], "with ESMTPSA") {
 		t.Errorf("received %v", rec)
+	}
+	write(t, dir, config+published(t, nil)) // a DNS without the key
+	r = a.one(text, "--from", "carol@local.test", "--user", "carol@local.test", "--to", "bob@example.org")
+	wantTried(t, r, "deliver 250", "bcc continue, dkim continue", "bob@example.org deliver smtp:192.0.2.99:2525, archive@archive.test deliver mx:archive.test")
+	if note := r.Plugins[1].Notes["unsigned"]; note != "the DNS does not have our key under postern._domainkey.example.org" {
+		t.Errorf("note %q", note)
 	}
 	forged := a.one("From: dave@local.test\n\nbody\n", "--from", "carol@local.test", "--user", "carol@local.test", "--to", "bob@example.org")
 	wantTried(t, forged, "reject 550 5.7.1 The address in From is not yours", "", "bob@example.org reject")

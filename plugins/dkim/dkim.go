@@ -51,8 +51,12 @@ var (
 // New returns a plugin that has yet to be configured.
 func New() *Plugin { return &Plugin{now: time.Now} }
 
-// Configure reads the keys. It does not wait for the DNS.
-func (p *Plugin) Configure(_ context.Context, c sdk.Config) error {
+// firstLook is how long Configure waits for the DNS.
+const firstLook = 5 * time.Second
+
+// Configure reads the keys. For those of which nothing is known yet it asks the DNS, for a
+// limited time: the first message is not signed with a key that is not published.
+func (p *Plugin) Configure(ctx context.Context, c sdk.Config) error {
 	if p.log == nil { // else a test's
 		p.log = slog.Default()
 	}
@@ -60,7 +64,7 @@ func (p *Plugin) Configure(_ context.Context, c sdk.Config) error {
 	if p.s, err = check(c); err != nil {
 		return err
 	}
-	r, err := load(p.s.dir, p.s.wanted, nil)
+	r, err := load(p.s, nil)
 	if err != nil {
 		return err
 	}
@@ -73,6 +77,11 @@ func (p *Plugin) Configure(_ context.Context, c sdk.Config) error {
 	}
 	if p.resolver == nil { // else a test's
 		p.resolver = resolve.New(c.DNSServers)
+	}
+	if p.s.interval > 0 {
+		ctx, cancel := context.WithTimeout(ctx, firstLook)
+		defer cancel()
+		look(ctx, p.resolver, r.unknown())
 	}
 	p.ring.Store(r)
 	return nil
@@ -89,7 +98,7 @@ func (p *Plugin) Serve(ctx context.Context, _ []net.Listener) error {
 		return ctx.Err()
 	}
 	k := p.keeper()
-	for timer := time.NewTimer(0); ; timer.Reset(p.s.interval) {
+	for timer := time.NewTimer(0); ; timer.Reset(p.pause()) {
 		select {
 		case <-ctx.Done():
 			timer.Stop()
@@ -98,6 +107,16 @@ func (p *Plugin) Serve(ctx context.Context, _ []net.Listener) error {
 			p.round(ctx, k)
 		}
 	}
+}
+
+// soon is how often the DNS is asked while a new key waits for it.
+const soon = time.Minute
+
+func (p *Plugin) pause() time.Duration {
+	if p.ring.Load().awaits(p.now()) {
+		return min(soon, p.s.interval)
+	}
+	return p.s.interval
 }
 
 func (p *Plugin) keeper() *keeper {
@@ -128,6 +147,9 @@ func (p *Plugin) Filter(ctx context.Context, m *mail.Message) (*sdk.Verdict, err
 	d, keys := p.ring.Load().signers(author)
 	if d == nil {
 		return unsigned("the author's domain " + author.String() + " is not one of ours"), nil
+	}
+	if len(keys) == 0 {
+		return unsigned(d.lacking()), nil
 	}
 	values, err := p.signer.sign(ctx, m, keys, p.now())
 	if err != nil {

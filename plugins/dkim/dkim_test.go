@@ -42,6 +42,7 @@ func newRig(t testing.TB, algorithm string, domains ...string) *rig {
 		}
 		r.dns[rec.Name] = rec.Value
 	}
+	r.resolver = &fakeDNS{texts: r.dns}
 	settings := fmt.Sprintf("selector = 's1'\ndomains = ['%s']\n", strings.Join(domains, "', '"))
 	if err := r.Configure(t.Context(), sdk.Config{Settings: []byte(settings), DataDir: data}); err != nil {
 		t.Fatal(err)
@@ -273,6 +274,13 @@ func TestStreamsFromFile(t *testing.T) {
 	}
 }
 
+// configured is the error of a plugin with these settings, and a DNS in which there is nothing.
+func configured(t *testing.T, settings, data string) error {
+	p := New()
+	p.resolver = &fakeDNS{}
+	return p.Configure(t.Context(), sdk.Config{Settings: []byte(settings), DataDir: data})
+}
+
 func TestConfigureRefuses(t *testing.T) {
 	data := t.TempDir()
 	dir := filepath.Join(data, "dkim")
@@ -321,14 +329,14 @@ func TestConfigureRefuses(t *testing.T) {
 		"domains = ['example.org']\noverlap = '1m'":                               "overlap",
 		"domains = ['example.org']\ncheck_interval = '1ms'":                       "check_interval",
 	} {
-		err := New().Configure(t.Context(), sdk.Config{Settings: []byte(settings), DataDir: data})
+		err := configured(t, settings, data)
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: error is %v, want %q", settings, err, want)
 		}
 	}
 	for _, s := range []string{"good", "pkcs1"} {
 		settings := "domains = ['example.org']\nkey_dir = '" + dir + "'\nselector = '" + s + "'"
-		if err := New().Configure(t.Context(), sdk.Config{Settings: []byte(settings), DataDir: "/nowhere"}); err != nil {
+		if err := configured(t, settings, "/nowhere"); err != nil {
 			t.Error(err)
 		}
 	}

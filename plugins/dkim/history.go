@@ -27,6 +27,8 @@ type event struct {
 	Fingerprint string `json:"fingerprint"`
 	// Published: the DNS showed it for the first time.
 	Published *time.Time `json:"published,omitempty"`
+	// Gone: since then the DNS has said that it does not have it, or has another.
+	Gone *time.Time `json:"gone,omitempty"`
 	// Superseded: a later key took its place.
 	Superseded *time.Time `json:"superseded,omitempty"`
 	// Retired: its file was moved away.

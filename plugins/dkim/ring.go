@@ -24,6 +24,7 @@ type domain struct {
 	name    mail.Domain
 	slots   []*slot
 	history history
+	asks    bool // the DNS counts; else nobody asks it for these keys
 }
 
 // A slot is one signature of a domain: the keys that made and will make it, one after
@@ -50,25 +51,25 @@ func isGeneration(selector, base string) bool {
 	return ok && (rest == "" || serials.MatchString(rest))
 }
 
-// load reads the keys below dir. Keys of files that have not changed since are taken from
-// old, which may be nil: reading one costs much.
-func load(dir string, wanted []wish, old *ring) (*ring, error) {
-	files, err := os.ReadDir(dir)
+// load reads the keys. Those of files that have not changed since are taken from old, which
+// may be nil: reading one costs much.
+func load(set checked, old *ring) (*ring, error) {
+	files, err := os.ReadDir(set.dir)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
 	}
 	r := &ring{domains: make(map[mail.Domain]*domain)}
 	var faults []error
-	for _, w := range wanted {
-		d := &domain{name: w.domain}
+	for _, w := range set.wanted {
+		d := &domain{name: w.domain, asks: set.interval > 0}
 		r.domains[w.domain] = d
-		if d.history, err = readHistory(dir, w.domain); err != nil {
+		if d.history, err = readHistory(set.dir, w.domain); err != nil {
 			faults = append(faults, err)
 			continue
 		}
 		for _, base := range w.selectors {
 			s := &slot{domain: d, base: base}
-			if err := s.load(dir, files, old); err != nil {
+			if err := s.load(set.dir, files, old); err != nil {
 				faults = append(faults, err)
 				continue
 			}
@@ -128,36 +129,72 @@ func (r *ring) unchanged(d mail.Domain, selector string, f os.DirEntry) *dkimkey
 	return nil
 }
 
-// active is the key to sign with: the latest that the DNS shows. A key that never was there
-// is used only where there is no other.
+// active is the key to sign with: the latest that the DNS shows, else the first.
 func (s *slot) active() *generation {
 	for _, g := range s.keys {
-		if s.shown(g) {
+		if s.shows(g) == dkimkey.Published {
 			return g
 		}
 	}
 	return s.keys[len(s.keys)-1]
 }
 
-// shown reports whether the DNS shows a key. Where it does not answer, one that it showed
-// before counts.
-func (s *slot) shown(g *generation) bool {
-	return g.dns == dkimkey.Published || (g.dns == dkimkey.Unasked || g.dns == dkimkey.Unknown) && s.domain.history.of(g.Key).Published != nil
+// shows is what the DNS has of a key. Where it does not answer, what it had before counts;
+// Unasked: nothing is known.
+func (s *slot) shows(g *generation) dkimkey.Presence {
+	if s.domain.asks && g.dns != dkimkey.Unasked && g.dns != dkimkey.Unknown {
+		return g.dns
+	}
+	switch e := s.domain.history.of(g.Key); {
+	case s.domain.asks && e.Gone != nil:
+		return dkimkey.Missing
+	case e.Published != nil:
+		return dkimkey.Published
+	}
+	return dkimkey.Unasked
 }
 
-// signing are the slots that make a signature. One that was added waits until the DNS has
-// shown its key, unless the domain would have no signature that can be verified then either.
+// signing are the slots that make a signature: not those whose key the DNS lacks. One of which
+// nothing is known signs unless there is another, so that one that is added waits for the DNS.
 func (d *domain) signing() []*slot {
-	if !slices.ContainsFunc(d.slots, func(s *slot) bool { return s.shown(s.active()) }) {
-		return d.slots
-	}
-	var out []*slot
+	var shown, unknown []*slot
 	for _, s := range d.slots {
-		if g := s.active(); s.shown(g) || d.history.of(g.Key).Published != nil {
-			out = append(out, s)
+		switch s.shows(s.active()) {
+		case dkimkey.Published:
+			shown = append(shown, s)
+		case dkimkey.Unasked:
+			unknown = append(unknown, s)
 		}
 	}
-	return out
+	if len(shown) > 0 {
+		return shown
+	}
+	return unknown
+}
+
+// lacking says why nothing is signed.
+func (d *domain) lacking() string {
+	names := make([]string, len(d.slots))
+	for i, s := range d.slots {
+		names[i] = s.active().Name()
+	}
+	return "the DNS does not have our key under " + strings.Join(names, ", ")
+}
+
+// unknown are the slots of which nothing is known of the DNS.
+func (r *ring) unknown() []*slot {
+	return slices.DeleteFunc(slices.Clone(r.slots), func(s *slot) bool { return s.shows(s.active()) != dkimkey.Unasked })
+}
+
+// fresh is how long a key that the DNS lacks is one that the admin is about to publish.
+const fresh = 24 * time.Hour
+
+// awaits reports whether the DNS is about to show a key.
+func (r *ring) awaits(now time.Time) bool {
+	return slices.ContainsFunc(r.slots, func(s *slot) bool {
+		latest := s.keys[0]
+		return s.shows(latest) != dkimkey.Published && now.Sub(latest.Written) < fresh
+	})
 }
 
 // waiting are the keys that are later than the active one: their records are not there yet.
@@ -176,7 +213,7 @@ func (s *slot) age(now time.Time) time.Duration {
 
 // signers are the keys to sign with for an author's domain: those of the domain itself, or of the
 // nearest one above it: the signature is aligned with From in DMARC's relaxed mode either
-// way (RFC 9989 §4.4). It returns nil if there are none.
+// way (RFC 9989 §4.4). It returns nil if there is no such domain, and no keys where the DNS lacks them.
 func (r *ring) signers(author mail.Domain) (*domain, []*dkimkey.Key) {
 	for name := author.String(); name != ""; {
 		d, err := mail.ParseDomain(name)

@@ -73,7 +73,7 @@ func (k *keeper) warn(message, name string, args ...any) {
 // round reads the keys, looks what the DNS has, and does what is due. It returns the ring
 // to sign with from now on.
 func (k *keeper) round(ctx context.Context, old *ring) (*ring, error) {
-	r, err := load(k.s.dir, k.s.wanted, old)
+	r, err := load(k.s, old)
 	if err != nil {
 		return nil, err
 	}
@@ -157,9 +157,20 @@ func (k *keeper) note(s *slot) (changed bool) {
 			e = &event{Fingerprint: fingerprint(g.Key)}
 			h[g.Selector], changed = e, true
 		}
-		if g.dns == dkimkey.Published && e.Published == nil {
-			e.Published, changed = &now, true
-			k.log.Info("the dns shows a dkim key", "name", g.Name())
+		switch g.dns {
+		case dkimkey.Published:
+			if e.Published == nil {
+				e.Published, changed = &now, true
+				k.log.Info("the dns shows a dkim key", "name", g.Name())
+			}
+			if e.Gone != nil {
+				e.Gone, changed = nil, true
+				k.log.Info("the dns shows a dkim key that it lacked", "name", g.Name())
+			}
+		case dkimkey.Missing, dkimkey.Different:
+			if e.Gone == nil {
+				e.Gone, changed = &now, true
+			}
 		}
 	}
 	active := s.active()
@@ -173,6 +184,10 @@ func (k *keeper) note(s *slot) (changed bool) {
 		}
 	}
 	for _, g := range append(s.waiting(), active) {
+		if g == active && len(s.domain.signing()) == 0 {
+			k.warn("mail is not signed until the dns has the dkim key: publish what postern dkim status prints", g.Name(), "dns", g.dns.String())
+			continue
+		}
 		switch g.dns {
 		case dkimkey.Missing:
 			k.warn("the dns does not have a dkim key: publish what postern dkim status prints", g.Name())

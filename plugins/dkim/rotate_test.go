@@ -131,6 +131,19 @@ func (r *rotation) signs(selectors ...string) {
 	}
 }
 
+// unsigned wants the message to pass as it is, with a note that names the selectors.
+func (r *rotation) unsigned(selectors ...string) {
+	r.t.Helper()
+	var names []string
+	for _, s := range selectors {
+		names = append(names, s+"._domainkey.example.org")
+	}
+	out, v := (&rig{Plugin: r.p}).signed(r.t, plain)
+	if want := "the DNS does not have our key under " + strings.Join(names, ", "); out != plain || v.Notes["unsigned"] != want {
+		r.t.Fatalf("notes are %v, want %q, in\n%s", v.Notes, want, out)
+	}
+}
+
 // states are the keys with their states and what the DNS has.
 func (r *rotation) states() string {
 	r.t.Helper()
@@ -238,16 +251,124 @@ func TestFallsBack(t *testing.T) {
 		t.Errorf("log: %s", log)
 	}
 	r.signs("postern")
-	// With no key in the DNS at all mail still leaves, and everybody hears of it.
+	// With no key in the DNS at all mail leaves unsigned, and everybody hears of it.
 	r.dns.texts = map[string]string{}
-	r.round()
-	if _, v := (&rig{Plugin: r.p}).signed(t, plain); v.Notes["signed"] == "" {
-		t.Errorf("%v", v.Notes)
+	if log := r.round(); !strings.Contains(log, "mail is not signed until the dns has the dkim key") {
+		t.Errorf("log: %s", log)
 	}
+	r.unsigned("postern")
 	all, err := r.ring.Status(t.Context(), nil, true)
-	if err != nil || len(all) != 2 || !all[0].Fault() && !all[1].Fault() {
+	if err != nil || len(all) != 2 || !all[0].Fault() || !all[1].Fault() {
 		t.Errorf("%+v, %v", all, err)
 	}
+	r.publish(made)
+	r.round()
+	r.signs(made.Selector)
+}
+
+// The first key of a domain signs once the DNS shows it, without a restart, and not while the
+// DNS says that it is not there or has another key.
+func TestFirstKey(t *testing.T) {
+	for name, there := range map[string]string{"nothing": "", "another": "v=DKIM1; k=ed25519; p=11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=", "revoked": "v=DKIM1; p=", "no key": "hello"} {
+		t.Run(name, func(t *testing.T) {
+			r := newRotation(t, "", "postern=rsa")
+			record := r.dns.texts["postern._domainkey.example.org"]
+			r.dns.texts = map[string]string{"postern._domainkey.example.org": there}
+			if there == "" {
+				clear(r.dns.texts)
+			}
+			r.restart()
+			r.unsigned("postern") // from the first message on
+			for range 2 {
+				if log := r.round(); !strings.Contains(log, "mail is not signed until the dns has the dkim key") || !strings.Contains(log, "name=postern._domainkey.example.org") {
+					t.Errorf("log: %s", log)
+				}
+				r.unsigned("postern")
+				r.dns.down = true // what it said before counts, after a restart too
+				r.round()
+				r.unsigned("postern")
+				r.restart()
+				r.unsigned("postern")
+				r.dns.down = false
+			}
+			all, err := r.ring.Status(t.Context(), nil, true)
+			if err != nil || len(all) != 1 || all[0].State != "waiting" || !all[0].Unsigned || !all[0].Fault() {
+				t.Errorf("%+v, %v", all, err)
+			}
+			if all, err = r.ring.Status(t.Context(), nil, false); err != nil || !all[0].Unsigned || all[0].Fault() {
+				t.Errorf("without the DNS: %+v, %v", all, err)
+			}
+			r.dns.texts["postern._domainkey.example.org"] = record
+			if log := r.round(); !strings.Contains(log, "the dns shows a dkim key") {
+				t.Errorf("log: %s", log)
+			}
+			r.signs("postern")
+			r.want("postern signing published")
+			r.dns.down = true
+			r.restart()
+			r.round()
+			r.signs("postern")
+		})
+	}
+}
+
+// Where nothing is known of the DNS mail is signed.
+func TestSilentDNS(t *testing.T) {
+	r := newRotation(t, "", "postern=ed25519")
+	r.dns.down = true
+	r.restart()
+	r.signs("postern")
+	r.round()
+	r.signs("postern")
+	r.want("postern signing unknown")
+}
+
+// Whoever does not want the DNS to be asked, because it shows this machine something else
+// than the world, gets signatures, whatever it said before.
+func TestNeverAsked(t *testing.T) {
+	r := newRotation(t, "", "postern=ed25519")
+	record := r.dns.texts["postern._domainkey.example.org"]
+	clear(r.dns.texts)
+	r.restart()
+	r.round()
+	r.unsigned("postern")
+	r.set += "check_interval = '0s'\n"
+	r.dns.asked = 0
+	r.restart()
+	if _, v := (&rig{Plugin: r.p}).signed(t, plain); !strings.Contains(v.Notes["signed"], "s=postern ") || r.dns.asked != 0 {
+		t.Errorf("%v, asked %d times", v.Notes, r.dns.asked)
+	}
+	all, err := r.ring.Status(t.Context(), nil, true)
+	if err != nil || len(all) != 1 || all[0].State != "signing" || all[0].DNS != "missing" || !all[0].Fault() {
+		t.Errorf("%+v, %v", all, err)
+	}
+	r.dns.texts["postern._domainkey.example.org"] = record
+	r.signs("postern")
+}
+
+// A new key that the DNS does not have yet is looked for more often, for a day.
+func TestPause(t *testing.T) {
+	r := newRotation(t, "", "postern=ed25519")
+	wants := func(what string, want time.Duration) {
+		t.Helper()
+		r.round()
+		if got := r.p.pause(); got != want {
+			t.Errorf("%s: %s, want %s", what, got, want)
+		}
+	}
+	wants("published", 10*time.Minute)
+	made := r.rotate()[0]
+	wants("the next one waits", time.Minute)
+	r.publish(made)
+	wants("and is there", 10*time.Minute)
+	clear(r.dns.texts)
+	wants("all are gone", time.Minute)
+	r.now = r.now.Add(25 * time.Hour)
+	wants("for long", 10*time.Minute)
+	r.now = r.now.Add(-25 * time.Hour)
+	r.set += "check_interval = '5s'\n"
+	r.restart()
+	wants("more often than that", 5*time.Second)
 }
 
 // A selector that is added signs only once the DNS shows its key.
@@ -282,6 +403,13 @@ func TestAddedSelector(t *testing.T) {
 	if _, v := (&rig{Plugin: r.p}).signed(t, plain); strings.Count(v.Notes["signed"], "s=") != 2 {
 		t.Errorf("%v", v.Notes)
 	}
+	r.dns.down = false
+	delete(r.dns.texts, name) // it is gone again
+	r.round()
+	r.signs("rsa")
+	clear(r.dns.texts)
+	r.round()
+	r.unsigned("rsa", "ed")
 }
 
 // RSA and Ed25519 at a time, each with a life of its own.
@@ -361,9 +489,9 @@ func TestReplacedFile(t *testing.T) {
 	r.signs("postern")
 	r.round()
 	r.signs("postern")
-	r.want("postern signing different")
+	r.want("postern waiting different")
 	r.restart()
-	if log := r.round(); !strings.Contains(log, "another key than it had") || !strings.Contains(log, "the dns has another dkim key") {
+	if log := r.round(); !strings.Contains(log, "another key than it had") || !strings.Contains(log, "dns=different") {
 		t.Errorf("after a restart: %s", log)
 	}
 	r.dns.texts[rec.Name] = rec.Value
@@ -396,6 +524,7 @@ func TestManyDomains(t *testing.T) {
 	if err := p.Configure(t.Context(), sdk.Config{Settings: []byte(settings), DataDir: data}); err != nil {
 		t.Fatal(err)
 	}
+	dns.asked = 0
 	p.round(t.Context(), p.keeper())
 	if dns.asked != 100 {
 		t.Errorf("%d look-ups", dns.asked)

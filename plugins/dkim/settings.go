@@ -33,8 +33,8 @@ type Settings struct {
 	// Overlap is how long the record of a key has to stay in the DNS after the key was last
 	// used. Default: "168h".
 	Overlap time.Duration `toml:"overlap"`
-	// CheckInterval is how often the DNS is asked for our keys; "0s": never, and then no new
-	// key is ever used. Default: "10m".
+	// CheckInterval is how often the DNS is asked for our keys; "0s": never, and then the first key
+	// signs at once and no new one is ever used. Default: "10m".
 	CheckInterval time.Duration `toml:"check_interval"`
 }
 

@@ -42,6 +42,8 @@ type KeyStatus struct {
 	// State is "signing", "waiting" (for its record), "overlap" (not used any more; its record has to
 	// stay) or "retired" (its record can go).
 	State string `json:"state"`
+	// Unsigned: the key waits, and until the DNS has it mail of the domain leaves unsigned.
+	Unsigned bool `json:"unsigned,omitempty"`
 	// DNS is "published", "missing", "different" (another key is there) or "unknown" (no
 	// answer); empty if nobody asked.
 	DNS     string    `json:"dns,omitempty"`
@@ -52,14 +54,15 @@ type KeyStatus struct {
 	Record Record `json:"record"`
 }
 
-// Fault reports whether mail is signed with a key that nobody can find.
+// Fault reports whether mail is unsigned, or signed with a key that nobody can find, because the
+// DNS does not have the key.
 func (k KeyStatus) Fault() bool {
-	return k.State == "signing" && (k.DNS == dkimkey.Missing.String() || k.DNS == dkimkey.Different.String())
+	return (k.State == "signing" || k.Unsigned) && (k.DNS == dkimkey.Missing.String() || k.DNS == dkimkey.Different.String())
 }
 
 // Status tells of the keys of some domains, or of all. Online asks the DNS.
 func (k *Keyring) Status(ctx context.Context, only []mail.Domain, online bool) ([]KeyStatus, error) {
-	r, err := load(k.s.dir, k.s.wanted, nil)
+	r, err := load(k.s, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -95,7 +98,7 @@ func (k *Keyring) status(s *slot, g *generation, order int) (KeyStatus, error) {
 	st := KeyStatus{Domain: g.Domain.String(), Selector: g.Selector, Algorithm: g.Algorithm, Bits: g.Bits, File: g.Path, DNS: g.dns.String(), Created: g.Written, Record: record, State: "signing"}
 	switch {
 	case order < 0, order == 0 && !slices.Contains(s.domain.signing(), s):
-		st.State = "waiting"
+		st.State, st.Unsigned = "waiting", len(s.domain.signing()) == 0
 	case order > 0:
 		st.State = "overlap"
 		if at := s.domain.history.of(g.Key).Superseded; at != nil {
@@ -127,7 +130,7 @@ func (k *Keyring) retired(s *slot) []KeyStatus {
 // base. Where the latest key still waits for its record none is made. It returns the keys
 // whose records have to be published now.
 func (k *Keyring) Rotate(ctx context.Context, name mail.Domain, base string) ([]KeyStatus, error) {
-	r, err := load(k.s.dir, k.s.wanted, nil)
+	r, err := load(k.s, nil)
 	if err != nil {
 		return nil, err
 	}

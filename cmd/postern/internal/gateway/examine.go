@@ -61,6 +61,7 @@ func Check(ctx context.Context, c *config.Config, out io.Writer) error {
 	for _, line := range checkPlugins(ctx, c) {
 		report(line.what, line.err)
 	}
+	warnUnsigned(ctx, c, log)
 	// The last: it is done as the owner of the data. What is wrong with the file is in its way, too.
 	if err := checkStoredDomains(ctx, c); err == nil || !said[err.Error()] {
 		report("domains of the directory", err)
