@@ -199,6 +199,7 @@ func TestH03ForgedResults(t *testing.T) {
 	p := newPlugin(t, zones(), "authserv_id = 'Auth.example.org'")
 	keep := "Authentication-Results: other.example.org; spf=pass\r\nAuthentication-Results: (auth.example.org) x.test; dkim=pass\r\nAuthentication-Results: auth.example.org.evil.test; none\r\n"
 	forged := "authentication-results: auth.example.org; spf=pass\r\nAuthentication-Results: (a; (b)) \"AUTH\\.example.org\" 1; dkim=pass\r\nAuthentication-Results:\r\n auth.example.org.\r\n ; none\r\nAuthentication-Results: auth.example.org(x)\r\nAuthentication-Results: auth.example.org; ((\r\n" +
+		"Authentication-Results: auth.example.org,x; dkim=pass\r\nAuthentication-Results: i=1; auth.example.org; dkim=pass\r\n" +
 		"Authentication-Results: " + strings.Repeat("(", 60) + strings.Repeat(")", 60) + " auth.example.org; spf=pass\r\n" +
 		"Authentication-Results: (" + strings.Repeat("x", 70<<10) + ") auth.example.org; spf=pass\r\n"
 	m := message("ann@other.test", "192.0.2.1", forged+keep+forged+fmt.Sprintf(text, "other.test"))
