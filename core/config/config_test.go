@@ -276,11 +276,7 @@ func TestX04Bombs(t *testing.T) {
 		{"bomb in a key", minimal + strings.Repeat("[", 500_000), ":6: "},
 	} {
 		path := write(t, t.TempDir(), "bomb.toml", 0o600, c.text)
-		start := time.Now()
 		_, err := Load(path)
-		if took := time.Since(start); took > 30*time.Second {
-			t.Errorf("%s: took %v", c.name, took)
-		}
 		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %.300v, want %q", c.name, err, c.want)
 		}

@@ -196,14 +196,13 @@ func TestN16Failover(t *testing.T) {
 		} else {
 			first.Always(script[0], script[1])
 		}
-		r := newRig(t, nil, func(o *Options) { o.Timeouts.Failover = 200 * time.Millisecond })
+		r := newRig(t, nil, func(o *Options) { o.Timeouts.Failover, o.Timeouts.Banner = 200*time.Millisecond, time.Hour })
 		to := hops(t, "smtp://"+first.Addr(), "smtp://"+second.Addr())
-		start := time.Now()
 		for range 3 {
 			want(t, r.one(to), 250, "2.0.0")
 		}
-		if n := len(second.Messages()); n != 3 || len(first.Messages()) != 0 || time.Since(start) > 5*time.Second {
-			t.Errorf("%s: %d delivered after %s", name, n, time.Since(start))
+		if n := len(second.Messages()); n != 3 || len(first.Messages()) != 0 {
+			t.Errorf("%s: %d delivered", name, n)
 		}
 		if d := r.dials(); d[0] != first.Addr() || slices.Contains(d[1:], first.Addr()) {
 			t.Errorf("%s: dialled %v", name, d)

@@ -86,7 +86,7 @@ func TestIdleConnectionsClose(t *testing.T) {
 		if !byTime {
 			r.Close()
 		}
-		deadline := time.Now().Add(10 * time.Second)
+		deadline := time.Now().Add(time.Minute)
 		for !strings.HasSuffix(verbs(sink), "QUIT") && time.Now().Before(deadline) {
 			time.Sleep(5 * time.Millisecond)
 		}

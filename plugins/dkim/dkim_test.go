@@ -14,7 +14,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	msgauth "github.com/emersion/go-msgauth/dkim"
 
@@ -191,26 +190,22 @@ func TestH11OneOwnSignature(t *testing.T) {
 // these took longer than a call may, or had more edits than a verdict may.
 func TestH01HugeHeaders(t *testing.T) {
 	r := newRig(t, "ed25519", "example.org")
-	const mib = 1 << 20
+	const n = 4 << 20 // beyond any header: n² steps would not end in the time of a test
 	for name, c := range map[string]struct {
 		fields string
 		signed bool
 	}{
-		"folds of a signed field":    {"References: <a@b>\r\n" + strings.Repeat(" x\r\n", mib/4), true},
-		"folds of another field":     {"X-Folds: a\r\n" + strings.Repeat(" x\r\n", mib/4), true},
-		"signatures that look own":   {strings.Repeat("DKIM-Signature: d=example.org; s=s1\r\n", mib/38), true},
-		"a second From, with quotes": {"From: " + strings.Repeat("\"a\"\r\n ", mib/6) + "<ann@example.org>\r\n", false},
+		"folds of a signed field":    {"References: <a@b>\r\n" + strings.Repeat(" x\r\n", n/4), true},
+		"folds of another field":     {"X-Folds: a\r\n" + strings.Repeat(" x\r\n", n/4), true},
+		"signatures that look own":   {strings.Repeat("DKIM-Signature: d=example.org; s=s1\r\n", n/38), true},
+		"a second From, with quotes": {"From: " + strings.Repeat("\"a\"\r\n ", n/6) + "<ann@example.org>\r\n", false},
 	} {
-		start := time.Now()
 		_, v := r.signed(t, c.fields+plain)
-		if took := time.Since(start); took > 5*time.Second {
-			t.Errorf("%s: took %s", name, took)
-		}
 		if got := len(v.Edits) > 0; got != c.signed {
 			t.Errorf("%s: %d edits", name, len(v.Edits))
 		}
 	}
-	_, v := r.signed(t, strings.Replace(plain, "Ann <", strings.Repeat("\"a\"\r\n ", mib/6)+" <", 1))
+	_, v := r.signed(t, strings.Replace(plain, "Ann <", strings.Repeat("\"a\"\r\n ", n/6)+" <", 1))
 	if len(v.Edits) != 0 || v.Notes["unsigned"] != "the From field is too long" {
 		t.Errorf("%d edits, notes %v", len(v.Edits), v.Notes)
 	}
