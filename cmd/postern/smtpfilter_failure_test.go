@@ -114,6 +114,59 @@ func TestSMTPFilterRestart(t *testing.T) {
 	}
 }
 
+// A client that goes away after its final dot, while its message is with the filter, has no reply: the
+// message was taken all the same, arrives once, and nothing waits for it any more.
+func TestSMTPFilterClientGone(t *testing.T) {
+	t.Parallel()
+	for name, linger := range map[string]int{"closed": -1, "cut": 0} {
+		for answer, arrives := range map[string]int{"brought back": 1, "refused": 0} {
+			t.Run(name+", "+answer, func(t *testing.T) {
+				t.Parallel()
+				f := newOutside(t, false)
+				g, sink := filtering(t, f, "")
+				with, end := make(chan *handed, 1), make(chan struct{})
+				f.script(func(h *handed) error {
+					with <- h
+					<-end
+					if arrives == 0 {
+						return refuse(554, "no")
+					}
+					return h.return250(h.To, h.Text)
+				})
+				c := dial(t, g.addr[0])
+				c.cmd(250, "EHLO client.example.net")
+				c.cmd(250, "MAIL FROM:<a@example.net>")
+				c.cmd(250, "RCPT TO:<bob@example.org>")
+				c.cmd(354, "DATA")
+				c.send(plainMail + ".\r\n")
+				h := <-with
+				c.conn.(*net.TCPConn).SetLinger(linger)
+				c.conn.Close()
+				close(end)
+				if arrives == 1 {
+					g.log.wait(t, "accepted", nil)
+				} else {
+					g.log.wait(t, "refused", nil)
+				}
+				if code, reply := f.bring(h.From, h.To, h.Text); code != 550 {
+					t.Errorf("with its token again: %d %s", code, reply)
+				}
+				f.script(func(h *handed) error { return h.return250(h.To, h.Text) })
+				if code, reply := g.handIn("a@example.net", []string{"carol@example.org"}, plainMail); code != 250 {
+					t.Errorf("%d %s", code, reply)
+				}
+				sink.Wait(t, arrives+1, patience)
+				if code := g.stop(); code != 0 { // which waits for what is with the filter
+					t.Errorf("exit code %d", code)
+				}
+				if n, q := len(sink.Messages()), g.queue(); n != arrives+1 || len(q) != 0 {
+					t.Errorf("%d arrived, and queued are %+v", n, q)
+				}
+			})
+		}
+	}
+}
+
 // A gateway that is told to stop takes back what is with the filter, and answers.
 func TestSMTPFilterStops(t *testing.T) {
 	t.Parallel()
