@@ -72,7 +72,7 @@ func TestG10G11NoOrphans(t *testing.T) {
 			}
 			cmd.Wait()
 			for i, pid := range pids {
-				eventually(t, 2*time.Second, "process "+itoa(i)+" is gone", func() bool { return gone(pid) })
+				eventually(t, time.Minute, "process "+itoa(i)+" is gone", func() bool { return gone(pid) })
 			}
 			// The next host cleans up what is left on disk.
 			opt := options(t, &logBuffer{}, fastTiming())
@@ -130,14 +130,14 @@ func TestPluginEndsWithThePipe(t *testing.T) {
 	}
 	c.Close()
 	hostDies()
-	eventually(t, 2*time.Second, "end", func() bool { return gone(cmd.Process.Pid) })
+	eventually(t, time.Minute, "end", func() bool { return gone(cmd.Process.Pid) })
 }
 
 // and the parent's pid. The third one, the death signal, is tested where it is set.
 func TestPluginEndsWithTheParent(t *testing.T) {
 	t.Parallel()
 	cmd, _, _ := serveAlone(t, proto.CookieKey+"="+proto.CookieValue, proto.EnvParentPID+"=1")
-	eventually(t, 5*time.Second, "end", func() bool { return gone(cmd.Process.Pid) })
+	eventually(t, time.Minute, "end", func() bool { return gone(cmd.Process.Pid) })
 }
 
 // A plugin that somebody starts by hand says what to do with it.

@@ -46,7 +46,7 @@ func TestOwns(t *testing.T) {
 	}
 	want("running", "X-Own", "X-More*")
 	syscall.Kill(pidOf(t, h, "o"), syscall.SIGKILL)
-	eventually(t, 5*time.Second, "down", func() bool { return pidOf(t, h, "o") == 0 })
+	eventually(t, time.Minute, "down", func() bool { return pidOf(t, h, "o") == 0 })
 	want("down", "X-Own", "X-More*")
 	spec.Settings = nil
 	if err := h.Reload(t.Context(), []Spec{spec}); err != nil {

@@ -169,7 +169,7 @@ func (s *supervisor) alive(ctx context.Context, p *process) bool {
 	if p.healthy(ctx, wait) || ctx.Err() != nil {
 		return true
 	}
-	patience := outputGrace
+	patience := deathNotice
 	if time.Since(begin) >= wait {
 		patience = 0
 	}
@@ -188,7 +188,7 @@ func (s *supervisor) replaceBroken(ctx context.Context, p *process) {
 	case <-ctx.Done():
 		return
 	case <-p.child.Dead():
-	case <-time.After(outputGrace):
+	case <-time.After(deathNotice):
 		s.log.Error("plugin ended the stream of its calls and is restarted", "pid", p.child.Pid())
 		s.dismiss(ctx, p)
 	}

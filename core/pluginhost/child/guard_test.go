@@ -28,7 +28,7 @@ func TestChildEndsWithTheForker(t *testing.T) {
 		t.Fatal("the child is not there")
 	}
 	f.close()
-	eventually(t, 2*time.Second, "end", func() bool { return gone(cmd.Process.Pid) })
+	eventually(t, time.Minute, "end", func() bool { return gone(cmd.Process.Pid) })
 }
 
 // What ends plugins ends those with rules: the death signal of the thread that has them.
@@ -55,7 +55,7 @@ func TestG10FilesAndDeath(t *testing.T) {
 		t.Fatal("the process is not there")
 	}
 	f.close()
-	eventually(t, 2*time.Second, "end", func() bool { return gone(cmd.Process.Pid) })
+	eventually(t, time.Minute, "end", func() bool { return gone(cmd.Process.Pid) })
 }
 
 // The guard is replaced when it dies, and the new one knows the groups.
@@ -78,14 +78,14 @@ func TestGuardIsReplaced(t *testing.T) {
 	}
 	first := pid()
 	syscall.Kill(first, syscall.SIGKILL)
-	eventually(t, 5*time.Second, "another guard", func() bool { p := pid(); return p != 0 && p != first })
+	eventually(t, time.Minute, "another guard", func() bool { p := pid(); return p != 0 && p != first })
 	if gone(s.PID) {
 		t.Fatal("the end of the guard ended the group")
 	}
 	g.mu.Lock()
 	g.in.Close() // as when the host dies
 	g.mu.Unlock()
-	eventually(t, 5*time.Second, "the group is ended", func() bool { return gone(s.PID) })
+	eventually(t, time.Minute, "the group is ended", func() bool { return gone(s.PID) })
 }
 
 // The same when the host is killed: the guard ends what is in the groups.
@@ -109,9 +109,9 @@ func TestG09G10GuardEndsGroups(t *testing.T) {
 	p.guard.mu.Lock()
 	p.guard.in.Close() // as when the host dies
 	p.guard.mu.Unlock()
-	eventually(t, 5*time.Second, "the child is dead", func() bool { return gone(child.Process.Pid) })
+	eventually(t, time.Minute, "the child is dead", func() bool { return gone(child.Process.Pid) })
 	child.Wait()
-	eventually(t, 5*time.Second, "the group is gone", func() bool { _, err := os.Stat(c.Groups[0]); return err != nil })
+	eventually(t, time.Minute, "the group is gone", func() bool { _, err := os.Stat(c.Groups[0]); return err != nil })
 	p.guard.removeCage(c.Groups)
 }
 

@@ -64,14 +64,14 @@ func TestG12StaleChild(t *testing.T) {
 	}
 	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
 	// The environment is to be seen only when the program runs.
-	eventually(t, 2*time.Second, "program", func() bool { return confine.Marked(cmd.Process.Pid, markEnv(mark)) })
+	eventually(t, time.Minute, "program", func() bool { return confine.Marked(cmd.Process.Pid, markEnv(mark)) })
 	d.record(1<<22+1, 1, mark) // a plugin that is no more
 	d.close()
 	if d, err = openRunDir(runDir); err != nil {
 		t.Fatal(err)
 	}
 	defer d.close()
-	eventually(t, 2*time.Second, "end", func() bool { return gone(cmd.Process.Pid) })
+	eventually(t, time.Minute, "end", func() bool { return gone(cmd.Process.Pid) })
 }
 
 // G-12: what a previous host left in control groups is ended by the next, and nothing else
