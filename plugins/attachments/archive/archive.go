@@ -239,10 +239,10 @@ func (f *fields) u16() uint64 { return f.uint(2) }
 func (f *fields) u32() uint64 { return f.uint(4) }
 func (f *fields) u64() uint64 { return f.uint(8) }
 
-// leb is a number in groups of 7 bits, the low ones first (RAR 5, xz).
+// leb is a number in groups of 7 bits, the low ones first (RAR 5, which allows ten of them, xz).
 func (f *fields) leb() uint64 {
 	var v uint64
-	for shift := 0; shift < 63; shift += 7 {
+	for shift := 0; shift < 70; shift += 7 {
 		c := f.u8()
 		v |= uint64(c&0x7f) << shift
 		if c < 0x80 {

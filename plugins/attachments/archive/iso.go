@@ -3,6 +3,7 @@ package archive
 import (
 	"bytes"
 	"encoding/binary"
+	"slices"
 	"strings"
 )
 
@@ -16,7 +17,7 @@ func ISO(b []byte, maxFiles int) (*Archive, error) {
 	a := new(Archive)
 	i := &iso{a: a, b: b, max: maxFiles, seen: make(map[place]bool)}
 	at := 16
-	for ; at < 64; at++ { // ECMA-119 §7.1: from sector 16 on, until the terminator
+	for ; ; at++ { // ECMA-119 §7.1: from sector 16 on
 		d := i.at(uint64(at)*sector, sector)
 		if len(d) < sector || string(d[1:6]) != "CD001" {
 			break
@@ -72,43 +73,64 @@ func (i *iso) at(offset, size uint64) []byte {
 // not listed again: an image may have it in itself.
 func (i *iso) tree(root []byte) error {
 	for folders := [][]byte{root}; len(folders) > 0; folders = folders[1:] {
-		p := place{uint64(binary.LittleEndian.Uint32(folders[0][2:])) * i.block,
-			uint64(binary.LittleEndian.Uint32(folders[0][10:])), i.wide}
-		if i.seen[p] {
-			continue
-		}
-		i.seen[p] = true
-		dir := i.at(p.offset, p.size)
-		i.a.Damaged = i.a.Damaged || uint64(len(dir)) < p.size
-		for whole := len(dir); len(dir) > 0; {
-			if i.steps++; i.steps > 100*i.max {
-				return ErrTooMany
-			}
-			n := int(dir[0])
-			if n == 0 { // records do not cross sectors (§6.8.1.1): the rest of this one is empty
-				block := int(i.block)
-				dir = dir[min(len(dir), block-(whole-len(dir))%block):]
+		for _, offset := range i.places(folders[0]) {
+			p := place{offset, uint64(binary.LittleEndian.Uint32(folders[0][10:])), i.wide}
+			if i.seen[p] {
 				continue
 			}
-			if n < 34 || n > len(dir) || 33+int(dir[32]) > n {
-				i.a.Damaged = true
-				break
+			i.seen[p] = true
+			more, err := i.folder(p)
+			if err != nil {
+				return err
 			}
-			record := dir[:n]
-			dir = dir[n:]
-			if record[32] == 1 && record[33] <= 1 { // itself, and the one above
-				continue
-			}
-			if len(i.a.Files) >= i.max {
-				return ErrTooMany
-			}
-			i.add(record)
-			if record[25]&2 != 0 {
-				folders = append(folders, record)
-			}
+			folders = append(folders, more...)
 		}
 	}
 	return nil
+}
+
+// places are the offsets at which the content of a record may begin: some programs go past the
+// extended attributes before it (§9.1.3), others do not look for any.
+func (i *iso) places(r []byte) []uint64 {
+	first := uint64(binary.LittleEndian.Uint32(r[2:]))
+	if r[1] == 0 {
+		return []uint64{first * i.block}
+	}
+	return []uint64{(first + uint64(r[1])) * i.block, first * i.block}
+}
+
+// folder lists one folder, and returns the records of those in it.
+func (i *iso) folder(p place) (folders [][]byte, err error) {
+	dir := i.at(p.offset, p.size)
+	i.a.Damaged = i.a.Damaged || uint64(len(dir)) < p.size
+	for whole := len(dir); len(dir) > 0; {
+		if i.steps++; i.steps > 100*i.max {
+			return nil, ErrTooMany
+		}
+		n := int(dir[0])
+		if n == 0 { // records do not cross sectors (§6.8.1.1): the rest of this one is empty
+			block := int(i.block)
+			dir = dir[min(len(dir), block-(whole-len(dir))%block):]
+			continue
+		}
+		if n < 34 || n > len(dir) || 33+int(dir[32]) > n {
+			i.a.Damaged = true
+			break
+		}
+		record := dir[:n]
+		dir = dir[n:]
+		if record[32] == 1 && record[33] <= 1 { // itself, and the one above
+			continue
+		}
+		if len(i.a.Files) >= i.max {
+			return nil, ErrTooMany
+		}
+		i.add(record)
+		if record[25]&2 != 0 {
+			folders = append(folders, record)
+		}
+	}
+	return folders, nil
 }
 
 // add is about one record (§9.1).
@@ -121,31 +143,32 @@ func (i *iso) add(r []byte) {
 		f.Names = []string{strings.ToValidUTF8(string(name), "?")}
 	}
 	f.Names[0], _, _ = strings.Cut(f.Names[0], ";") // its version
-	if len(name)%2 == 0 && len(system) > 0 {
-		system = system[1:] // padding
-	}
-	if n := rockRidge(system); n != "" {
-		f.Names = append(f.Names, n)
-	}
-	if r[25]&2 == 0 {
-		place, size := uint64(binary.LittleEndian.Uint32(r[2:])), uint64(binary.LittleEndian.Uint32(r[10:]))
-		content := i.at((place+uint64(r[1]))*i.block, size)
-		switch {
-		case r[26] != 0: // interleaved with others, which no system writes
-			i.a.Opaque = true
-		case uint64(len(content)) < size:
-			i.a.Damaged = true
-			fallthrough
-		default:
-			f.stream, f.size = i.a.stored(content), int64(len(content))
+	// Where these fields begin is said elsewhere, not always in the same way.
+	for at := range system {
+		if n := rockRidge(system[at:]); n != "" && !slices.Contains(f.Names, n) {
+			f.Names = append(f.Names, n)
 		}
 	}
-	i.a.Files = append(i.a.Files, f)
+	if r[25]&2 != 0 {
+		i.a.Files = append(i.a.Files, f)
+		return
+	}
+	i.a.Opaque = i.a.Opaque || r[26] != 0 // interleaved with others, which no system writes
+	size := uint64(binary.LittleEndian.Uint32(r[10:]))
+	for _, offset := range i.places(r) {
+		content := i.at(offset, size)
+		i.a.Damaged = i.a.Damaged || uint64(len(content)) < size
+		f.stream, f.size = i.a.stored(content), int64(len(content))
+		i.a.Files = append(i.a.Files, f)
+	}
 }
 
-// rockRidge is the name in the system use field (IEEE P1282 §4.1.4), in one piece or several;
-// "" if there is none.
+// rockRidge is the name at the beginning of a system use field (IEEE P1282 §4.1.4), in one piece
+// or several; "" if there is none.
 func rockRidge(system []byte) string {
+	if !bytes.HasPrefix(system, []byte("NM")) {
+		return ""
+	}
 	var name []byte
 	for len(system) >= 5 {
 		n := int(system[2])

@@ -7,15 +7,20 @@ import (
 )
 
 const (
-	rar4Mark = "Rar!\x1a\x07\x00"
-	rar5Mark = "Rar!\x1a\x07\x01\x00"
+	// RARMark is how archives of all versions begin.
+	RARMark  = "Rar!\x1a\x07"
+	rar4Mark = RARMark + "\x00"
+	rar5Mark = RARMark + "\x01\x00"
 )
 
 // RAR reads the headers of a RAR archive of version 4 or 5. What is compressed is not
 // unpacked: in the one Go decoder, github.com/nwaples/rardecode, an archive may let thousands
 // of filters work on the whole window within one Read, and take 340 MiB for PPMd, whatever
-// limits are set.
+// limits are set. An archive may begin behind something else, a program that unpacks it, say.
 func RAR(b []byte, maxFiles int) (*Archive, error) {
+	if at := bytes.Index(b, []byte(RARMark)); at >= 0 {
+		b = b[at:]
+	}
 	if v5, ok := bytes.CutPrefix(b, []byte(rar5Mark)); ok {
 		return rar5(v5, maxFiles)
 	}
@@ -49,7 +54,10 @@ func (a *Archive) addRAR(f rarFile) {
 func rar4(b []byte, maxFiles int) (*Archive, error) {
 	const (
 		main, file, end = 0x73, 0x74, 0x7b
-		long            = 0x8000 // the block has data behind it
+		comment, old    = 0x75, 0x79 // blocks of before RAR 3
+		service         = 0x77       // of them, with data whatever the flag says
+		protect         = 0x78       // the same
+		long            = 0x8000     // the block has data behind it
 	)
 	a := new(Archive)
 	for len(b) > 0 {
@@ -83,6 +91,11 @@ func rar4(b []byte, maxFiles int) (*Archive, error) {
 			}
 			a.addRAR(f)
 			b = b[len(f.data):]
+		case kind >= comment && kind <= old:
+			a.Damaged = true // programs do not agree about where their data ends
+			if kind == service || kind == protect {
+				b = b[min(h.u32(), uint64(len(b))):]
+			}
 		case flags&long != 0:
 			b = b[min(h.u32(), uint64(len(b))):]
 		}

@@ -1,6 +1,7 @@
 package archive
 
 import (
+	"bytes"
 	"encoding/binary"
 	"io"
 	"slices"
@@ -10,6 +11,8 @@ import (
 const (
 	idEnd            = 0x00
 	idHeader         = 0x01
+	idProperties     = 0x02
+	idMoreStreams    = 0x03
 	idStreams        = 0x04
 	idFiles          = 0x05
 	idPack           = 0x06
@@ -36,12 +39,15 @@ func SevenZip(b []byte, maxFiles int, l Limits) (*Archive, error) {
 	if start.bad {
 		return nil, ErrDamaged
 	}
-	if size == 0 {
-		return new(Archive), nil
-	}
 	header := fields{b: z.data}
-	header.bytes(offset)
-	header = fields{b: header.bytes(size)}
+	if size > 0 {
+		header.bytes(offset)
+		header = fields{b: header.bytes(size)}
+	} else if len(z.data) == 0 {
+		return new(Archive), nil
+	} else {
+		header.b = lostHeader(z.data)
+	}
 	for range maxHeaderPacking {
 		switch kind := header.u8(); {
 		case kind == idHeader:
@@ -64,6 +70,13 @@ func SevenZip(b []byte, maxFiles int, l Limits) (*Archive, error) {
 		header = fields{b: b}
 	}
 	return nil, ErrDamaged
+}
+
+// lostHeader is the header of an archive whose beginning does not say where it is: 7-Zip looks
+// for it in the last 512 bytes.
+func lostHeader(b []byte) []byte {
+	b = b[max(0, len(b)-512):]
+	return b[max(0, bytes.LastIndex(b, []byte{idEncodedHeader, idPack}), bytes.LastIndex(b, []byte{idHeader, idStreams})):]
 }
 
 type sevenZip struct {
@@ -124,6 +137,19 @@ func (z *sevenZip) header(h *fields) (*Archive, error) {
 	var err error
 	a := new(Archive)
 	kind := h.u8()
+	if kind == idProperties {
+		for kind = h.u8(); kind != idEnd && !h.bad; kind = h.u8() {
+			h.skip()
+		}
+		kind = h.u8()
+	}
+	if kind == idMoreStreams { // names may be there, which no program writes
+		if _, err = z.streams(h); err != nil {
+			return nil, err
+		}
+		a.Opaque = true
+		kind = h.u8()
+	}
 	if kind == idStreams {
 		if p, err = z.streams(h); err != nil {
 			return nil, err
@@ -142,7 +168,7 @@ func (z *sevenZip) header(h *fields) (*Archive, error) {
 		}
 	}
 	if kind != idFiles {
-		a.Damaged = kind != idEnd
+		a.Damaged = kind != idEnd || len(h.b) > 0
 		return a, nil
 	}
 	n := h.number()
@@ -171,6 +197,8 @@ func (z *sevenZip) header(h *fields) (*Archive, error) {
 			a.Damaged = a.Damaged || property.bad
 		}
 	}
+	// What reads otherwise than by us is in another place at the end.
+	a.Damaged = a.Damaged || h.u8() != idEnd || len(h.b) > 0
 	for i := range a.Files {
 		f := &a.Files[i]
 		if empty[i] {
@@ -193,28 +221,31 @@ func (z *sevenZip) streams(h *fields) (*packed, error) {
 	p := new(packed)
 	var counts []uint64 // files of each folder
 	var sizes []uint64  // of the files, without the last of each folder
-	for !h.bad {
-		var err error
-		switch h.u8() {
-		case idEnd:
-			if counts == nil {
-				counts = slices.Repeat([]uint64{1}, len(p.folders))
-			}
-			return p, p.cut(counts, sizes)
-		case idPack:
-			err = z.packInfo(h, p)
-		case idUnpack:
-			err = z.folders(h, p)
-		case idSubstreams:
-			counts, sizes, err = z.substreams(h, p)
-		default:
-			return nil, ErrDamaged
-		}
-		if err != nil {
+	var err error
+	kind := h.u8()
+	if kind == idPack {
+		if err = z.packInfo(h, p); err != nil {
 			return nil, err
 		}
+		kind = h.u8()
 	}
-	return nil, ErrDamaged
+	if kind == idUnpack {
+		if err = z.folders(h, p); err != nil {
+			return nil, err
+		}
+		kind = h.u8()
+	}
+	counts = slices.Repeat([]uint64{1}, len(p.folders))
+	if kind == idSubstreams {
+		if sizes, err = z.substreams(h, p, counts); err != nil {
+			return nil, err
+		}
+		kind = h.u8()
+	}
+	if kind != idEnd || h.bad {
+		return nil, ErrDamaged
+	}
+	return p, p.cut(counts, sizes)
 }
 
 // count is a number of files, folders, or packed streams, of which a folder has up to four.
@@ -233,81 +264,89 @@ func (z *sevenZip) packInfo(h *fields, p *packed) error {
 		return err
 	}
 	p.streams = make([][]byte, n)
+	if !h.find(idSize) {
+		return ErrDamaged
+	}
+	for i := range p.streams {
+		f := fields{b: z.data}
+		f.bytes(at)
+		size := h.number()
+		p.streams[i] = f.bytes(min(size, uint64(len(f.b)))) // as much as is there
+		at += min(size, maxStream)
+	}
 	for !h.bad {
 		switch h.u8() {
 		case idEnd:
 			return nil
-		case idSize:
-			for i := range p.streams {
-				f := fields{b: z.data}
-				f.bytes(at)
-				size := h.number()
-				p.streams[i] = f.bytes(min(size, uint64(len(f.b)))) // as much as is there
-				at += min(size, maxStream)
-			}
 		case idCRC:
 			h.checksums(int(n))
 		default:
-			return ErrDamaged
+			h.skip()
 		}
 	}
 	return ErrDamaged
 }
 
 func (z *sevenZip) folders(h *fields, p *packed) error {
+	if !h.find(idFolder) {
+		return ErrDamaged
+	}
+	n, err := z.count(h, 1)
+	if err != nil {
+		return err
+	}
+	if h.u8() != 0 { // elsewhere
+		return ErrDamaged
+	}
+	next := 0
+	for range n {
+		f, err := h.folder()
+		if err != nil {
+			return err
+		}
+		f.first = next
+		next += len(f.packed)
+		p.folders = append(p.folders, f)
+	}
+	if !h.find(idCodersSize) {
+		return ErrDamaged
+	}
+	for _, f := range p.folders {
+		for i := range f.coders {
+			f.coders[i].size = int64(min(h.number(), maxStream))
+		}
+	}
 	for !h.bad {
 		switch h.u8() {
 		case idEnd:
 			return nil
-		case idFolder:
-			n, err := z.count(h, 1)
-			if err != nil {
-				return err
-			}
-			if h.u8() != 0 { // elsewhere
-				return ErrDamaged
-			}
-			next := 0
-			for range n {
-				f, err := h.folder()
-				if err != nil {
-					return err
-				}
-				f.first = next
-				next += len(f.packed)
-				p.folders = append(p.folders, f)
-			}
-		case idCodersSize:
-			for _, f := range p.folders {
-				for i := range f.coders {
-					f.coders[i].size = int64(min(h.number(), maxStream))
-				}
-			}
 		case idCRC:
 			for i, known := range h.checksums(len(p.folders)) {
 				p.folders[i].checked = known
 			}
 		default:
-			return ErrDamaged
+			h.skip()
 		}
 	}
 	return ErrDamaged
 }
 
-func (z *sevenZip) substreams(h *fields, p *packed) (counts, sizes []uint64, err error) {
-	counts = slices.Repeat([]uint64{1}, len(p.folders))
+func (z *sevenZip) substreams(h *fields, p *packed, counts []uint64) (sizes []uint64, err error) {
 	kind := h.u8()
-	if kind == idUnpackStreams {
+	for ; kind != idCRC && kind != idSize && kind != idEnd && !h.bad; kind = h.u8() {
+		if kind != idUnpackStreams {
+			h.skip()
+			continue
+		}
 		var sum uint64
 		for i := range counts {
 			if counts[i], err = z.count(h, 1); err != nil {
-				return nil, nil, err
+				return nil, err
 			}
 			if sum += counts[i]; sum > uint64(z.max) {
-				return nil, nil, ErrTooMany
+				return nil, ErrTooMany
 			}
 		}
-		kind = h.u8()
 	}
 	if kind == idSize {
 		for _, n := range counts {
@@ -317,9 +356,10 @@ func (z *sevenZip) substreams(h *fields, p *packed) (counts, sizes []uint64, err
 		}
 		kind = h.u8()
 	}
-	for ; kind != idEnd; kind = h.u8() {
-		if kind != idCRC || h.bad {
-			return nil, nil, ErrDamaged
+	for ; kind != idEnd && !h.bad; kind = h.u8() {
+		if kind != idCRC {
+			h.skip()
+			continue
 		}
 		n := 0
 		for i, c := range counts {
@@ -329,7 +369,7 @@ func (z *sevenZip) substreams(h *fields, p *packed) (counts, sizes []uint64, err
 		}
 		h.checksums(n)
 	}
-	return counts, sizes, nil
+	return sizes, nil
 }
 
 // cut makes the pieces of all folders.
@@ -353,6 +393,24 @@ func (p *packed) cut(counts, sizes []uint64) error {
 		}
 	}
 	return nil
+}
+
+// skip passes a property that is not known: programs do, and so must we to see what they see.
+func (f *fields) skip() { f.bytes(f.number()) }
+
+// find skips all before a property, and reports whether it is there.
+func (f *fields) find(id byte) bool {
+	for !f.bad {
+		switch f.u8() {
+		case id:
+			return !f.bad
+		case idEnd:
+			return false
+		default:
+			f.skip()
+		}
+	}
+	return false
 }
 
 // number is a number of 1 to 9 bytes: as many bits as are set at the top of the first byte
