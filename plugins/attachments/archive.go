@@ -109,7 +109,7 @@ func (l *look) zipEntry(f *file, e *zip.File) error {
 		return l.broken(child)
 	}
 	defer r.Close()
-	_, err = l.content(child, l.budget(r, int64(min(e.CompressedSize64, 1<<40))), false)
+	err = l.content(child, l.budget(r, int64(min(e.CompressedSize64, 1<<40))), nil)
 	return l.outcome(child, err)
 }
 
@@ -207,7 +207,7 @@ func (l *look) bunzip2(f *file, r io.Reader) error {
 // unpacked looks at the one file in a stream, and reads it to the end: a bomb shows by how
 // much comes out.
 func (l *look) unpacked(child *file, r io.Reader) error {
-	_, err := l.content(child, r, true)
+	err := l.content(child, r, nil)
 	if err == nil {
 		_, err = io.Copy(io.Discard, r)
 	}
@@ -248,7 +248,7 @@ func (l *look) tar(f *file, r io.Reader) error {
 			}
 			continue
 		}
-		if _, err := l.content(child, l.budget(t, h.Size), false); err == errLimit {
+		if err := l.content(child, l.budget(t, h.Size), nil); err == errLimit {
 			return err
 		} else if err != nil {
 			if err := l.broken(child); err != nil {

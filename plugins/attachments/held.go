@@ -1,8 +1,6 @@
 package attachments
 
 import (
-	"bufio"
-	"bytes"
 	"io"
 
 	"github.com/postern-mail/postern/plugins/attachments/archive"
@@ -10,7 +8,7 @@ import (
 
 // directory reads the directory of an archive that is held in memory; nil where the file is
 // of no such kind.
-func (l *look) directory(f *file) func(b []byte) (*archive.Archive, error) {
+func (l *look) directory(f *file, head []byte) func(b []byte) (*archive.Archive, error) {
 	most := l.p.set.MaxFiles
 	switch {
 	case f.is("rar"):
@@ -19,6 +17,8 @@ func (l *look) directory(f *file) func(b []byte) (*archive.Archive, error) {
 		return func(b []byte) (*archive.Archive, error) { return archive.SevenZip(b, most, l) }
 	case f.is("xz"):
 		return func(b []byte) (*archive.Archive, error) { return archive.XZ(b, most) }
+	case f.is("disk-image") && isImage(head):
+		return func(b []byte) (*archive.Archive, error) { return archive.ISO(b, most) }
 	case f.is("cab"):
 		return func(b []byte) (*archive.Archive, error) { return archive.CAB(b, most) }
 	}
@@ -32,25 +32,6 @@ func (l *look) held(f *file, r io.Reader, read func([]byte) (*archive.Archive, e
 	}
 	defer l.release(b)
 	return l.listed(f, b, read)
-}
-
-// image looks at the image of a CD. It may begin with anything: of programs that go by the
-// name of the file, one opens the image and another what it begins with.
-func (l *look) image(f *file, r *bufio.Reader) error {
-	b, err := l.hold(r)
-	if err != nil {
-		return err
-	}
-	defer l.release(b)
-	begins := *f
-	err = l.listed(f, b, func(b []byte) (*archive.Archive, error) { return archive.ISO(b, l.p.set.MaxFiles) })
-	if err != nil || !begins.is("archive") && !begins.is("ole") {
-		return err
-	}
-	again := bufio.NewReaderSize(bytes.NewReader(b), headSize)
-	head, _ := again.Peek(headSize)
-	_, err = l.inside(&begins, again, head, false)
-	return err
 }
 
 // listed looks at an archive by its directory. What it is besides (encrypted, damaged) is only
@@ -94,7 +75,7 @@ func (l *look) listed(f *file, b []byte, read func([]byte) (*archive.Archive, er
 			child.names = unpackedNames(f.names, ".xz", ".txz")
 		}
 		if r != nil && limit == nil {
-			_, err := l.content(child, r, false)
+			err := l.content(child, r, nil)
 			if limit = l.outcome(child, err); limit == nil || child.judged {
 				return nil
 			}

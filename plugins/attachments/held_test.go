@@ -112,6 +112,14 @@ func TestHeldArchives(t *testing.T) {
 		"rar, stored":            {types, rarOf("a.txt", 0, plain), sdk.ActionContinue, ""},
 		"zip in 7z... in a rar":  {p, rarOf("b", 0, xzOf(t, zstdOf(t, zipped(t, entry{"c.js", plain})))), sdk.ActionReject, "c.js"},
 		"7z in a zip":            {p, zipped(t, entry{"b", made(t, "lzma.7z")}), sdk.ActionReject, "a/b/invoice.exe"},
+		"rar, a name to its NUL": {p, rarOf("a.js\x00.txt", 3, []byte("packed")), sdk.ActionReject, "a.js"},
+		"rar behind junk":        {p, append([]byte("%PDF-1.4 and so on"), rarOf("a.js", 3, []byte("packed"))...), sdk.ActionReject, "a.js"},
+		"zip behind a rar":       {p, append(rarOf("a.txt", 0, plain), zipped(t, entry{"b.js", plain})...), sdk.ActionReject, "b.js"},
+		"zip behind gzip":        {p, append([]byte("\x1f\x8b"), zipped(t, entry{"b.js", plain})...), sdk.ActionReject, "b.js"},
+		"zip behind a document":  {p, append(oleWith("Workbook"), zipped(t, entry{"b.js", plain})...), sdk.ActionReject, "b.js"},
+		"tar, as rar":            {p, tarred(entry{"Rar!\x1a\x07\x01", nil}, entry{"b.js", plain}), sdk.ActionReject, "b.js"},
+		"tar, as gzip":           {p, tarred(entry{"\x1f\x8b", nil}, entry{"b.js", plain}), sdk.ActionReject, "b.js"},
+		"zstd, skipped first":    {p, append([]byte("\x51\x2a\x4d\x18\x02\x00\x00\x00.."), zstdOf(t, pe)...), sdk.ActionReject, "type executable"},
 		"six deep":               {p, rarOf("1", 0, rarOf("2", 0, rarOf("3", 0, rarOf("4", 0, rarOf("5", 0, rarOf("6", 0, plain)))))), sdk.ActionUnscanned, ""},
 		"names beyond a limit":   {configured(t, "max_unpacked = 1"), claiming(4<<30, "b.exe"), sdk.ActionReject, "a/b.exe"},
 		"a dictionary too large": {configured(t, "max_unpacked = 1000000\nmax_ratio = 1000000000"), claiming(4<<30, "b.txt"), sdk.ActionUnscanned, ""},
@@ -123,6 +131,12 @@ func TestHeldArchives(t *testing.T) {
 		if v.Action != tt.want || !strings.Contains(v.Notes["found"], tt.path) {
 			t.Errorf("%s: %v %v %v, want %v %s", name, v.Action, v.Status, v.Notes, tt.want, tt.path)
 		}
+	}
+	// A message as a file, which is a tar archive for others.
+	eml := "Content-Type: application/octet-stream; name=b.js\r\nX: "
+	eml += strings.Repeat("x", 257-len(eml)) + "ustar\r\n\r\nx\r\n"
+	if v := run(t, p, wrap("a.eml", []byte(eml))); v.Action != sdk.ActionReject {
+		t.Errorf("a message: %v %v", v.Action, v.Notes)
 	}
 	if v := run(t, accepted, wrap("a.iso", image)); v.Action != sdk.ActionContinue {
 		t.Errorf("accepted: %v %v", v.Action, v.Notes)

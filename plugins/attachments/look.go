@@ -24,10 +24,17 @@ type look struct {
 	files   int   // seen
 	bytes   int64 // unpacked
 	memory  int64 // that archives and messages are held in
+	view    view
 	slot    bool
 	found   []finding
 	defects mime.Defect
 	limit   string // the first limit that was exceeded, in words
+}
+
+// view is a reader of what is held in memory already.
+type view struct {
+	r    io.Reader
+	held []byte
 }
 
 // maxMemory is how much of one message's archives is held in memory at a time, in bytes.
@@ -178,96 +185,147 @@ func (l *look) embedded(f *file, b []byte) error {
 var heads = sync.Pool{New: func() any { return bufio.NewReaderSize(nil, headSize) }}
 
 // file looks at one file. Without open it has a name only. What open returns can be opened
-// once more, for files whose beginning hides what they are.
+// twice, for files whose beginning hides what they are.
 func (l *look) file(f *file, open func() (io.ReadCloser, error)) error {
 	if open == nil {
 		_, err := l.judge(f)
 		return err
+	}
+	var kinds []string
+	if !f.shown {
+		r, err := open()
+		if err != nil {
+			return err
+		}
+		kinds, err = hidden(r)
+		if c, ok := r.(*mime.Content); ok {
+			l.defects |= c.Defects()
+		}
+		r.Close()
+		if err != nil {
+			return err
+		}
 	}
 	r, err := open()
 	if err != nil {
 		return err
 	}
 	defer r.Close()
-	hidden, err := l.content(f, r, f.part != nil && f.depth == 0)
+	err = l.content(f, r, kinds)
 	if c, ok := r.(*mime.Content); ok && err == nil {
 		l.defects |= c.Defects()
 	}
-	if err != nil || !hidden {
-		return err
-	}
-	r, err = open()
-	if err != nil {
-		return err
-	}
-	defer r.Close()
-	f.types = append(f.types, "zip", "archive")
-	return l.zip(f, r)
+	return err
 }
 
-// content looks at a file as it is read. With whole it is read to the end, and hidden says
-// that there is a zip archive behind something else.
-func (l *look) content(f *file, r io.Reader, whole bool) (hidden bool, err error) {
+// content looks at a file as it is read, and at the archives of other kinds that are hidden in
+// it.
+func (l *look) content(f *file, r io.Reader, hidden []string) error {
 	br := heads.Get().(*bufio.Reader)
 	br.Reset(r)
 	defer func() { br.Reset(nil); heads.Put(br) }()
 	head, err := br.Peek(headSize)
 	if err != nil && err != io.EOF {
-		return false, err
+		return err
 	}
 	f.types = sniff(head)
 	if f.shown {
 		f.types = slices.DeleteFunc(f.types, func(t string) bool { return t == "script" || t == "shortcut" })
 	}
-	if isImage(head) {
-		return false, l.image(f, br)
+	for _, kind := range hidden {
+		if !f.is(kind) {
+			f.types = append(f.types, kind)
+			if !f.is("archive") && !f.is("ole") { // documents have others in them
+				f.types = append(f.types, "archive")
+			}
+		}
 	}
-	return l.inside(f, br, head, whole)
+	if views := f.views(head); len(views) > 1 {
+		return l.views(f, br, views)
+	}
+	return l.inside(f, br, head)
+}
+
+// containers are the types of what is looked into, in the order in which one is chosen.
+var containers = []string{"ole", "zip", "rar", "7z", "xz", "cab", "disk-image", "gzip", "bzip2", "zstd", "tar"}
+
+// views are the types that a file has in the eyes of different programs: of those that go by
+// its name, one opens what it begins with and another what is behind that.
+func (f *file) views(head []byte) (views [][]string) {
+	without := slices.DeleteFunc(slices.Clone(f.types), func(t string) bool { return slices.Contains(containers, t) })
+	for _, c := range containers {
+		if f.is(c) {
+			views = append(views, append(slices.Clip(without), c))
+		}
+	}
+	if len(views) > 0 && (f.shown || f.isMessage(head)) {
+		views = append(views, without)
+	}
+	return views
+}
+
+// views looks at a file in each view. It is held in memory meanwhile.
+func (l *look) views(f *file, r io.Reader, views [][]string) error {
+	b, err := l.hold(r)
+	if err != nil {
+		return err
+	}
+	defer l.release(b)
+	defer func(before view) { l.view = before }(l.view)
+	var limit error
+	for _, types := range views {
+		seen := *f
+		seen.types = slices.Clone(types)
+		br := bufio.NewReaderSize(bytes.NewReader(b), headSize)
+		head, _ := br.Peek(headSize)
+		l.view = view{br, b}
+		if err := l.inside(&seen, br, head); err == errLimit {
+			limit = err
+		} else if err != nil {
+			return err
+		}
+	}
+	f.judged = true
+	return limit
 }
 
 // inside tries the rules for a file of known types, and looks at what is in it.
-func (l *look) inside(f *file, br *bufio.Reader, head []byte, whole bool) (hidden bool, err error) {
-	read := l.directory(f)
+func (l *look) inside(f *file, br *bufio.Reader, head []byte) error {
+	read := l.directory(f, head)
 	switch {
 	case f.is("ole"):
 		if err := markOLE(f, br); err != nil {
-			return false, err
+			return err
 		}
 	case f.is("zip"):
-		return false, l.zip(f, br)
+		return l.zip(f, br)
 	case read != nil:
-		return false, l.held(f, br, read)
-	case f.is("gzip"), f.is("bzip2"), f.is("zstd"), f.is("tar"), f.isMessage(head):
-	case whole && !f.shown:
-		hidden, err := endsInZip(br)
-		if err != nil || hidden {
-			return hidden, err
-		}
+		return l.held(f, br, read)
 	}
 	stop, err := l.judge(f)
 	if stop || err != nil {
-		return false, err
+		return err
 	}
 	switch {
 	case f.is("gzip"):
-		return false, l.gunzip(f, br)
+		return l.gunzip(f, br)
 	case f.is("bzip2"):
-		return false, l.bunzip2(f, br)
+		return l.bunzip2(f, br)
 	case f.is("zstd"):
-		return false, l.unzstd(f, br)
+		return l.unzstd(f, br)
 	case f.is("tar"):
-		return false, l.tar(f, br)
+		return l.tar(f, br)
 	case f.shown:
-		return false, l.uuencoded(f, br)
+		return l.uuencoded(f, br)
 	case f.isMessage(head):
 		b, err := l.hold(br)
 		if err != nil {
-			return false, err
+			return err
 		}
 		defer l.release(b)
-		return false, l.embedded(f, b)
+		return l.embedded(f, b)
 	}
-	return false, nil
+	return nil
 }
 
 func (f *file) is(t string) bool { return slices.Contains(f.types, t) }
@@ -340,6 +398,9 @@ func (l *look) hold(r io.Reader) ([]byte, error) {
 	if err := l.begin(); err != nil {
 		return nil, err
 	}
+	if l.view.r != nil && r == l.view.r {
+		return l.view.held, nil
+	}
 	var b bytes.Buffer
 	if _, err := io.Copy(&b, io.LimitReader(r, maxMemory-l.memory+1)); err != nil {
 		return nil, err
@@ -369,7 +430,11 @@ func (l *look) begin() error {
 	}
 }
 
-func (l *look) release(b []byte) { l.memory -= int64(len(b)) }
+func (l *look) release(b []byte) {
+	if v := l.view.held; len(b) == 0 || len(v) == 0 || &b[0] != &v[0] {
+		l.memory -= int64(len(b))
+	}
+}
 
 // note leaves what was found for later plugins and the trace.
 func (l *look) note(v *sdk.Verdict) {

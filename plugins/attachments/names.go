@@ -21,7 +21,7 @@ func forms(names []string) []string {
 			out = append(out, s)
 		}
 	}
-	for _, n := range names {
+	for _, n := range untilNUL(names) {
 		n = strings.ToLower(n)
 		add(n)
 		n = strings.Map(func(r rune) rune {
@@ -45,6 +45,16 @@ func forms(names []string) []string {
 		}
 	}
 	return out
+}
+
+// untilNUL adds to names with a NUL what programs make of them that end there.
+func untilNUL(names []string) []string {
+	for _, n := range names {
+		if short, _, ok := strings.Cut(n, "\x00"); ok {
+			names = append(names[:len(names):len(names)], short)
+		}
+	}
+	return names
 }
 
 func trimEnd(s string) string {

@@ -5,6 +5,8 @@ import (
 	"bytes"
 	"io"
 	"regexp"
+
+	"github.com/postern-mail/postern/plugins/attachments/archive"
 )
 
 // markOLE looks for the names of streams in a compound file [MS-CFB]: a directory entry is
@@ -23,18 +25,29 @@ func markOLE(f *file, r io.Reader) error {
 	})
 }
 
-// endsInZip reports whether the directory of a zip archive is near the end of a file
-// (APPNOTE 4.3.16: a comment of at most 64 KiB follows it).
-func endsInZip(r io.Reader) (bool, error) {
-	const mark = "PK\x05\x06"
-	var at, n int64 = -1, 0
-	err := windows(r, len(mark), func(b []byte) {
-		if i := bytes.LastIndex(b, []byte(mark)); i >= 0 {
-			at = n + int64(i)
+// hidden lists the archives that programs find in a file though it begins with something else:
+// a zip archive by its directory near the end (APPNOTE 4.3.16: a comment of at most 64 KiB
+// follows it), a RAR archive by its mark, which they look for in the first 2 MiB.
+func hidden(r io.Reader) (kinds []string, err error) {
+	const zipMark, rarRange = "PK\x05\x06", 2 << 20
+	var zipAt, rarAt, n int64 = -1, -1, 0
+	overlap := max(len(zipMark), len(archive.RARMark)) - 1
+	err = windows(r, overlap+1, func(b []byte) {
+		if i := bytes.LastIndex(b, []byte(zipMark)); i >= 0 {
+			zipAt = n + int64(i)
 		}
-		n += int64(max(0, len(b)-len(mark)+1))
+		if i := bytes.Index(b, []byte(archive.RARMark)); i >= 0 && rarAt < 0 {
+			rarAt = n + int64(i)
+		}
+		n += int64(max(0, len(b)-overlap))
 	})
-	return at >= 0 && n-at < 65536+22+8, err
+	if zipAt >= 0 && n-zipAt < 65536+22+8 {
+		kinds = append(kinds, "zip")
+	}
+	if rarAt >= 0 && rarAt < rarRange {
+		kinds = append(kinds, "rar")
+	}
+	return kinds, err
 }
 
 // windows calls see with pieces of r that overlap, so that whatever is at most width bytes

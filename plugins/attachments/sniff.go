@@ -72,6 +72,9 @@ func sniff(head []byte) []string {
 			types = append(types, "pe", "executable")
 		}
 	}
+	if len(head) >= 4 && head[0]&0xf0 == 0x50 && string(head[1:4]) == "\x2a\x4d\x18" { // a frame to skip comes first (RFC 8878 §3.1.2)
+		types = append(types, "zstd", "archive")
+	}
 	if i := bytes.Index(head[:min(len(head), 1024)], []byte("%PDF-")); i >= 0 {
 		types = append(types, "pdf")
 	}
