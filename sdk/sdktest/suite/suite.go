@@ -213,7 +213,7 @@ func (r *run) configure(ctx context.Context, p *process, settings []byte) (strin
 	if a.GetError() == "" {
 		d := r.desc
 		if err := d.Configured(a); err != nil {
-			return "", fmt.Errorf("Configure: %w", err)
+			return "", fmt.Errorf("%s: %w", "Configure", err)
 		}
 	}
 	return a.GetError(), nil
