@@ -235,7 +235,9 @@ func (l *look) content(f *file, r io.Reader, hidden []string) error {
 	for _, kind := range hidden {
 		if !f.is(kind) {
 			f.types = append(f.types, kind)
-			if !f.is("archive") && !f.is("ole") { // documents have others in them
+			if kind == "disk-image" {
+				f.types = append(f.types, "opaque")
+			} else if !f.is("archive") && !f.is("ole") { // documents have others in them
 				f.types = append(f.types, "archive")
 			}
 		}

@@ -27,20 +27,27 @@ func markOLE(f *file, r io.Reader) error {
 
 // hidden lists the archives that programs find in a file though it begins with something else:
 // a zip archive by its directory near the end (APPNOTE 4.3.16: a comment of at most 64 KiB
-// follows it), a RAR archive by its mark, which they look for in the first 2 MiB.
+// follows it), a RAR archive by its mark, which they look for in the first 2 MiB. A disk image
+// of fixed size (VHD) has its mark in the last 512 bytes only.
 func hidden(r io.Reader) (kinds []string, err error) {
-	const zipMark, rarRange = "PK\x05\x06", 2 << 20
-	var zipAt, rarAt, n int64 = -1, -1, 0
-	overlap := max(len(zipMark), len(archive.RARMark)) - 1
-	err = windows(r, overlap+1, func(b []byte) {
+	const zipMark, vhdMark, rarRange = "PK\x05\x06", "conectix", 2 << 20
+	var zipAt, rarAt, vhdAt, n int64 = -1, -1, -1, 0
+	const width = len(vhdMark) // of the longest mark
+	err = windows(r, width, func(b []byte) {
+		if i := bytes.LastIndex(b, []byte(vhdMark)); i >= 0 {
+			vhdAt = n + int64(i)
+		}
 		if i := bytes.LastIndex(b, []byte(zipMark)); i >= 0 {
 			zipAt = n + int64(i)
 		}
 		if i := bytes.Index(b, []byte(archive.RARMark)); i >= 0 && rarAt < 0 {
 			rarAt = n + int64(i)
 		}
-		n += int64(max(0, len(b)-overlap))
+		n += int64(max(0, len(b)-width+1))
 	})
+	if vhdAt >= 0 && n-vhdAt <= 512 {
+		kinds = append(kinds, "disk-image")
+	}
 	if zipAt >= 0 && n-zipAt < 65536+22+8 {
 		kinds = append(kinds, "zip")
 	}

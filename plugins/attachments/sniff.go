@@ -41,6 +41,11 @@ var magic = []struct {
 	{0, "7z\xbc\xaf\x27\x1c", "7z archive"},
 	{0, "MSCF", "cab archive"},
 	{0, "\x60\xea", "arj archive opaque"},
+	{0, "MSWIM\x00\x00\x00", "archive opaque"},
+	{0, "\x1f\x9d", "archive opaque"},         // compress
+	{0, "\x04\x22\x4d\x18", "archive opaque"}, // LZ4
+	{0, "LZIP", "archive opaque"},
+	{0, "xar!", "archive opaque"},
 	{2, "-lh", "lzh archive opaque"},
 	{7, "**ACE**", "ace archive opaque"},
 	{0, "\x78\x9f\x3e\x22", "tnef archive opaque"},
