@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"compress/gzip"
 	"encoding/binary"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -121,6 +123,8 @@ func TestHeldArchives(t *testing.T) {
 		"zip behind a rar":       {p, append(rarOf("a.txt", 0, plain), zipped(t, entry{"b.js", plain})...), sdk.ActionReject, "b.js"},
 		"zip behind gzip":        {p, append([]byte("\x1f\x8b"), zipped(t, entry{"b.js", plain})...), sdk.ActionReject, "b.js"},
 		"zip behind a document":  {p, append(oleWith("Workbook"), zipped(t, entry{"b.js", plain})...), sdk.ActionReject, "b.js"},
+		"tar without a mark":     {p, oldTar(t, "b.js"), sdk.ActionReject, "b.js"},
+		"LZMA":                   {types, []byte("\x5d\x00\x00\x80\x00\xff\xff\xff\xff\xff\xff\xff\xff\x00\x3c"), sdk.ActionQuarantine, "type opaque"},
 		"tar, as rar":            {p, tarred(entry{"Rar!\x1a\x07\x01", nil}, entry{"b.js", plain}), sdk.ActionReject, "b.js"},
 		"tar, as gzip":           {p, tarred(entry{"\x1f\x8b", nil}, entry{"b.js", plain}), sdk.ActionReject, "b.js"},
 		"zstd, skipped first":    {p, append([]byte("\x51\x2a\x4d\x18\x02\x00\x00\x00.."), zstdOf(t, pe)...), sdk.ActionReject, "type executable"},
@@ -145,6 +149,21 @@ func TestHeldArchives(t *testing.T) {
 	if v := run(t, accepted, wrap("a.iso", image)); v.Action != sdk.ActionContinue {
 		t.Errorf("accepted: %v %v", v.Action, v.Notes)
 	}
+}
+
+// oldTar is a tar of before POSIX.
+func oldTar(t testing.TB, name string) []byte {
+	b := tarred(entry{name, plain})
+	sum, err := strconv.ParseInt(string(b[148:154]), 8, 32)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := 257; i < 512; i++ {
+		sum -= int64(b[i])
+		b[i] = 0
+	}
+	copy(b[148:], fmt.Sprintf("%06o", sum))
+	return b
 }
 
 // claiming is a 7z of one file which is said to need a dictionary of 4 GiB.

@@ -3,6 +3,8 @@ package attachments
 import (
 	"bytes"
 	"encoding/binary"
+	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -77,6 +79,12 @@ func sniff(head []byte) []string {
 			types = append(types, "pe", "executable")
 		}
 	}
+	if isTar(head) && !slices.Contains(types, "tar") {
+		types = append(types, "tar", "archive")
+	}
+	if isLZMA(head) {
+		types = append(types, "archive", "opaque")
+	}
 	if len(head) >= 4 && head[0]&0xf0 == 0x50 && string(head[1:4]) == "\x2a\x4d\x18" { // a frame to skip comes first (RFC 8878 §3.1.2)
 		types = append(types, "zstd", "archive")
 	}
@@ -90,6 +98,35 @@ func sniff(head []byte) []string {
 		types = append(types, "shortcut")
 	}
 	return types
+}
+
+// isTar knows archives of before POSIX, which have no mark, by the checksum of the first header:
+// the sum of its octets, those of the checksum taken as blanks.
+func isTar(head []byte) bool {
+	if len(head) < 512 || head[0] == 0 {
+		return false
+	}
+	sum, err := strconv.ParseUint(strings.Trim(string(head[148:156]), " \x00"), 8, 32)
+	if err != nil {
+		return false
+	}
+	n := 8 * uint64(' ')
+	for i, c := range head[:512] {
+		if i < 148 || i >= 156 {
+			n += uint64(c)
+		}
+	}
+	return n == sum
+}
+
+// isLZMA knows the format of before xz, which has no mark: the usual properties, a size that may
+// be or none, and the octet that all of its data begins with.
+func isLZMA(head []byte) bool {
+	if len(head) < 14 || string(head[:3]) != "\x5d\x00\x00" || head[13] != 0 {
+		return false
+	}
+	size := binary.LittleEndian.Uint64(head[5:])
+	return size == 1<<64-1 || size < 1<<40
 }
 
 // text is the beginning of a text in lower case, whatever its byte order mark and UTF.
