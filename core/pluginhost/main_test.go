@@ -147,6 +147,7 @@ func (f *filter) Filter(ctx context.Context, m *mail.Message) (*sdk.Verdict, err
 		<-ctx.Done()
 		return nil, ctx.Err()
 	case "note-end":
+		os.WriteFile(arg+".begun", nil, 0o600)
 		<-ctx.Done()
 		os.WriteFile(arg, nil, 0o600)
 	case "unsendable":
@@ -327,7 +328,7 @@ func (l *logBuffer) String() string {
 
 func fastTiming() timing {
 	t := defaultTiming()
-	t.health, t.first, t.last = 200*time.Millisecond, 20*time.Millisecond, 300*time.Millisecond
+	t.health, t.first, t.last = time.Second, 20*time.Millisecond, 300*time.Millisecond
 	return t
 }
 

@@ -127,7 +127,7 @@ func TestStopIsBounded(t *testing.T) {
 	t.Parallel()
 	tm := fastTiming()
 	tm.drain = 300 * time.Millisecond
-	h, _ := start(t, tm, Spec{Name: "filter", Use: "filter", Timeout: time.Minute})
+	h, _ := start(t, tm, Spec{Name: "filter", Use: "filter", Timeout: time.Hour})
 	f := filterOf(t, h, "filter")
 	done := make(chan error)
 	go func() {
@@ -140,14 +140,10 @@ func TestStopIsBounded(t *testing.T) {
 		defer p.calls.mu.Unlock()
 		return p.calls.n == 1
 	})
-	begun := time.Now()
 	if err := h.Reload(t.Context(), nil); err != nil {
 		t.Fatal(err)
 	}
-	wantReason(t, <-done, Down)
-	if d := time.Since(begun); d > 3*time.Second {
-		t.Errorf("took %v", d)
-	}
+	wantReason(t, <-done, Down) // by its own deadline it would be the timeout, in an hour
 }
 
 // What is replaced or dies leaves nothing behind in the host.
