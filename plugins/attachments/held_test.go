@@ -123,6 +123,7 @@ func TestHeldArchives(t *testing.T) {
 		"zip behind a rar":       {p, append(rarOf("a.txt", 0, plain), zipped(t, entry{"b.js", plain})...), sdk.ActionReject, "b.js"},
 		"zip behind gzip":        {p, append([]byte("\x1f\x8b"), zipped(t, entry{"b.js", plain})...), sdk.ActionReject, "b.js"},
 		"zip behind a document":  {p, append(oleWith("Workbook"), zipped(t, entry{"b.js", plain})...), sdk.ActionReject, "b.js"},
+		"zip behind junk in zip": {p, zipped(t, entry{"b.zip", append([]byte("junk"), zipped(t, entry{"c.js", plain})...)}), sdk.ActionReject, "b.zip/c.js"},
 		"tar without a mark":     {p, oldTar(t, "b.js"), sdk.ActionReject, "b.js"},
 		"LZMA":                   {types, []byte("\x5d\x00\x00\x80\x00\xff\xff\xff\xff\xff\xff\xff\xff\x00\x3c"), sdk.ActionQuarantine, "type opaque"},
 		"tar, as rar":            {p, tarred(entry{"Rar!\x1a\x07\x01", nil}, entry{"b.js", plain}), sdk.ActionReject, "b.js"},

@@ -191,13 +191,14 @@ func (l *look) file(f *file, open func() (io.ReadCloser, error)) error {
 		_, err := l.judge(f)
 		return err
 	}
-	var kinds []string
+	kinds := []string{}
 	if !f.shown {
 		r, err := open()
 		if err != nil {
 			return err
 		}
-		kinds, err = hidden(r)
+		found, err := hidden(r)
+		kinds = append(kinds, found...)
 		if c, ok := r.(*mime.Content); ok {
 			l.defects |= c.Defects()
 		}
@@ -219,8 +220,8 @@ func (l *look) file(f *file, open func() (io.ReadCloser, error)) error {
 }
 
 // content looks at a file as it is read, and at the archives of other kinds that are hidden in
-// it.
-func (l *look) content(f *file, r io.Reader, hidden []string) error {
+// it; nil if nobody has looked for them.
+func (l *look) content(f *file, r io.Reader, kinds []string) error {
 	br := heads.Get().(*bufio.Reader)
 	br.Reset(r)
 	defer func() { br.Reset(nil); heads.Put(br) }()
@@ -232,7 +233,20 @@ func (l *look) content(f *file, r io.Reader, hidden []string) error {
 	if f.shown {
 		f.types = slices.DeleteFunc(f.types, func(t string) bool { return t == "script" || t == "shortcut" })
 	}
-	for _, kind := range hidden {
+	in := br
+	if kinds == nil && len(f.views(head)) == 0 && f.namedArchive() { // what cannot be opened twice is held
+		b, err := l.hold(br)
+		if err != nil {
+			return err
+		}
+		defer l.release(b)
+		if kinds, err = hidden(bytes.NewReader(b)); err != nil {
+			return err
+		}
+		in = bufio.NewReaderSize(bytes.NewReader(b), headSize)
+		head, _ = in.Peek(headSize)
+	}
+	for _, kind := range kinds {
 		if !f.is(kind) {
 			f.types = append(f.types, kind)
 			if kind == "disk-image" {
@@ -243,9 +257,18 @@ func (l *look) content(f *file, r io.Reader, hidden []string) error {
 		}
 	}
 	if views := f.views(head); len(views) > 1 {
-		return l.views(f, br, views)
+		return l.views(f, in, views)
 	}
-	return l.inside(f, br, head)
+	return l.inside(f, in, head)
+}
+
+// namedArchive reports whether programs open a file as an archive by its name, whatever it begins
+// with.
+func (f *file) namedArchive() bool {
+	return slices.ContainsFunc(f.names, func(n string) bool {
+		n = trimEnd(strings.ToLower(n))
+		return slices.ContainsFunc([]string{".zip", ".rar", ".vhd"}, func(e string) bool { return strings.HasSuffix(n, e) })
+	})
 }
 
 // containers are the types of what is looked into, in the order in which one is chosen.
