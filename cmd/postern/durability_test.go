@@ -5,15 +5,13 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 )
 
 // TestD01KillOnAccept kills the gateway on reading a 250, again and again: what was
-// promised is delivered, and restarts are quick.
+// promised is delivered.
 func TestD01KillOnAccept(t *testing.T) {
 	s, l, dir := newSink(t), newLedger(t), t.TempDir()
 	g := startIn(t, dir, relayTo(s))
-	var restarts []time.Duration
 	rounds := often(30, 200)
 	for i := range rounds {
 		m := l.write([]int{small, 200, large}[i%3], "rcpt@example.com")
@@ -21,9 +19,7 @@ func TestD01KillOnAccept(t *testing.T) {
 			t.Fatalf("round %d: %d %v", i, code, err)
 		}
 		s.restarted()
-		begin := time.Now()
 		g = startIn(t, dir, relayTo(s))
-		restarts = append(restarts, time.Since(begin))
 	}
 	l.arrive(s)
 	g.drained()
@@ -31,11 +27,7 @@ func TestD01KillOnAccept(t *testing.T) {
 	if n := len(g.contents()); n > 0 {
 		t.Errorf("%d content files of delivered mail are left", n)
 	}
-	slices.Sort(restarts)
-	t.Logf("restarts: median %s, slowest %s; %d extra copies", restarts[rounds/2], restarts[rounds-1], len(s.mail())-rounds)
-	if restarts[rounds/2] > 2*time.Second {
-		t.Errorf("a restart takes %s", restarts[rounds/2])
-	}
+	t.Logf("%d extra copies", len(s.mail())-rounds)
 }
 
 // TestD14RemoteAcceptNotRecorded kills the gateway between the next hop's 250 and its own

@@ -11,7 +11,6 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-	"time"
 )
 
 // A deed is what the hostile plugin does with one message, and what the client hears.
@@ -285,7 +284,6 @@ func TestG13HostileStarts(t *testing.T) {
 			t.Parallel()
 			next := newSink(t)
 			config := wicked(t, next, strings.Fields(args), "")
-			begun := time.Now()
 			g := launch(t, t.TempDir(), config)
 			if want == "" {
 				g.ready()
@@ -294,9 +292,6 @@ func TestG13HostileStarts(t *testing.T) {
 				return
 			}
 			<-g.done
-			if took := time.Since(begun); took > 20*time.Second {
-				t.Errorf("it took %v", took)
-			}
 			if out := g.log.tail(100); g.cmd.ProcessState.ExitCode() != 1 || !strings.Contains(out, want) || !strings.Contains(out, "hostile") || strings.Contains(out, `"ready"`) {
 				t.Errorf("exit code %d, no %q in\n%.5000s", g.cmd.ProcessState.ExitCode(), want, out)
 			}

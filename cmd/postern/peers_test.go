@@ -383,12 +383,8 @@ func TestN16NextHopFailover(t *testing.T) {
 	for i, hop := range []string{deadEnd(t), first.Addr()} {
 		user := []string{"bob", "carol"}[i]
 		g := start(t, forwarding("example.org", "smtp://"+hop, "smtp://"+p.addr))
-		began := time.Now()
 		_, id := swaksOK(t, g.addr[0], "--from", "alice@example.net", "--to", user+"@example.org", "--no-data-fixup", "--data", "@"+wireFile(t, odd))
 		line := g.log.wait(t, "delivered", has("id", id))
-		if took := time.Since(began); took > 15*time.Second {
-			t.Errorf("second next hop used after %s", took)
-		}
 		if line["attempt"] != 1.0 || g.log.count("deferred", nil) != 0 {
 			t.Errorf("not in the first attempt: %v", line)
 		}
