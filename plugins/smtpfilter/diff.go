@@ -19,11 +19,17 @@ const (
 var errTooDifferent = errors.New("the content filter has changed the header beyond what can be taken over")
 
 // differences are the edits that make the fields of one header those of another. Fields that
-// are in both, in the same order, are left alone to the byte. It takes n log n steps for n
-// fields.
-func differences(from, to mail.Header) ([]sdk.Edit, error) {
+// are in both, in the same order, are left alone to the byte; those of the first that are hidden
+// (nil: none) are nobody's, and stay for the gateway to remove. It takes n log n steps for n fields.
+func differences(from, to mail.Header, hidden func(mail.Field) bool) ([]sdk.Edit, error) {
 	was, is := fields(from), fields(to)
-	kept, place := common(was, is)
+	shown, hides := slices.Clone(was), make([]bool, len(was))
+	for i, f := range was {
+		if hidden != nil && hidden(f) {
+			shown[i], hides[i] = mail.Field{}, true // which equals no other
+		}
+	}
+	kept, place := common(shown, is)
 	var edits []sdk.Edit
 	// From the bottom up, what is removed does not move what is to be removed.
 	nth := make(map[string]int)
@@ -34,16 +40,20 @@ func differences(from, to mail.Header) ([]sdk.Edit, error) {
 		nth[name]++
 	}
 	for i := len(was) - 1; i >= 0; i-- {
-		if !kept[i] {
+		if !kept[i] && !hides[i] {
 			edits = append(edits, sdk.Edit{Kind: sdk.HeaderRemove, Name: was[i].Name, Index: number[i]})
 		}
 	}
 	// From the top down, what is inserted stays where it is.
-	at := 0
+	at, next := 0, 0 // next: of the first header
 	for i, f := range is {
 		switch {
 		case place[i] >= 0:
-			at++
+			for ; next <= place[i]; next++ {
+				if kept[next] || hides[next] {
+					at++
+				}
+			}
 		case ours(f): // only the gateway may say that
 		default:
 			value := value(f)

@@ -40,7 +40,7 @@ func TestDifferences(t *testing.T) {
 		"moved":          {header("To:\r\n folded", "Received: a", "Subject: s", "X: 1", "x: 2", "X: 1"), 2},
 		"all gone":       {header(), 6},
 	} {
-		edits, err := differences(was, c.is)
+		edits, err := differences(was, c.is, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -52,7 +52,7 @@ func TestDifferences(t *testing.T) {
 			t.Errorf("%s: got\n%s\nwant\n%s", name, g, w)
 		}
 	}
-	edits, err := differences(was, header("Received: a", "X-Postern-Unscanned: no", "Subject: s", "X: 1", "x: 2", "X: 1", "To:\r\n folded", "New: n"))
+	edits, err := differences(was, header("Received: a", "X-Postern-Unscanned: no", "Subject: s", "X: 1", "x: 2", "X: 1", "To:\r\n folded", "New: n"), nil)
 	if err != nil || len(edits) != 1 {
 		t.Errorf("a field of ours was taken over: %+v, %v", edits, err)
 	}
@@ -79,12 +79,45 @@ func TestDifferencesOfAnything(t *testing.T) {
 	}
 	for range 5_000 {
 		was, is := any(), any()
-		edits, err := differences(was, is)
+		edits, err := differences(was, is, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if g, w := names(apply(t, was, edits)), names(is); g != w {
 			t.Fatalf("from\n%s\ngot\n%s\nwant\n%s", names(was), g, w)
+		}
+	}
+}
+
+// Fields that were hidden from the filter, and which the gateway removes, neither stand for what it
+// has put in nor move it.
+func TestDifferencesBesideHidden(t *testing.T) {
+	r := rand.New(rand.NewPCG(3, 4))
+	for range 5_000 {
+		var was, is []string
+		for i := range r.IntN(12) {
+			switch r.IntN(4) {
+			case 0:
+				was = append(was, "X-Spam: yes")
+			case 1:
+				is = append(is, "X-Spam: yes")
+			case 2:
+				was = append(was, "Removed: 1")
+			case 3:
+				line := fmt.Sprintf("Kept-%d: 1", i)
+				was, is = append(was, line), append(is, line)
+			}
+		}
+		hidden := func(f mail.Field) bool { return f.Name == "X-Spam" }
+		edits, err := differences(header(was...), header(is...), hidden)
+		if err != nil {
+			t.Fatal(err)
+		}
+		marked := header(strings.Split(strings.ReplaceAll(strings.Join(was, "|"), "X-Spam: yes", "X-Spam: forged"), "|")...)
+		got := apply(t, marked, edits)
+		got.RemoveIf(func(f mail.Field) bool { return f.Value() == "forged" })
+		if g, w := names(got), names(header(is...)); g != w {
+			t.Fatalf("from\n%q\ngot\n%s\nwant\n%s", was, g, w)
 		}
 	}
 }
@@ -98,10 +131,10 @@ func TestDifferencesLinear(t *testing.T) {
 		was = append(was, fmt.Sprintf("A:%d", i))
 		is = append(is, fmt.Sprintf("A:%d", i*7919%n))
 	}
-	if _, err := differences(header(was...), header(is...)); err == nil {
+	if _, err := differences(header(was...), header(is...), nil); err == nil {
 		t.Error("more edits than a verdict may have")
 	}
-	if _, err := differences(header("A: 1"), header("A: 1", "B: "+strings.Repeat("x", maxValue+1))); err == nil {
+	if _, err := differences(header("A: 1"), header("A: 1", "B: "+strings.Repeat("x", maxValue+1)), nil); err == nil {
 		t.Error("a field that is too large")
 	}
 }
@@ -117,7 +150,7 @@ func FuzzDifferences(f *testing.F) {
 	f.Fuzz(func(t *testing.T, a, b string) {
 		was, _ := mail.SplitMessage(onWire(a))
 		is, _ := mail.SplitMessage(onWire(b))
-		edits, err := differences(was, is)
+		edits, err := differences(was, is, nil)
 		if err == errTooDifferent && len(a)+len(b) > maxName {
 			return
 		}

@@ -123,9 +123,8 @@ func (p *Plugin) Filter(ctx context.Context, m *mail.Message) (*sdk.Verdict, err
 		return nil, fmt.Errorf("%d messages are with the content filter already: %w", p.settings.Connections, ctx.Err())
 	}
 	// What it might find and leave would be taken for the sender's, and removed.
-	given, own := *m, sdk.Manifest{Owns: p.settings.Owns}
-	given.Header.RemoveIf(func(f mail.Field) bool { return own.OwnsField(f.Name) })
-	m = &given
+	given := *m
+	given.Header.RemoveIf(p.owned)
 	recipients := make([]mail.Path, len(m.Envelope.Recipients))
 	for i, r := range m.Envelope.Recipients {
 		recipients[i] = r.Path
@@ -135,7 +134,7 @@ func (p *Plugin) Filter(ctx context.Context, m *mail.Message) (*sdk.Verdict, err
 		return nil, fmt.Errorf("cannot wait for what the content filter brings back: %w", err)
 	}
 	defer wait.Close()
-	statuses, err := p.handOver(ctx, m, wait.Token())
+	statuses, err := p.handOver(ctx, &given, wait.Token())
 	var u unscanned
 	if errors.As(err, &u) {
 		return sdk.Unscanned(string(u)), nil
@@ -148,6 +147,11 @@ func (p *Plugin) Filter(ctx context.Context, m *mail.Message) (*sdk.Verdict, err
 		return nil, err
 	}
 	return p.verdict(ctx, m, statuses, back)
+}
+
+// owned reports whether only the filter may write a field.
+func (p *Plugin) owned(f mail.Field) bool {
+	return sdk.Manifest{Owns: p.settings.Owns}.OwnsField(f.Name)
 }
 
 // unscanned says why a message cannot be given to the filter as it is.

@@ -23,7 +23,7 @@ func (p *Plugin) verdict(ctx context.Context, m *mail.Message, statuses []mail.S
 	outcomes := p.outcomes(statuses, parts)
 	v := sdk.Continue()
 	for _, pt := range parts {
-		edits, err := pt.edits(m, len(statuses))
+		edits, err := pt.edits(m, p.owned, len(statuses))
 		if err != nil {
 			return nil, err
 		}
@@ -109,8 +109,8 @@ func (p *Plugin) swallowed(st mail.Status) sdk.Outcome {
 }
 
 // edits make the envelope and the header of m those of the part, for its recipients.
-func (pt *part) edits(m *mail.Message, recipients int) ([]sdk.Edit, error) {
-	edits, err := differences(m.Header, pt.Header)
+func (pt *part) edits(m *mail.Message, hidden func(mail.Field) bool, recipients int) ([]sdk.Edit, error) {
+	edits, err := differences(m.Header, pt.Header, hidden)
 	if err != nil {
 		return nil, err
 	}
