@@ -187,8 +187,15 @@ func (p *process) end() {
 		p.conn.Close()
 	}
 	syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
-	for _, pid := range marked(p.mark) {
-		syscall.Kill(pid, syscall.SIGKILL)
+	// One that is killed may just have started another.
+	for begun := time.Now(); time.Since(begun) < endLimit; time.Sleep(time.Millisecond) {
+		left := marked(p.mark)
+		if len(left) == 0 {
+			break
+		}
+		for _, pid := range left {
+			syscall.Kill(pid, syscall.SIGKILL)
+		}
 	}
 	<-p.dead
 	p.host.server.Stop()
