@@ -90,12 +90,12 @@ func (e *encoder) time(t time.Time) { e.u64(uint64(timeToInt(t))) }
 
 // timeToInt is Unix nanoseconds, clamped to what they can express.
 func timeToInt(t time.Time) int64 {
-	switch y := t.Year(); {
+	switch {
 	case t.IsZero():
 		return noTime
-	case y < 1679:
+	case t.Before(time.Unix(0, noTime+1)):
 		return noTime + 1
-	case y > 2260:
+	case t.After(time.Unix(0, math.MaxInt64)):
 		return math.MaxInt64
 	}
 	return t.UnixNano()
