@@ -153,6 +153,8 @@ func FuzzHeader(f *testing.F) {
 			for name, values := range m.Header {
 				theirs += len(values)
 				odd = odd || len(name) >= maxFieldName || strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r > '~' })
+			}
+			for name, values := range m.Header {
 				if !odd && h.Count(name) < len(values) {
 					t.Fatalf("%d fields %q in %q, want %d", h.Count(name), name, h.Block(), len(values))
 				}
